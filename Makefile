@@ -1,0 +1,48 @@
+# Everything sets itself up: a fresh machine needs Python 3.11 (with venv) and make, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ZONES  ?= 3
+
+.PHONY: demo test lint types unit system sim gen clean
+.DEFAULT_GOAL := help
+
+help:            ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# Two steps, both from constraints.txt, so that next month's installation is this month's.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("make: Python 3.11 or newer is needed, %s is %d.%d: set PYTHON=" % (sys.executable, *sys.version_info[:2]) if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -c constraints.txt -e .
+	@touch $@
+
+demo: $(READY)   ## three zones on this machine: discover, register, lose the registry, go on, heal
+	$(BIN)/zoned demo --zones $(ZONES)
+
+test: lint types unit system  ## everything CI runs
+
+lint: $(READY)   ## style and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+unit: $(READY)   ## tests without daemon processes
+	$(BIN)/pytest -q -m "not system"
+
+system: $(READY) ## tests with real daemon processes on loopback
+	$(BIN)/pytest -q -m system
+
+sim: $(READY)    ## long seeded simulation of the registry
+	$(BIN)/python -m tests.sim --seeds 2000
+
+gen: $(READY)    ## write the generated documents anew
+	$(BIN)/python -m conf.reference
+
+clean:           ## remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""What was asked: one TOML file becomes frozen dataclasses, or every mistake in it at once."""

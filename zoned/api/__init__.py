@@ -1,0 +1,1 @@
+"""The HTTP faces: a plain ASGI application and the small trio server that runs it."""

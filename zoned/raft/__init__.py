@@ -1,0 +1,1 @@
+"""Raft: the election and the replicated log. `core` decides (sans-IO), `node` does (trio, store, HTTP)."""
