@@ -1,0 +1,245 @@
+"""Every setting: one frozen dataclass per TOML table, with default, unit, bounds and reason. Sans-IO.
+
+The classes below are the only place that knows a setting's name. The loader, the sample file and the reference page
+are all derived from them, so a setting cannot exist without its documentation. Units stand last in the name
+(`_s` seconds, `_bytes`, `_max`). `Config` is read once; each part of the daemon is handed its own table.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
+
+Check = Callable[[Any], str | None]
+
+
+def setting(default: Any, why: str, *checks: Check) -> Any:
+    """A dataclass field with its reason and its checks; a check returns what is wrong, or None."""
+    return field(default=default, metadata={"why": why, "checks": checks})
+
+
+def at_least(low: float) -> Check:
+    return lambda value: None if value >= low else f"must be at least {low}, is {value}"
+
+
+def between(low: float, high: float) -> Check:
+    return lambda value: None if low <= value <= high else f"must be between {low} and {high}, is {value}"
+
+
+def one_of(*choices: object) -> Check:
+    listed = ", ".join(repr(choice) for choice in choices)
+    return lambda value: None if value in choices else f"must be one of {listed}, is {value!r}"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`"host:port"` or `"[v6]:port"` as (host, port). Raises ValueError with a sentence that names the mend."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"write an IPv6 address in brackets, as [::1]:9292, not {text!r}")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"must be HOST:PORT with a port from 0 to 65535, is {text!r}")
+    return host, int(port)
+
+
+def address(text: str) -> str | None:
+    try:
+        split_address(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def addresses(texts: tuple[str, ...]) -> str | None:
+    wrong = [problem for problem in map(address, texts) if problem]
+    return wrong[0] if wrong else None
+
+
+def address_or_empty(text: str) -> str | None:
+    return address(text) if text else None
+
+
+def is_loopback(text: str) -> bool:
+    """Whether HOST:PORT can be reached from this machine only."""
+    host = split_address(text)[0]
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def name(text: str) -> str | None:
+    """Names travel in every datagram and in header lines: short, printable, no white space."""
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    if not text or len(text) > 63 or not set(text) <= allowed or not text[0].isalnum():
+        return f"must be 1 to 63 of A-Z a-z 0-9 . _ -, beginning with a letter or digit, is {text!r}"
+    return None
+
+
+def socket_path(text: str) -> str | None:
+    # struct sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
+    return None if len(text.encode()) <= 107 else f"a Unix socket path has at most 107 bytes, this has {len(text)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Which zone this daemon serves and where it keeps what it knows."""
+
+    zone: str = setting("local", "name of the zone (a failure domain); several nodes may share one", name)
+    data_dir: str = setting(
+        "", "directory of the store; empty: $STATE_DIRECTORY, else ~/.local/state/zoned. Never share it"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Http:
+    """The listener for compute hosts, backup workers and OpenStack clients."""
+
+    listen: str = setting("127.0.0.1:9292", "HOST:PORT of the Images API and the native API", address)
+    advertise_url: str = setting("", "URL that other zones tell their users; empty: http:// and `listen`")
+    header_bytes_max: int = setting(32_768, "one request's line and headers, bytes", between(1_024, 1_048_576))
+    body_bytes_max: int = setting(1_048_576, "one request's body, bytes; a record is about 1,500", at_least(4_096))
+    header_timeout_s: float = setting(10.0, "for a request's headers to arrive", at_least(0.1))
+    body_timeout_s: float = setting(30.0, "for a request's body to arrive", at_least(0.1))
+    idle_timeout_s: float = setting(75.0, "before a connection with no request is closed", at_least(0.1))
+    write_timeout_s: float = setting(30.0, "for a client to take an answer", at_least(0.1))
+    connections_max: int = setting(10_000, "open connections; more are answered 503", at_least(1))
+    grace_s: float = setting(10.0, "for requests under way when the daemon stops", at_least(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The plane between nodes: HTTP over TCP and gossip over UDP, on one port number."""
+
+    listen: str = setting("127.0.0.1:9293", "HOST:PORT, TCP and UDP", address)
+    advertise: str = setting("", "HOST:PORT under which other nodes reach this one; empty: `listen`", address_or_empty)
+    seeds: tuple[str, ...] = setting((), "HOST:PORT of some other nodes: first contact only", addresses)
+    body_bytes_max: int = setting(16_777_216, "one message between nodes, bytes", at_least(65_536))
+
+
+@dataclass(frozen=True, slots=True)
+class Gossip:
+    """Who is there. The label keeps two clouds apart that were wired together by mistake."""
+
+    label: str = setting("zoned", "cluster label: the same on every node of one cloud", name)
+    profile: str = setting("lan", "time constants: lan (one region) or wan (between regions)", one_of("lan", "wan"))
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """Election of the registry and the way of a write."""
+
+    expect: int = setting(
+        1, "voters that found the cluster, the same number on every node; 1: this node alone", one_of(1, 3, 5, 7)
+    )
+    profile: str = setting(
+        "lan", "lan: heartbeat 0.1 s, election 1 to 2 s; wan: 0.5 s, 5 to 10 s", one_of("lan", "wan")
+    )
+    wait_s: float = setting(
+        2.0, "a client waits this long for its write's outcome, then is answered `buffered`", between(0, 60)
+    )
+    forward_batch_max: int = setting(512, "writes forwarded to the registry in one message", between(1, 10_000))
+    uncommitted_bytes_max: int = setting(16_777_216, "appended and not committed; beyond: busy", at_least(65_536))
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """This node's own writes, not yet applied from the log. Full means refusing (507), never dropping."""
+
+    entries_max: int = setting(2_000_000, "writes kept; two days of a whole fleet's backups", at_least(1))
+    bytes_max: int = setting(4_294_967_296, "bytes of writes kept", at_least(4_096))
+    free_disk_min_bytes: int = setting(268_435_456, "below this much free disk new writes are refused", at_least(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Integer IDs from ranges leased before they are needed."""
+
+    runway_days: float = setting(30.0, "a lease lasts this long at the node's measured rate", between(0.01, 3_650))
+    lease_min: int = setting(1_000, "IDs in a lease at least", between(1, 1_000_000_000))
+    ceiling: int = setting(
+        9_007_199_254_740_991,
+        "no ID above this: 2^53-1 (exact in JSON), or 2^31-1 for old columns",
+        one_of(9_007_199_254_740_991, 2_147_483_647),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The Unix socket that zonectl speaks to."""
+
+    socket: str = setting(
+        "", "path; empty: $RUNTIME_DIRECTORY/zoned.sock, else zoned.sock in the data directory", socket_path
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Lines on standard error."""
+
+    level: str = setting("info", "least severity written", one_of("debug", "info", "warning", "error"))
+    format: str = setting("auto", "auto: console on a terminal, JSON otherwise", one_of("auto", "console", "json"))
+    requests: bool = setting(False, "one line per HTTP request")
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """What may be reached from other machines."""
+
+    insecure_listen: bool = setting(
+        False, "allow listening beyond loopback although peers and users are not authenticated yet"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file. Each attribute is one table."""
+
+    node: Node = field(default_factory=Node)
+    http: Http = field(default_factory=Http)
+    peers: Peers = field(default_factory=Peers)
+    gossip: Gossip = field(default_factory=Gossip)
+    registry: Registry = field(default_factory=Registry)
+    journal: Journal = field(default_factory=Journal)
+    ids: Ids = field(default_factory=Ids)
+    admin: Admin = field(default_factory=Admin)
+    log: Log = field(default_factory=Log)
+    security: Security = field(default_factory=Security)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mistake:
+    """One thing to change: the dotted key and a sentence."""
+
+    key: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}"
+
+
+def tables() -> Iterator[tuple[str, type]]:
+    """(table name, its dataclass), in file order."""
+    for item in fields(Config):
+        yield item.name, cast(type, item.default_factory)
+
+
+def cross_mistakes(config: Config) -> list[Mistake]:
+    """Rules between settings; asked once each setting by itself is sound."""
+    found = []
+    if config.registry.expect > 1 and not config.peers.seeds:
+        found.append(
+            Mistake("peers.seeds", f"is empty, but registry.expect = {config.registry.expect} needs other nodes")
+        )
+    if split_address(config.http.listen) == split_address(config.peers.listen) and not config.http.listen.endswith(
+        ":0"
+    ):
+        found.append(Mistake("peers.listen", f"is the same address as http.listen ({config.http.listen})"))
+    if not config.security.insecure_listen:
+        for key, text in (("http.listen", config.http.listen), ("peers.listen", config.peers.listen)):
+            if not is_loopback(text):
+                found.append(
+                    Mistake(
+                        key,
+                        f"{text} is reachable from other machines without authentication; use a loopback "
+                        "address, or accept it with security.insecure_listen = true",
+                    )
+                )
+    return found
