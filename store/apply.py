@@ -1,0 +1,105 @@
+"""Committed entries become the catalogue. Plain functions of a connection.
+
+Deterministic: the same entries give the same rows on every node, whatever its journal holds and whenever it applies
+them. Rows and position change in one transaction, so an entry is applied exactly once however often the daemon dies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apsw
+import orjson
+
+from store import catalogue, journal, ranges
+from store.entries import Entry, EntryKind
+from store.errors import Impossible
+from store.images import Image
+from store.operations import Assign, Create, Grant, Outcome, State, Write, decode_write, perform
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One of this node's own writes was applied."""
+
+    sequence: int
+    position: int
+    outcome: Outcome
+
+
+def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: float) -> list[Applied]:
+    """Applies committed entries in order, in the caller's transaction; `now` (wall clock) only stamps receipts.
+
+    Returns the outcomes of the writes of node `me`, which leave its journal. Raises Impossible when an entry does not
+    follow the replica's position, and OperationError for a write this version does not understand: both end the
+    daemon, because guessing would make replicas differ.
+    """
+    if not entries:
+        return []
+    expected = catalogue.replica(connection).position + 1
+    own: list[Applied] = []
+    for entry in entries:
+        if entry.index != expected:
+            raise Impossible(f"entry {entry.index} cannot be applied, {expected} comes next")
+        expected += 1
+        if entry.kind is not EntryKind.WRITE:
+            continue
+        write = decode_write(entry.data)
+        outcome = _apply_write(connection, write, entry.index, me)
+        if outcome is not None and write.node == me:
+            journal.settle(connection, write, outcome, entry.index, now)
+            own.append(Applied(write.sequence, entry.index, outcome))
+        if outcome is not None and not isinstance(write.operation, Grant):
+            journal.refresh_overlay(connection, write.operation.uuid, me)
+    connection.execute("UPDATE replica SET position = ?", (expected - 1,))
+    return own
+
+
+def mark(connection: apsw.Connection, node: str) -> int:
+    """The highest applied sequence of `node`; 0 when none."""
+    found: int | None = connection.execute("SELECT sequence FROM marks WHERE node = ?", (node,)).get
+    return found or 0
+
+
+def _apply_write(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome | None:
+    """One write, exactly once and without gaps: only the sequence after the node's mark takes effect.
+
+    One at or below the mark is a repeat of what was applied. One beyond it overtook an entry that an election lost;
+    its origin will send both again, in order.
+    """
+    if write.sequence != mark(connection, write.node) + 1:
+        return None
+    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (write.node, write.sequence))
+    if isinstance(write.operation, Grant):
+        return ranges.grant(connection, write.node, write.operation, position, write.node == me)
+    return _apply_to_image(connection, write.operation.uuid, write, position)
+
+
+def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, position: int) -> Outcome:
+    old = catalogue.committed(connection, uuid)
+    before = Image.decode(old) if old is not None else None
+    after, outcome = perform(before, write, position)
+    if after is None or after is before:
+        return outcome
+    if isinstance(write.operation, Create | Assign) and after.integer is not None:
+        # Ranges make this unreachable for correct nodes; one wrong node must not stop the others.
+        holder = catalogue.holder(connection, after.integer)
+        if holder not in (None, uuid):
+            return Outcome(State.REFUSED, "integer-taken", f"integer {after.integer} belongs to image {holder}", uuid)
+    catalogue.replace_committed(connection, old, after)
+    if outcome.state is State.CONFLICT:
+        connection.executemany(
+            "INSERT INTO conflicts VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (
+                    position,
+                    what,
+                    uuid,
+                    write.node,
+                    write.sequence,
+                    orjson.dumps(kept).decode(),
+                    orjson.dumps(wanted).decode(),
+                )
+                for what, kept, wanted in outcome.lost
+            ],
+        )
+    return outcome

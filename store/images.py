@@ -1,0 +1,170 @@
+"""The image record and its canonical form. Sans-IO.
+
+A record is a set of base attributes (`FIELDS`, those of the OpenStack Images API v2), free text properties, tags,
+locations, and what zoned adds: the integer, the write that changed it last, the position where that was applied.
+
+One canonical JSON text per record (sorted keys, UTF-8) serves as stored form and as the input of the catalogue hash,
+so equal records have equal bytes on every node.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import orjson
+
+Scalar = str | int | bool | None
+
+INT32_MAX = 2_147_483_647
+INT64_MAX = 9_223_372_036_854_775_807
+NAME_CHARS_MAX = 255
+PROPERTIES_MAX = 128
+TAGS_MAX = 128
+LOCATIONS_MAX = 10
+URL_CHARS_MAX = 4_096
+PROPERTY_CHARS_MAX = 65_535
+
+STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated", "killed", "pending_delete")
+VISIBILITIES = ("public", "private", "shared", "community")
+DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop")
+CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One base attribute: its type, its default, its bounds."""
+
+    kind: type
+    default: Scalar = None
+    null: bool = True
+    max: int = NAME_CHARS_MAX  # characters of a text, value of a number
+    choices: tuple[str, ...] = ()
+
+    def problem(self, value: object) -> str | None:
+        """What is wrong with `value`, as the end of a sentence that begins with the attribute's name."""
+        if value is None:
+            return None if self.null else "may not be null"
+        if type(value) is not self.kind:
+            return f"must be {_KINDS[self.kind]}"
+        if isinstance(value, str):
+            if self.choices and value not in self.choices:
+                return f"must be one of {', '.join(self.choices)}"
+            return text_problem(value, self.max)
+        if isinstance(value, int) and not 0 <= value <= self.max:
+            return f"must be between 0 and {self.max}"
+        return None
+
+
+_KINDS = {str: "a text", int: "an integer", bool: "true or false"}
+
+# Types, defaults and bounds as Glance's image schema and database have them.
+FIELDS: Mapping[str, Field] = MappingProxyType(
+    {
+        "name": Field(str),
+        "status": Field(str, "queued", False, choices=STATUSES),
+        "visibility": Field(str, "shared", False, choices=VISIBILITIES),
+        "protected": Field(bool, False, False),
+        "os_hidden": Field(bool, False, False),
+        "owner": Field(str),
+        "size": Field(int, max=INT64_MAX),
+        "virtual_size": Field(int, max=INT64_MAX),
+        "checksum": Field(str, max=32),
+        "os_hash_algo": Field(str, max=64),
+        "os_hash_value": Field(str, max=128),
+        "min_ram": Field(int, 0, False, INT32_MAX),
+        "min_disk": Field(int, 0, False, INT32_MAX),
+        "disk_format": Field(str, choices=DISK_FORMATS),
+        "container_format": Field(str, choices=CONTAINER_FORMATS),
+        "created_at": Field(str, "", False, 20),
+        "updated_at": Field(str, "", False, 20),
+    }
+)
+
+DEFAULTS: Mapping[str, Scalar] = MappingProxyType({name: known.default for name, known in FIELDS.items()})
+
+
+def text_problem(value: str, chars_max: int) -> str | None:
+    if len(value) > chars_max:
+        return f"must have at most {chars_max} characters, has {len(value)}"
+    if "\x00" in value:
+        return "may not contain a NUL"
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        return "may not contain half of a surrogate pair"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a zone's object store keeps the bytes. zoned never opens the URL."""
+
+    url: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One record. `write` ("NODE.SEQUENCE") is the last write that changed it, and its entity tag.
+
+    `creator` is the node that made the record: it alone may number it later. `integer` is None until a range was
+    there to take it from; `deleted_at` makes it a tombstone.
+    """
+
+    uuid: str
+    integer: int | None
+    creator: str
+    write: str
+    position: int
+    fields: Mapping[str, Scalar]
+    properties: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    locations: tuple[Location, ...] = ()
+    deleted_at: str | None = None
+
+    def encode(self) -> bytes:
+        """Canonical JSON, UTF-8."""
+        return orjson.dumps(
+            {
+                "uuid": self.uuid,
+                "integer": self.integer,
+                "creator": self.creator,
+                "write": self.write,
+                "position": self.position,
+                "fields": dict(self.fields),
+                "properties": dict(self.properties),
+                "tags": sorted(self.tags),
+                "locations": [[location.url, dict(location.metadata)] for location in self.locations],
+                "deleted_at": self.deleted_at,
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Image":
+        raw = orjson.loads(data)
+        raw["tags"] = tuple(raw["tags"])
+        raw["locations"] = tuple(Location(url, metadata) for url, metadata in raw["locations"])
+        return cls(**raw)
+
+
+def format_ami(integer: int) -> str:
+    """The EC2 name of an integer: `ami-` and eight hexadecimal digits or more."""
+    return f"ami-{integer:08x}"
+
+
+def parse_reference(text: str) -> str | int | None:
+    """A reference as UUID text or integer: `42`, `ami-0000002a`, or a UUID; None if it is none of these."""
+    if text.isascii() and text.isdigit() and len(text) <= 19:
+        return int(text)
+    if text.startswith("ami-") and 8 <= len(text) - 4 <= 16:
+        digits = text[4:]
+        return int(digits, 16) if set(digits) <= set("0123456789abcdef") else None
+    return text if is_uuid(text) else None
+
+
+def is_uuid(text: str) -> bool:
+    """Whether `text` is a UUID in its usual form, 8-4-4-4-12 hexadecimal digits (RFC 9562, section 4)."""
+    parts = text.split("-")
+    return [len(part) for part in parts] == [8, 4, 4, 4, 12] and all(
+        char in "0123456789abcdefABCDEF" for part in parts for char in part
+    )

@@ -1,0 +1,255 @@
+"""This node's own writes, on disk before anybody is answered. Plain functions of a connection.
+
+A write is checked against the local view, given the node's next sequence number and, for a create, the next integer of
+its ranges, and stored with them in one transaction. It stays here until it is applied from the log; an outage only
+means that it stays longer.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apsw
+
+from store import catalogue, ranges
+from store.errors import Impossible, JournalFull, Refused
+from store.images import Image
+from store.operations import Assign, Create, Grant, Operation, Outcome, State, Write, decode, encode, perform
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The journal's bounds: entries, bytes of operations, bytes of disk that must stay free."""
+
+    entries_max: int
+    bytes_max: int
+    free_disk_min_bytes: int
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journaled:
+    """A write that can no longer be lost. `sequence` is None when its content was committed already (a repeat).
+
+    `image` is the record as the write leaves it in this node's view.
+    """
+
+    write_id: str
+    sequence: int | None
+    image: Image | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One write of this node. `state`: journaled, committed, conflict or refused; times in s since 1970."""
+
+    sequence: int
+    kind: str
+    state: str
+    at: float
+    uuid: str | None = None
+    integer: int | None = None
+    position: int | None = None
+    code: str = ""
+    detail: str = ""
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits: entries, bytes, and since when the oldest does (wall clock, None when empty)."""
+
+    entries: int
+    bytes: int
+    oldest_at: float | None
+    last_sequence: int
+
+
+def append(connection: apsw.Connection, me: str, operation: Operation, at: float, limits: Limits) -> Journaled:
+    """Checks and journals one write; `at` is the wall clock. A create without integer is given the next one.
+
+    Raises Refused when the local view already shows that it cannot be done, JournalFull at a bound.
+    """
+    image: Image | None = None
+    if not isinstance(operation, Grant):
+        found = catalogue.find(connection, operation.uuid)
+        image = found.image if found else None
+        _, outcome = _foresee(image, Write(me, 0, operation))
+        if outcome.state is State.REFUSED:
+            raise Refused(outcome)
+        if image is not None and isinstance(operation, Create):
+            return _repeated(connection, me, image)
+    _check_room(connection, limits)
+    if isinstance(operation, Create | Assign) and not operation.integer:
+        integer = ranges.take(connection, at)
+        if integer is None and isinstance(operation, Assign):
+            raise Refused(
+                Outcome(State.REFUSED, "exhausted", "no integer is left in this node's ranges", operation.uuid)
+            )
+        operation = replace(operation, integer=integer)
+    sequence = _store(connection, operation, at)
+    uuid = None if isinstance(operation, Grant) else operation.uuid
+    after = refresh_overlay(connection, uuid, me) if uuid else None
+    return Journaled(f"{me}.{sequence}", sequence, after)
+
+
+def _foresee(image: Image | None, write: Write) -> tuple[Image | None, Outcome]:
+    """`image` as `write` would leave it, as far as this node knows; the position stays the committed record's."""
+    return perform(image, write, image.position if image is not None else 0)
+
+
+def _repeated(connection: apsw.Connection, me: str, image: Image) -> Journaled:
+    """A create of what is there already: its receipt is that of the write that made it, if that still waits."""
+    sequence: int | None = connection.execute("SELECT max(sequence) FROM journal WHERE uuid = ?", (image.uuid,)).get
+    return Journaled(f"{me}.{sequence}" if sequence else image.write, sequence, image)
+
+
+def _check_room(connection: apsw.Connection, limits: Limits) -> None:
+    entries, size = connection.execute("SELECT journal_entries, journal_bytes FROM node").get
+    if entries >= limits.entries_max:
+        raise JournalFull(f"the journal holds {entries} writes, journal.entries_max is {limits.entries_max}")
+    if size >= limits.bytes_max:
+        raise JournalFull(f"the journal holds {size} bytes, journal.bytes_max is {limits.bytes_max}")
+    disk = os.statvfs(limits.directory)
+    free = disk.f_bavail * disk.f_frsize
+    if free < limits.free_disk_min_bytes:
+        raise JournalFull(f"{free} bytes of disk are free, journal.free_disk_min_bytes is {limits.free_disk_min_bytes}")
+
+
+def _store(connection: apsw.Connection, operation: Operation, at: float) -> int:
+    data = encode(operation)
+    sequence: int = connection.execute(
+        "UPDATE node SET sequence = sequence + 1, journal_entries = journal_entries + 1,"
+        " journal_bytes = journal_bytes + ? RETURNING sequence",
+        (len(data),),
+    ).get
+    uuid = None if isinstance(operation, Grant) else operation.uuid
+    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, uuid, data, at))
+    return sequence
+
+
+def read(connection: apsw.Connection, after: int, entries_max: int, bytes_max: int) -> list[tuple[int, bytes]]:
+    """(sequence, operation) of the writes behind `after`, in order: at least one if any, then within the bounds."""
+    found: list[tuple[int, bytes]] = []
+    size = 0
+    rows = connection.execute(
+        "SELECT sequence, operation FROM journal WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, entries_max)
+    )
+    for sequence, operation in rows:
+        size += len(operation)
+        if found and size > bytes_max:
+            break
+        found.append((sequence, operation))
+    return found
+
+
+def backlog(connection: apsw.Connection) -> Backlog:
+    entries, size, sequence = connection.execute("SELECT journal_entries, journal_bytes, sequence FROM node").get
+    oldest: float | None = connection.execute("SELECT at FROM journal ORDER BY sequence LIMIT 1").get
+    return Backlog(entries, size, oldest, sequence)
+
+
+def has_grant(connection: apsw.Connection) -> bool:
+    """Whether a request for a range is under way already."""
+    found: int = connection.execute("SELECT EXISTS (SELECT 1 FROM journal WHERE uuid IS NULL)").get
+    return bool(found)
+
+
+def settle(connection: apsw.Connection, write: Write, outcome: Outcome, position: int, now: float) -> None:
+    """Takes an applied write of this node off the journal and keeps its receipt."""
+    row: Any = connection.execute(
+        "DELETE FROM journal WHERE sequence = ? RETURNING length(operation), at", (write.sequence,)
+    ).fetchone()
+    if row is None:
+        last: Any = connection.execute("SELECT sequence FROM node").get
+        if write.sequence > last:
+            raise Impossible(
+                f"write {write.id} was made by this node, but its data directory knows only {last}: an older copy was"
+                " put back; give the node an empty data directory, so that it joins under a new ID"
+            )
+        return
+    size, at = row
+    connection.execute(
+        "UPDATE node SET journal_entries = journal_entries - 1, journal_bytes = journal_bytes - ?", (size,)
+    )
+    state = "committed" if outcome.state is State.DONE else outcome.state.value
+    connection.execute(
+        "INSERT OR REPLACE INTO receipts"
+        " (sequence, uuid, integer, kind, state, code, detail, position, at, finished_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            write.sequence,
+            outcome.uuid,
+            outcome.integer,
+            kind_of(write.operation),
+            state,
+            outcome.code,
+            outcome.detail,
+            position,
+            at,
+            now,
+        ),
+    )
+
+
+def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | None:
+    """Works out anew how this node's unapplied writes leave the record; returns that, None when there are none."""
+    rows: Any = connection.execute("SELECT sequence, operation FROM journal WHERE uuid = ? ORDER BY sequence", (uuid,))
+    waiting = [Write(me, sequence, decode(operation), buffered=True) for sequence, operation in rows]
+    connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid,))
+    if not waiting:
+        return None
+    record = catalogue.committed(connection, uuid)
+    image = Image.decode(record) if record is not None else None
+    for write in waiting:
+        image, _ = _foresee(image, write)
+    if image is not None:
+        catalogue.put(connection, "overlay", image)
+    return image
+
+
+def kind_of(operation: Operation) -> str:
+    return type(operation).__name__.lower()
+
+
+def receipt(connection: apsw.Connection, sequence: int) -> Receipt | None:
+    """The receipt of this node's `sequence`-th write, None if it was never made or is no longer kept."""
+    row = connection.execute(
+        "SELECT sequence, kind, state, at, uuid, integer, position, code, detail, finished_at FROM receipts"
+        " WHERE sequence = ?",
+        (sequence,),
+    ).fetchone()
+    if row:
+        return Receipt(*row)
+    waiting = connection.execute("SELECT operation, at FROM journal WHERE sequence = ?", (sequence,)).fetchone()
+    return _waiting(sequence, *waiting) if waiting else None
+
+
+def _waiting(sequence: int, data: bytes, at: float) -> Receipt:
+    operation = decode(data)
+    uuid = None if isinstance(operation, Grant) else operation.uuid
+    integer = operation.integer if isinstance(operation, Create | Assign) else None
+    return Receipt(sequence, kind_of(operation), "journaled", at, uuid, integer)
+
+
+def receipts(connection: apsw.Connection, limit: int, only_waiting: bool = False) -> list[Receipt]:
+    """The newest `limit` receipts, newest first: waiting writes, then finished ones."""
+    rows = connection.execute("SELECT sequence, operation, at FROM journal ORDER BY sequence DESC LIMIT ?", (limit,))
+    found = [_waiting(*row) for row in rows]
+    if not only_waiting and len(found) < limit:
+        finished = connection.execute(
+            "SELECT sequence, kind, state, at, uuid, integer, position, code, detail, finished_at FROM receipts"
+            " ORDER BY sequence DESC LIMIT ?",
+            (limit - len(found),),
+        )
+        found += [Receipt(*row) for row in finished]
+    return found
+
+
+def forget_receipts(connection: apsw.Connection, before: float, limit: int) -> int:
+    """Removes at most `limit` receipts that finished before the wall-clock time `before`; returns how many."""
+    connection.execute(
+        "DELETE FROM receipts WHERE sequence IN (SELECT sequence FROM receipts WHERE finished_at < ? LIMIT ?)",
+        (before, limit),
+    )
+    return connection.changes()

@@ -1,0 +1,78 @@
+"""The replicated log and Raft's hard state, as tables. Plain functions of a connection."""
+
+from collections.abc import Sequence
+
+import apsw
+
+from store.entries import Entry, EntryKind, HardState
+from store.errors import Impossible
+
+
+def hard_state(connection: apsw.Connection) -> HardState:
+    term, vote, commit = connection.execute("SELECT term, vote, commit_index FROM hard_state").get
+    return HardState(term, vote, commit)
+
+
+def save_hard_state(connection: apsw.Connection, state: HardState) -> None:
+    connection.execute(
+        "UPDATE hard_state SET term = ?, vote = ?, commit_index = ?", (state.term, state.vote, state.commit)
+    )
+
+
+def save_entries(connection: apsw.Connection, entries: Sequence[Entry]) -> None:
+    """Appends `entries`; whatever stood at or behind the first of them is replaced."""
+    if not entries:
+        return
+    truncate(connection, entries[0].index)
+    expected = last_position(connection) + 1
+    if entries[0].index != expected:
+        raise Impossible(f"log entry {entries[0].index} would leave a gap, {expected} comes next")
+    connection.executemany(
+        "INSERT INTO log VALUES (?, ?, ?, ?)", [(e.index, e.term, int(e.kind), e.data) for e in entries]
+    )
+
+
+def truncate(connection: apsw.Connection, position: int) -> None:
+    """Removes the entries at and behind `position`; refuses to touch what was applied."""
+    applied: int = connection.execute("SELECT position FROM replica").get
+    if position <= applied:
+        raise Impossible(f"log entry {position} would be replaced, but {applied} entries are applied")
+    connection.execute("DELETE FROM log WHERE position >= ?", (position,))
+
+
+def first_position(connection: apsw.Connection) -> int:
+    """The oldest entry's index; 1 when there is none."""
+    found: int | None = connection.execute("SELECT min(position) FROM log").get
+    return found or 1
+
+
+def last_position(connection: apsw.Connection) -> int:
+    """The newest entry's index; 0 when there is none."""
+    found: int | None = connection.execute("SELECT max(position) FROM log").get
+    return found or 0
+
+
+def term_at(connection: apsw.Connection, position: int) -> int | None:
+    found: int | None = connection.execute("SELECT term FROM log WHERE position = ?", (position,)).get
+    return found
+
+
+def read(connection: apsw.Connection, low: int, high: int, bytes_max: int) -> list[Entry]:
+    """Entries `low` up to but not `high`: at least one if there is one, then as many as fit in `bytes_max`."""
+    found: list[Entry] = []
+    size = 0
+    rows = connection.execute(
+        "SELECT position, term, kind, data FROM log WHERE position >= ? AND position < ? ORDER BY position", (low, high)
+    )
+    for position, term, kind, data in rows:
+        size += len(data)
+        if found and size > bytes_max:
+            break
+        found.append(Entry(position, term, EntryKind(kind), data))
+    return found
+
+
+def memberships(connection: apsw.Connection) -> list[Entry]:
+    """Every membership entry in the log, oldest first."""
+    rows = connection.execute("SELECT position, term, kind, data FROM log WHERE kind = 2 ORDER BY position")
+    return [Entry(position, term, EntryKind(kind), data) for position, term, kind, data in rows]

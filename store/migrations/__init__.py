@@ -1,0 +1,1 @@
+"""Schema versions, one file each, applied in order; a released one is never edited."""

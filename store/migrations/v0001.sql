@@ -1,0 +1,131 @@
+-- One file holds everything, so that one transaction can hold everything too.
+
+CREATE TABLE node (                     -- who this node is; exactly one row
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    node_id TEXT NOT NULL,              -- UUID, made once, never reused
+    zone TEXT NOT NULL,
+    label TEXT NOT NULL,                -- cluster label
+    generation INTEGER NOT NULL,        -- grows at each start
+    promise BLOB,                       -- the membership this node promised to found with, if any
+    sequence INTEGER NOT NULL DEFAULT 0,        -- the last journal sequence given
+    journal_entries INTEGER NOT NULL DEFAULT 0,
+    journal_bytes INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE peers (                    -- where other nodes were reached; never forgotten unless they left
+    node_id TEXT PRIMARY KEY,
+    host TEXT NOT NULL,
+    port INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE hard_state (               -- Raft; exactly one row
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    term INTEGER NOT NULL,
+    vote TEXT NOT NULL,
+    commit_index INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE log (                      -- the replicated log
+    position INTEGER PRIMARY KEY,
+    term INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    data BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE replica (                  -- what applying the log has come to; exactly one row
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    position INTEGER NOT NULL,
+    digest BLOB NOT NULL,               -- sum modulo 2^256 of SHA-256 over every record
+    images INTEGER NOT NULL,            -- live records
+    next_integer INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE images (                   -- the catalogue as of replica.position
+    uuid TEXT PRIMARY KEY,
+    integer INTEGER UNIQUE,
+    created_at TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    hidden INTEGER NOT NULL,
+    owner TEXT,
+    name TEXT,
+    status TEXT NOT NULL,
+    visibility TEXT NOT NULL,
+    creator TEXT NOT NULL,              -- the node that made the record
+    record BLOB NOT NULL                -- store.images.Image.encode
+) STRICT;
+CREATE INDEX images_newest ON images (created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_owner ON images (owner, created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_name ON images (name, created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_unnumbered ON images (creator) WHERE integer IS NULL AND deleted = 0;
+
+CREATE TABLE overlay (                  -- records as this node's own unapplied writes would leave them
+    uuid TEXT PRIMARY KEY,
+    integer INTEGER UNIQUE,
+    created_at TEXT NOT NULL,
+    deleted INTEGER NOT NULL,
+    hidden INTEGER NOT NULL,
+    owner TEXT,
+    name TEXT,
+    status TEXT NOT NULL,
+    visibility TEXT NOT NULL,
+    creator TEXT NOT NULL,
+    record BLOB NOT NULL
+) STRICT;
+CREATE INDEX overlay_newest ON overlay (created_at, uuid) WHERE deleted = 0;
+
+CREATE TABLE marks (                    -- per node the highest applied sequence: exactly once
+    node TEXT PRIMARY KEY,
+    sequence INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ranges (                   -- every integer range ever granted
+    start INTEGER PRIMARY KEY,
+    stop INTEGER NOT NULL,              -- exclusive
+    node TEXT NOT NULL,
+    position INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE leases (                   -- what this node still has of its own ranges
+    start INTEGER PRIMARY KEY,
+    next INTEGER NOT NULL,
+    stop INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE usage (                    -- integers taken per day (days since 1970), for the rate
+    day INTEGER PRIMARY KEY,
+    taken INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE journal (                  -- this node's own writes, not yet applied from the log
+    sequence INTEGER PRIMARY KEY,
+    uuid TEXT,
+    operation BLOB NOT NULL,
+    at REAL NOT NULL                    -- wall clock, seconds since 1970
+) STRICT;
+CREATE INDEX journal_uuid ON journal (uuid, sequence);
+
+CREATE TABLE receipts (                 -- what became of this node's own writes
+    sequence INTEGER PRIMARY KEY,
+    uuid TEXT,
+    integer INTEGER,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    code TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    at REAL NOT NULL,
+    finished_at REAL NOT NULL
+) STRICT;
+CREATE INDEX log_memberships ON log (kind, position) WHERE kind = 2;
+CREATE INDEX receipts_age ON receipts (finished_at);
+
+CREATE TABLE conflicts (                -- values that lost against the order of the log; for a person to resolve
+    position INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    uuid TEXT NOT NULL,
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    committed TEXT NOT NULL,            -- JSON
+    wanted TEXT NOT NULL,               -- JSON
+    PRIMARY KEY (position, what)
+) STRICT, WITHOUT ROWID;

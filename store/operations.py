@@ -1,0 +1,282 @@
+"""What a write asks for, and what applying it makes of a record. Sans-IO.
+
+`perform` is the one place where outcomes are decided: every node calls it with the same record and the same write at
+the same position and gets the same answer. The origin calls it too, on its own view, to show its own unapplied writes.
+
+Changes to different fields always both survive: tags and locations change as sets, properties and fields one by one.
+For one field changed on two sides the order of the log decides, unless the later write was answered as *buffered*
+while the field moved under it: then the committed value stays and the outcome is a conflict that keeps both values.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from typing import Any
+
+import msgpack
+
+from store.images import DEFAULTS, Image, Location, Scalar
+
+Change = tuple[Scalar, Scalar]  # (value the writer saw, value it asks for); None for a property: absent
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A new record. Idempotent by UUID: the same again is done again, something else is refused."""
+
+    uuid: str
+    integer: int | None
+    at: str
+    fields: Mapping[str, Scalar]
+    properties: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    locations: tuple[Location, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Changes to a record. `if_match` is the write that the client's copy came from, or None."""
+
+    uuid: str
+    at: str
+    fields: Mapping[str, Change] = field(default_factory=dict)
+    properties: Mapping[str, Change] = field(default_factory=dict)
+    tags_added: tuple[str, ...] = ()
+    tags_removed: tuple[str, ...] = ()
+    locations_added: tuple[Location, ...] = ()
+    locations_removed: tuple[str, ...] = ()
+    if_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Leaves a tombstone. Wins over concurrent updates."""
+
+    uuid: str
+    at: str
+    if_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """The integer for a record that was made while its node had none left; filled in by the journal."""
+
+    uuid: str
+    integer: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Asks for a range of `count` integers for the writing node, none above `ceiling`."""
+
+    count: int
+    ceiling: int
+
+
+Operation = Create | Update | Delete | Assign | Grant
+ImageOperation = Create | Update | Delete | Assign
+_CODES: tuple[type, ...] = (Create, Update, Delete, Assign, Grant)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One journal row: the node's `sequence`-th write (from 1, no gaps). `buffered`: so its client was answered."""
+
+    node: str
+    sequence: int
+    operation: Operation
+    buffered: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.node}.{self.sequence}"
+
+
+class State(Enum):
+    """How a write ended."""
+
+    DONE = "done"
+    CONFLICT = "conflict"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a write; the same on every node. `code` is stable, `detail` one sentence for a person.
+
+    `lost` holds, for a conflict, (what, committed value, this write's value) of each change that was not taken.
+    """
+
+    state: State
+    code: str = ""
+    detail: str = ""
+    uuid: str | None = None
+    integer: int | None = None
+    lost: tuple[tuple[str, Any, Any], ...] = ()
+
+
+class OperationError(Exception):
+    """Bytes that are no operation of this version. Nothing was changed."""
+
+
+def encode(operation: Operation) -> bytes:
+    """msgpack: [code, the dataclass's values in order]."""
+    packed: bytes = msgpack.packb(
+        [_CODES.index(type(operation)), [_plain(operation, f.name) for f in fields(operation)]]
+    )
+    return packed
+
+
+def decode(data: bytes) -> Operation:
+    """Raises OperationError for anything that `encode` of this version did not make."""
+    try:
+        code, values = msgpack.unpackb(data, use_list=False)
+        kind = _CODES[code]
+        named = dict(zip((item.name for item in fields(kind)), values, strict=True))
+        for name in ("locations", "locations_added"):
+            if name in named:
+                named[name] = tuple(Location(url, metadata) for url, metadata in named[name])
+        operation: Operation = kind(**named)
+        return operation
+    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+        raise OperationError(f"not an operation of this version: {error}") from None
+
+
+def _plain(operation: Operation, name: str) -> Any:
+    value = getattr(operation, name)
+    if name in ("locations", "locations_added"):
+        return [(location.url, dict(location.metadata)) for location in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def encode_write(write: Write) -> bytes:
+    packed: bytes = msgpack.packb([write.node, write.sequence, write.buffered, encode(write.operation)])
+    return packed
+
+
+def decode_write(data: bytes) -> Write:
+    """Raises OperationError for anything but a write of this version."""
+    try:
+        node, sequence, buffered, operation = msgpack.unpackb(data)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise OperationError(f"not a write of this version: {error}") from None
+    if type(node) is not str or type(sequence) is not int or type(operation) is not bytes:
+        raise OperationError("not a write of this version: wrong types")
+    return Write(node, sequence, decode(operation), bool(buffered))
+
+
+def perform(image: Image | None, write: Write, position: int) -> tuple[Image | None, Outcome]:
+    """The record after `write` at `position`, and the outcome. The record is unchanged unless the outcome says so."""
+    operation = write.operation
+    assert not isinstance(operation, Grant), "ranges are granted by the catalogue, not by a record"
+    match operation:
+        case Create():
+            return _create(image, write, operation, position)
+        case Update() | Delete() | Assign() if image is None:
+            return None, Outcome(State.REFUSED, "not-found", f"no image {operation.uuid}", operation.uuid)
+        case Update() | Delete() | Assign() if image.deleted_at is not None:
+            if isinstance(operation, Delete):
+                return image, _done(image)
+            return image, Outcome(
+                State.REFUSED, "gone", f"image {image.uuid} was deleted at {image.deleted_at}", image.uuid
+            )
+        case Update() | Delete() if operation.if_match not in (None, image.write):
+            detail = f"image {image.uuid} was changed by another write since the version named in If-Match"
+            return image, Outcome(State.REFUSED, "changed", detail, image.uuid, image.integer)
+        case Update():
+            return _update(image, write, operation, position)
+        case Delete():
+            return _delete(image, write, operation, position)
+        case Assign():
+            if image.integer is not None:
+                return image, _done(image)
+            image = replace(image, integer=operation.integer, write=write.id, position=position)
+            return image, _done(image)
+
+
+def _done(image: Image) -> Outcome:
+    return Outcome(State.DONE, uuid=image.uuid, integer=image.integer)
+
+
+def _create(image: Image | None, write: Write, operation: Create, position: int) -> tuple[Image, Outcome]:
+    made = Image(
+        uuid=operation.uuid,
+        integer=operation.integer,
+        creator=write.node,
+        write=write.id,
+        position=position,
+        fields={**DEFAULTS, "created_at": operation.at, "updated_at": operation.at, **operation.fields},
+        properties=operation.properties,
+        tags=tuple(sorted(set(operation.tags))),
+        locations=operation.locations,
+    )
+    if image is None:
+        return made, _done(made)
+    if image.deleted_at is not None:
+        detail = f"image {image.uuid} was deleted at {image.deleted_at}; a UUID is never used again"
+        return image, Outcome(State.REFUSED, "gone", detail, image.uuid)
+    if same_content(image, made):
+        return image, _done(image)
+    detail = f"image {image.uuid} exists with other content"
+    return image, Outcome(State.REFUSED, "exists", detail, image.uuid, image.integer)
+
+
+def same_content(one: Image, other: Image) -> bool:
+    """Whether two records say the same, whoever wrote them and whenever."""
+    when = ("created_at", "updated_at")
+    fields_one, fields_other = ({k: v for k, v in i.fields.items() if k not in when} for i in (one, other))
+    return (fields_one, dict(one.properties), one.tags, one.locations) == (
+        fields_other,
+        dict(other.properties),
+        other.tags,
+        other.locations,
+    )
+
+
+def _update(image: Image, write: Write, operation: Update, position: int) -> tuple[Image, Outcome]:
+    lost: list[tuple[str, Any, Any]] = []
+    new_fields = _take(image.fields, operation.fields, write.buffered, "", lost)
+    new_properties = _take(image.properties, operation.properties, write.buffered, "properties/", lost)
+    tags = (set(image.tags) | set(operation.tags_added)) - set(operation.tags_removed)
+    known = {location.url for location in image.locations}
+    kept = [location for location in image.locations if location.url not in operation.locations_removed]
+    added = [location for location in operation.locations_added if location.url not in known]
+    changed = replace(
+        image,
+        write=write.id,
+        position=position,
+        fields={**new_fields, "updated_at": operation.at},
+        properties={name: value for name, value in new_properties.items() if value is not None},
+        tags=tuple(sorted(tags)),
+        locations=(*kept, *added),
+    )
+    if not lost:
+        return changed, _done(changed)
+    detail = "changed by others while this write was buffered: " + ", ".join(what for what, _, _ in lost)
+    return changed, Outcome(State.CONFLICT, "conflict", detail, image.uuid, image.integer, tuple(lost))
+
+
+def _take(
+    current: Mapping[str, Any],
+    changes: Mapping[str, Change],
+    buffered: bool,
+    prefix: str,
+    lost: list[tuple[str, Any, Any]],
+) -> dict[str, Any]:
+    """`current` with `changes`, each taken unless it is a conflict; those go to `lost`."""
+    result = dict(current)
+    for name, (seen, wanted) in changes.items():
+        now = current.get(name)
+        if buffered and now not in (seen, wanted):
+            lost.append((prefix + name, now, wanted))
+        else:
+            result[name] = wanted
+    return result
+
+
+def _delete(image: Image, write: Write, operation: Delete, position: int) -> tuple[Image, Outcome]:
+    if image.fields["protected"]:
+        detail = f"image {image.uuid} is protected; set protected to false first"
+        return image, Outcome(State.REFUSED, "protected", detail, image.uuid, image.integer)
+    gone = replace(image, write=write.id, position=position, deleted_at=operation.at)
+    return gone, _done(gone)
