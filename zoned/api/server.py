@@ -1,0 +1,502 @@
+"""A small ASGI server for trio: HTTP/1 on TCP and Unix sockets, one task per connection.
+
+Intuition: a connection is a loop (take a head, answer it, again), and the request is handled in that same task, so
+there is nothing to hand over and nothing to queue. Input is read only when somebody waits for it: the loop for the next
+head, or the application in `receive()`. What is not read stays in the kernel, and TCP slows the sender down. That is
+all the back-pressure there is, and all that is needed.
+
+Three lives are nested, and the nesting is the order of shutdown: accepting ends first, connections end when their
+requests do (or the grace ends), the sweep that enforces their time limits ends last. Cancelling `serve_http` starts it.
+
+Raw non-blocking sockets with `wait_readable` are used instead of trio streams: a stream's `receive_some` reschedules
+even when the bytes are there, which costs a fifth of a lookup.
+"""
+
+import contextlib
+import errno
+import math
+import socket
+import struct
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from email.utils import formatdate
+from typing import NamedTuple
+
+import structlog
+import trio
+
+from zoned.api.exchange import READ_BYTES, ClientGone, Exchange, PeerCredentials, Receive, Scope, Send, path_of
+from zoned.api.http1 import (
+    Answer,
+    AnswerFault,
+    Framing,
+    Headers,
+    HttpLimits,
+    Refused,
+    Request,
+    answer_head,
+    parse_head,
+    problem,
+    take_head,
+)
+
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+# method, target, headers (names in lower case) -> the whole answer, or None to let the application answer. It runs in
+# trio's thread before any ASGI call, for GET and HEAD without a body, and must not block longer than a point read.
+Lookup = Callable[[bytes, bytes, Headers], Answer | None]
+
+LISTEN_AGAIN_S = 0.1  # after accept() failed for want of something; as trio.serve_listeners does
+ACCEPT_WAITED_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED))
+# After a refusal the client may still be sending. Closing at once would make the kernel answer with a reset, which
+# destroys our answer before it is read (RFC 9112, 9.6); so we listen a little longer, within these bounds.
+LINGER_S = 2.0
+LINGER_BYTES = 4 * 1024 * 1024
+SWEEP_S_MAX = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class RequestRecord(NamedTuple):
+    """One served request, for the access log. A tuple and not a dataclass: one is made per request."""
+
+    method: str  # "-" if the head was not understood
+    path: str  # without the query, which may hold secrets
+    status: int  # 0: the client was gone before an answer
+    sent_bytes: int
+    duration_s: float
+    client: str  # IP address, or "unix"
+
+
+async def serve_http(
+    app: AsgiApp,
+    listeners: Sequence[trio.SocketListener],
+    limits: HttpLimits,
+    *,
+    now: Callable[[], float],
+    lookup: Lookup | None = None,
+    on_request: Callable[[RequestRecord], None] | None = None,
+    task_status: trio.TaskStatus["HttpServer"] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until cancelled; then stop accepting, finish what is in flight within `limits.grace_s`, and return.
+
+    `now` is the wall clock (seconds since the epoch), for the Date header only. The listeners are closed.
+    """
+    server = HttpServer(app, limits, now, lookup, on_request)
+    async with trio.open_nursery() as accepting:
+        connections = await accepting.start(server.hold_connections)
+        for listener in listeners:
+            accepting.start_soon(server.accept, listener, connections)
+        task_status.started(server)
+        try:
+            await trio.sleep_forever()
+        finally:
+            server.drain()
+
+
+class HttpServer:
+    """What the connections of one `serve_http` share. Numbers may be read at any time."""
+
+    def __init__(
+        self,
+        app: AsgiApp,
+        limits: HttpLimits,
+        now: Callable[[], float],
+        lookup: Lookup | None,
+        on_request: Callable[[RequestRecord], None] | None,
+    ) -> None:
+        self.app = app
+        self.limits = limits
+        self.lookup = lookup
+        self.on_request = on_request
+        self.connections: set[_Connection] = set()
+        # Those that wait between requests, in the order in which they began to: the first one has waited longest.
+        self.idle: dict[_Connection, None] = {}
+        self.draining = False
+        self._drained = trio.Event()
+        self._life = trio.CancelScope(shield=True)
+        self._now = now
+        self._common: tuple[int, bytes] = (-1, b"")
+        self._id_prefix = uuid.uuid4().hex[:12]
+        self._requests = 0
+
+    async def hold_connections(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        """Own the connections' nursery. It is shielded, so that cancelling the server only begins to drain it."""
+        with self._life:
+            async with trio.open_nursery() as sweeping:
+                sweeping.start_soon(self._sweep)
+                async with trio.open_nursery() as connections:
+                    task_status.started(connections)
+                    await self._drained.wait()
+                sweeping.cancel_scope.cancel()
+        if self._life.cancelled_caught:
+            log.warning("requests cut at the end of the grace", grace_s=self.limits.grace_s)
+
+    def drain(self) -> None:
+        """Begin the end: idle connections close now, every answer is its connection's last, the grace runs."""
+        self.draining = True
+        self._life.deadline = trio.current_time() + self.limits.grace_s
+        self._drained.set()
+        for connection in self.idle:
+            connection.scope.cancel()
+
+    async def accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in ACCEPT_WAITED_OUT:
+                        raise
+                    log.warning("cannot accept, waiting", error=str(error), wait_s=LISTEN_AGAIN_S)
+                    await trio.sleep(LISTEN_AGAIN_S)
+                else:
+                    self._admit(stream, connections)
+
+    def _admit(self, stream: trio.SocketStream, connections: trio.Nursery) -> None:
+        sock = socket.socket(fileno=stream.socket.detach())
+        sock.setblocking(False)
+        if len(self.connections) >= self.limits.connections_max and not self._make_room():
+            # Answered without reading and without waiting, so that a flood of connections costs next to nothing.
+            answer = problem(503, "too-many-connections", "try again in a moment", [(b"retry-after", b"1")])
+            head = answer_head(*answer[:2], self.common_lines(), None, False, len(answer.body))
+            with contextlib.suppress(OSError), sock:
+                sock.send(head.data + answer.body)
+            return
+        connection = _Connection(self, sock)
+        self.connections.add(connection)
+        connections.start_soon(connection.run)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle longest, so that idle ones never keep working ones out."""
+        if not self.idle:
+            return False
+        longest = next(iter(self.idle))
+        del self.idle[longest]
+        self.connections.discard(longest)
+        longest.scope.cancel()
+        return True
+
+    async def _sweep(self) -> None:
+        """End the connections whose time is over.
+
+        One look around instead of a timer per wait: entering a cancel scope with a deadline costs 7 us, several times
+        per request, and a limit of ten seconds needs no microsecond's precision.
+        """
+        limits = self.limits
+        times_s = (limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s)
+        every_s = min(min(times_s) / 8, SWEEP_S_MAX)
+        while True:
+            await trio.sleep(every_s)
+            instant = trio.current_time()
+            for connection in self.connections:
+                if instant >= connection.read_due or instant >= connection.write_due:
+                    connection.expire()
+
+    def common_lines(self) -> bytes:
+        """The headers that every answer has; written once a second."""
+        second = int(self._now())
+        if second != self._common[0]:
+            date = formatdate(second, usegmt=True).encode()
+            self._common = (second, b"server: zoned\r\ndate: " + date + b"\r\n")
+        return self._common[1]
+
+    def next_request_id(self) -> str:
+        self._requests += 1
+        return f"req-{self._id_prefix}-{self._requests}"
+
+
+class _Connection:
+    """One client: its socket, its input not yet understood, its output not yet sent, and what it waits for."""
+
+    __slots__ = (
+        "_began",
+        "_client_name",
+        "_exchange",
+        "_late",
+        "_linger",
+        "_out",
+        "_request",
+        "_server",
+        "_sock",
+        "buffer",
+        "client",
+        "ended",
+        "gone",
+        "peer",
+        "read_due",
+        "scope",
+        "server_address",
+        "write_due",
+    )
+
+    def __init__(self, server: HttpServer, sock: socket.socket) -> None:
+        self._server = server
+        self._sock = sock
+        self._out: list[bytes] = []
+        self._request: Request | None = None  # being answered
+        self._exchange: Exchange | None = None  # by the application
+        self._began = 0.0
+        self._late = ""  # what the sweep ended: "read" or "write"
+        self._linger = False
+        self.scope = trio.CancelScope()
+        self.buffer = bytearray()
+        self.ended = False  # the client sends no more
+        self.gone = False  # and takes no more
+        self.read_due = self.write_due = math.inf
+        self.client, self.server_address, self.peer = _addresses(sock)
+        self._client_name = self.client[0] if self.client else "unix"
+
+    async def run(self) -> None:
+        try:
+            with self.scope:
+                try:
+                    await self._serve()
+                except Refused as refused:
+                    await self.refuse(refused)
+            if self._late:
+                await self._end_late()
+            if self._linger:
+                await self._listen_on()
+        except ClientGone:
+            pass  # the usual end of a connection; what was in flight has been recorded
+        finally:
+            self._sock.close()
+            self._server.connections.discard(self)
+
+    async def _end_late(self) -> None:
+        """Say 408 if the sweep ended a wait for input and nothing was said yet; otherwise only record the end."""
+        exchange, request = self._exchange, self._request
+        if self._late == "write" or (exchange is not None and exchange.head is not None):
+            self._record(request, exchange.status if exchange else 0, exchange.sent_bytes if exchange else 0)
+        elif self.buffer or request is not None:
+            what = "body" if request is not None else "headers"
+            with trio.move_on_after(LINGER_S):
+                await self.refuse(Refused(408, "request-timeout", f"send the {what} faster"))
+
+    # --- the loop ---
+
+    async def _serve(self) -> None:
+        limits = self._server.limits
+        in_a_row = 0
+        while (head := await self._next_head()) is not None:
+            self._began = trio.current_time()
+            self._request = request = parse_head(head, limits)
+            if not await self._answer(request):
+                break
+            self._request = self._exchange = None
+            in_a_row += 1
+            if in_a_row == limits.pipeline_max:
+                in_a_row = 0
+                await self.flush()
+                await trio.lowlevel.checkpoint()
+        await self.flush()
+
+    async def _next_head(self) -> bytes | None:
+        """The next whole head; None when the client or the server wants no further request."""
+        server, limits = self._server, self._server.limits
+        scanned = 0
+        due = math.inf
+        while (head := take_head(self.buffer, scanned, limits)) is None:
+            if self._out:
+                await self.flush()
+            scanned = len(self.buffer)
+            if scanned:
+                if due == math.inf:
+                    self._began = trio.current_time()
+                    due = self._began + limits.header_timeout_s
+                open_ = await self.fill(due)
+            elif server.draining:
+                # A request that has already come is still answered; nothing else is waited for.
+                open_ = self.fill_now() and len(self.buffer) > 0
+            else:
+                server.idle[self] = None
+                try:
+                    open_ = await self.fill(trio.current_time() + limits.idle_timeout_s)
+                finally:
+                    server.idle.pop(self, None)
+            if not open_:
+                return None
+        return head
+
+    async def _answer(self, request: Request) -> bool:
+        """Have one request answered by the lookup or the application. False: this was the connection's last."""
+        server = self._server
+        exchange: Exchange | None = None
+        try:
+            if server.lookup is not None and request.body_bytes == 0 and request.method in (b"GET", b"HEAD"):
+                answer = server.lookup(request.method, request.target, request.headers)
+                if answer is not None:
+                    return self._queue(answer, request)
+            exchange = self._exchange = Exchange(self, request, server.limits, server.next_request_id())
+            await server.app(exchange.scope(), exchange.receive, exchange.send)
+        except Exception as error:
+            # The one place per request where anything may be caught: a fault in answering one client is not a fault
+            # of the daemon, and its state is as the application left it.
+            if exchange is None or not (exchange.deserted() or exchange.refused):
+                return self._fail(request, exchange, error)
+            if not isinstance(error, ClientGone):
+                log.info("request given up", request_id=exchange.request_id, error=repr(error))
+        assert exchange is not None
+        exchange.close()
+        if exchange.head is None:
+            if exchange.refused is not None:
+                await self.refuse(exchange.refused)
+                return False
+            if not exchange.deserted():
+                return self._fail(request, exchange, AnswerFault("the application returned without an answer"))
+        self._record(request, exchange.status, exchange.sent_bytes)
+        return exchange.complete and await exchange.finish_body()
+
+    def _queue(self, answer: Answer, request: Request | None, keep_alive: bool = True) -> bool:
+        """Put a whole answer into the output; it leaves with the next flush. Returns whether the connection goes on."""
+        status, headers, body = answer
+        keep_alive = keep_alive and request is not None and request.keep_alive and not self._server.draining
+        common = self._server.common_lines()
+        head = answer_head(status, headers, common, request, keep_alive, len(body))
+        if head.body_bytes is not None and head.body_bytes != len(body):
+            raise AnswerFault("the body is not as long as Content-Length says")
+        sends_body = head.framing is Framing.LENGTH
+        self._out.append(head.data + body if sends_body else head.data)
+        self._record(request, status, len(body) if sends_body else 0)
+        return head.keep_alive
+
+    def _fail(self, request: Request, exchange: Exchange | None, error: Exception) -> bool:
+        """Log once, and say 500 if nothing has been said yet. A half-sent answer is cut, so that it looks cut."""
+        self._late = ""  # if the fault came out of being ended late, this is already the answer
+        request_id = exchange.request_id if exchange is not None else self._server.next_request_id()
+        path = path_of(request)
+        log.error("request failed", request_id=request_id, method=request.method.decode(), path=path, exc_info=error)
+        if exchange is not None and exchange.head is not None:
+            self._out.clear()
+            self._record(request, exchange.status, exchange.sent_bytes)
+            return False
+        detail = f"the fault is the server's; its log tells more under {request_id}"
+        # The body may be unread, so what follows in the input is not known to be a request.
+        self._linger = exchange is not None and not exchange.body.done
+        return self._queue(problem(500, "internal-error", detail), request, keep_alive=not self._linger)
+
+    async def refuse(self, refused: Refused) -> None:
+        """Say what is wrong, and that this is the end."""
+        self._linger = True
+        answer = problem(refused.status, refused.code, refused.detail)
+        self._queue(answer, self._request, keep_alive=False)
+        await self.flush()
+
+    def _record(self, request: Request | None, status: int, sent_bytes: int) -> None:
+        on_request = self._server.on_request
+        if on_request is not None:
+            method, path = ("-", "-") if request is None else (request.method.decode(), path_of(request))
+            duration_s = trio.current_time() - self._began
+            on_request(RequestRecord(method, path, status, sent_bytes, duration_s, self._client_name))
+
+    # --- the socket ---
+
+    async def fill(self, due: float) -> bool:
+        """Wait until `due` for input and add it to the buffer. False: the client sends no more.
+
+        Every read waits first, even if the bytes are there: so every connection lets the others run between two reads.
+        """
+        if self.ended:
+            return False
+        self.read_due = due
+        try:
+            await trio.lowlevel.wait_readable(self._sock)
+        finally:
+            self.read_due = math.inf
+        if self.scope.cancel_called:
+            # Ended in the very moment when input came: from here on it is too late to begin anything with it.
+            await trio.lowlevel.checkpoint_if_cancelled()
+        return self.fill_now()
+
+    def fill_now(self) -> bool:
+        """Add to the buffer what has already come. False: the client sends no more."""
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        self.buffer += data
+        self.ended = not data
+        return not self.ended
+
+    def linger(self) -> None:
+        self._linger = True
+
+    @property
+    def draining(self) -> bool:
+        return self._server.draining
+
+    def common_lines(self) -> bytes:
+        return self._server.common_lines()
+
+    def queue(self, pieces: Sequence[bytes]) -> None:
+        self._out.extend(pieces)
+
+    async def flush(self) -> None:
+        """Send all output. Raises ClientGone; the rest is then lost, with the connection."""
+        if not self._out:
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise self._lose(error) from error
+        if sent < len(data):
+            await self._send_rest(memoryview(data)[sent:])
+
+    async def _send_rest(self, rest: memoryview) -> None:
+        self.write_due = trio.current_time() + self._server.limits.write_timeout_s
+        try:
+            while rest:
+                await trio.lowlevel.wait_writable(self._sock)
+                try:
+                    rest = rest[self._sock.send(rest) :]
+                except BlockingIOError:
+                    continue
+        except OSError as error:
+            raise self._lose(error) from error
+        finally:
+            self.write_due = math.inf
+
+    def _lose(self, error: OSError) -> ClientGone:
+        self.gone = self.ended = True
+        return ClientGone(error.errno, f"the client is gone: {error.strerror}")
+
+    def expire(self) -> None:
+        """The sweep found a wait that is over its time. Everything in the connection ends, the application with it."""
+        self._late = "write" if self.write_due < math.inf else "read"
+        self.gone = self.gone or self._late == "write"
+        self.scope.cancel()
+
+    async def _listen_on(self) -> None:
+        """Read and forget for a moment, so that the last answer is not destroyed by a reset."""
+        with trio.move_on_after(LINGER_S):
+            try:
+                self._sock.shutdown(socket.SHUT_WR)
+            except OSError:
+                return
+            forgotten = len(self.buffer)
+            while forgotten < LINGER_BYTES:
+                self.buffer.clear()
+                if not await self.fill(math.inf):
+                    return
+                forgotten += len(self.buffer)
+
+
+def _addresses(
+    sock: socket.socket,
+) -> tuple[tuple[str, int] | None, tuple[str, int | None] | None, PeerCredentials | None]:
+    """Client and server address as ASGI writes them, and who the client is if the kernel knows."""
+    try:
+        here = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return None, (str(here), None), PeerCredentials(*struct.unpack("3i", credentials))
+        there = sock.getpeername()
+    except OSError:
+        return None, None, None  # already gone again; the first read will tell
+    return (there[0], there[1]), (here[0], here[1]), None
