@@ -267,7 +267,9 @@ class _Connection:
         """Say 408 if the sweep ended a wait for input and nothing was said yet; otherwise only record the end."""
         exchange, request = self._exchange, self._request
         if self._late == "write" or (exchange is not None and exchange.head is not None):
-            self._record(request, exchange.status if exchange else 0, exchange.sent_bytes if exchange else 0)
+            # Answers of the lookup are recorded when they are made.
+            if exchange is not None:
+                self._record(request, exchange.status, exchange.sent_bytes)
         elif self.buffer or request is not None:
             what = "body" if request is not None else "headers"
             with trio.move_on_after(LINGER_S):
