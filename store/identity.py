@@ -53,16 +53,12 @@ def promised(connection: apsw.Connection) -> Membership | None:
     return Membership.decode(data) if data else None
 
 
-def remember_peers(connection: apsw.Connection, peers: Iterable[tuple[str, str, int]]) -> None:
-    """Keeps (node ID, host, port) of peers that were reached."""
-    connection.executemany("INSERT OR REPLACE INTO peers VALUES (?, ?, ?)", peers)
-
-
-def forget_peer(connection: apsw.Connection, node_id: str) -> None:
-    """For a peer that left on purpose."""
-    connection.execute("DELETE FROM peers WHERE node_id = ?", (node_id,))
+def remember_peers(connection: apsw.Connection, addresses: Iterable[tuple[str, int]]) -> None:
+    """Keeps (host, port) of the peers worth dialling after a restart, in the place of what was kept before."""
+    connection.execute("DELETE FROM peers")
+    connection.executemany("INSERT OR IGNORE INTO peers VALUES (?, ?)", addresses)
 
 
 def known_peers(connection: apsw.Connection) -> list[tuple[str, int]]:
     """(host, port) of every peer ever reached that has not left."""
-    return list(connection.execute("SELECT host, port FROM peers ORDER BY node_id"))
+    return list(connection.execute("SELECT host, port FROM peers ORDER BY host, port"))

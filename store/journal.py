@@ -246,6 +246,12 @@ def receipts(connection: apsw.Connection, limit: int, only_waiting: bool = False
     return found
 
 
+def has_receipts_before(connection: apsw.Connection, before: float) -> bool:
+    """Whether some receipt finished before the wall-clock time `before`."""
+    found: Any = connection.execute("SELECT EXISTS (SELECT 1 FROM receipts WHERE finished_at < ?)", (before,)).get
+    return bool(found)
+
+
 def forget_receipts(connection: apsw.Connection, before: float, limit: int) -> int:
     """Removes at most `limit` receipts that finished before the wall-clock time `before`; returns how many."""
     connection.execute(

@@ -1,6 +1,7 @@
 """The replicated log and Raft's hard state, as tables. Plain functions of a connection."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import apsw
 
@@ -72,7 +73,10 @@ def read(connection: apsw.Connection, low: int, high: int, bytes_max: int) -> li
     return found
 
 
-def memberships(connection: apsw.Connection) -> list[Entry]:
-    """Every membership entry in the log, oldest first."""
-    rows = connection.execute("SELECT position, term, kind, data FROM log WHERE kind = 2 ORDER BY position")
-    return [Entry(position, term, EntryKind(kind), data) for position, term, kind, data in rows]
+def membership(connection: apsw.Connection, at_most: int) -> Entry | None:
+    """The newest membership entry at or below `at_most`."""
+    row: Any = connection.execute(
+        "SELECT position, term, kind, data FROM log WHERE kind = 2 AND position <= ? ORDER BY position DESC LIMIT 1",
+        (at_most,),
+    ).fetchone()
+    return Entry(row[0], row[1], EntryKind(row[2]), row[3]) if row else None

@@ -13,9 +13,9 @@ CREATE TABLE node (                     -- who this node is; exactly one row
 ) STRICT;
 
 CREATE TABLE peers (                    -- where other nodes were reached; never forgotten unless they left
-    node_id TEXT PRIMARY KEY,
     host TEXT NOT NULL,
-    port INTEGER NOT NULL
+    port INTEGER NOT NULL,
+    PRIMARY KEY (host, port)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE hard_state (               -- Raft; exactly one row

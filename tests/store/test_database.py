@@ -16,7 +16,7 @@ from store.log import (
     first_position,
     hard_state,
     last_position,
-    memberships,
+    membership,
     read,
     save_entries,
     save_hard_state,
@@ -141,9 +141,9 @@ def test_a_founding_promise_binds(connection):
 
 
 def test_peers_are_remembered(connection):
-    identity.remember_peers(connection, [("x", "h", 1), ("y", "h", 2)])
-    identity.remember_peers(connection, [("x", "h", 3)])
-    identity.forget_peer(connection, "y")
+    identity.remember_peers(connection, [("h", 1), ("h", 2), ("h", 1)])
+    assert identity.known_peers(connection) == [("h", 1), ("h", 2)]
+    identity.remember_peers(connection, [("h", 3)])
     assert identity.known_peers(connection) == [("h", 3)]
 
 
@@ -159,7 +159,10 @@ def test_the_log_keeps_what_raft_saved(connection):
     assert [e.index for e in read(connection, 2, 4, 1)] == [2]
     save_entries(connection, [Entry(4, 2, EntryKind.NOOP)])
     assert (last_position(connection), term_at(connection, 4)) == (4, 2)
-    assert [e.data for e in memberships(connection)] == [b"m"]
+    found = membership(connection, 4)
+    assert found is not None
+    assert found.data == b"m"
+    assert membership(connection, 0) is None
     with pytest.raises(Impossible, match="gap"):
         save_entries(connection, [Entry(9, 2, EntryKind.NOOP)])
     connection.execute("UPDATE replica SET position = 3")

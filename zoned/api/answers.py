@@ -1,0 +1,91 @@
+"""What native and Images API routes share: bodies in, records and writes out."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from store.catalogue import Found
+from store.images import parse_reference
+from store.operations import Operation
+from zoned.api import problems
+from zoned.api.problems import STATUSES, Problem
+from zoned.proxy import Submitted
+from zoned.zone import Zone
+
+JSON = "application/json"
+
+
+def reply(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(document), status, headers, JSON)
+
+
+def zone_of(request: Request) -> Zone:
+    zone: Zone = request.app.state.zone
+    return zone
+
+
+def look_up(zone: Zone, reference: str, *, integers: bool, tombstones: bool = False) -> Found:
+    """The record. Raises Problem: 404 never existed, 410 deleted (unless asked for), 503 this zone cannot know yet."""
+    parsed = parse_reference(reference)
+    found = zone.find(parsed) if parsed is not None and (integers or isinstance(parsed, str)) else None
+    if found is None:
+        raise problems.not_found(reference, zone.position) if zone.is_synced else problems.unsynced()
+    if found.image.deleted_at is not None and not tombstones:
+        raise problems.gone(reference, found.image.deleted_at)
+    return found
+
+
+def record_headers(found: Found) -> dict[str, str]:
+    return {"Zone-Source": found.source.value, "ETag": f'"{found.image.write}"'}
+
+
+def is_not_modified(request: Request, found: Found) -> bool:
+    """If-None-Match names the version that the client has (RFC 9110, section 13.1.2)."""
+    asked = request.headers.get("if-none-match", "").split(",")
+    return any(tag.strip().removeprefix("W/") in ("*", f'"{found.image.write}"') for tag in asked)
+
+
+def if_match(request: Request) -> str | None:
+    """The write that If-Match names, None without the header. Raises Problem for what is no entity tag of ours."""
+    asked = request.headers.get("if-match")
+    if asked is None or asked.strip() == "*":
+        return None
+    tag = asked.strip()
+    if len(tag) < 3 or tag[0] != '"' or tag[-1] != '"' or '"' in tag[1:-1]:
+        raise problems.bad(
+            'If-Match must be one entity tag in quotes, as the ETag of an answer, or "*"', "bad-if-match"
+        )
+    return tag[1:-1]
+
+
+async def write(zone: Zone, operation: Operation) -> Submitted:
+    """Submits, and raises Problem if the outcome is known already and is not good."""
+    submitted = await zone.submit(operation)
+    receipt = submitted.receipt
+    if receipt is not None and receipt.state in ("refused", "conflict"):
+        raise Problem(STATUSES.get(receipt.code, 409), receipt.code, receipt.detail, write_headers(zone, submitted))
+    return submitted
+
+
+def write_headers(zone: Zone, submitted: Submitted) -> dict[str, str]:
+    return {"Zone-Write": f"{submitted.write_id}; state={submitted.state}"}
+
+
+def runway_header(zone: Zone) -> dict[str, str]:
+    """How many days this zone's integers last; left out while nothing was ever taken."""
+    days = zone.runway().days
+    return {"Zone-Id-Runway-Days": str(math.floor(days))} if days is not None else {}
+
+
+def query_integer(request: Request, name: str, default: int, low: int, high: int) -> int:
+    """A whole number from the query, cut to `high`. Raises Problem below `low` or for text."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < low:
+        raise problems.bad(f"{name} param must be an integer of at least {low}, is {text[:40]!r}", "bad-query")
+    return min(int(text), high)

@@ -1,0 +1,74 @@
+"""The ASGI application of the public listener and of the admin socket. Any ASGI server that runs on trio can run it."""
+
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from zoned.api import images_v2, native, problems
+from zoned.zone import Zone
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+async def _native_http_error(request: Request, error: Exception) -> Response:
+    """No such route, or not with this method."""
+    assert isinstance(error, HTTPException)
+    code = {404: "no-route", 405: "method"}.get(error.status_code, "http")
+    detail = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    return problems.native(problems.Problem(error.status_code, code, detail, error.headers))
+
+
+async def _images_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problems.images(problems.Problem(error.status_code, "http", error.detail, error.headers), request)
+
+
+def _face(zone: Zone, routes: list[BaseRoute], on_problem: Handler, on_http_error: Handler) -> Starlette:
+    """One API: its routes with its own spelling of errors."""
+    handlers: dict[Any, Any] = dict.fromkeys(problems.EXPECTED, on_problem)
+    app = Starlette(routes=routes, exception_handlers={**handlers, HTTPException: on_http_error})
+    app.state.zone = zone
+    app.router.redirect_slashes = False
+    return app
+
+
+def make_app(zone: Zone) -> App:
+    """Everything on :9292 and on the admin socket."""
+    images = _face(zone, list(images_v2.routes), images_v2.on_problem, _images_http_error)
+    routes: list[BaseRoute] = [
+        Mount("/v2", images),
+        Mount("/zone/v1", _face(zone, list(native.routes), native.on_problem, _native_http_error)),
+        Route("/livez", native.livez),
+        Route("/readyz", native.readyz),
+    ]
+    return with_zone_headers(_face(zone, routes, native.on_problem, _native_http_error), zone)
+
+
+def with_zone_headers(app: App, zone: Zone) -> App:
+    """Adds to every answer where it comes from and as of when, and a request ID."""
+    name = zone.name.encode("latin-1")
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                headers.append((b"zone-name", name))
+                headers.append((b"zone-position", b"%d" % zone.position))
+                headers.append((b"x-openstack-request-id", b"req-" + str(uuid.uuid4()).encode()))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+    return wrapped

@@ -1,0 +1,181 @@
+"""The native API, `/zone/v1`: records by UUID or integer, receipts, IDs, zones, status; and `/livez`, `/readyz`.
+
+Errors are problem+json with a stable code. 404 means "never existed as of that position", 410 "deleted", 503 "ask
+again".
+"""
+
+import uuid
+from dataclasses import asdict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from store.catalogue import Query
+from store.images import format_ami
+from store.journal import Receipt
+from store.operations import Delete
+from zoned import clock
+from zoned.api import documents, problems
+from zoned.api.answers import (
+    if_match,
+    is_not_modified,
+    look_up,
+    query_integer,
+    record_headers,
+    reply,
+    runway_header,
+    write,
+    write_headers,
+    zone_of,
+)
+from zoned.api.problems import Problem, bad
+from zoned.zone import Zone
+
+LIST_DEFAULT = 100
+LIST_MAX = 1_000
+WAIT_MAX_S = 60.0
+
+
+async def show(request: Request) -> Response:
+    found = look_up(zone_of(request), request.path_params["reference"], integers=True)
+    if is_not_modified(request, found):
+        return Response(None, 304, record_headers(found))
+    return reply(documents.native_document(found.image), headers=record_headers(found))
+
+
+async def index(request: Request) -> Response:
+    zone = zone_of(request)
+    limit = query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX)
+    after = None
+    marker = request.query_params.get("marker")
+    if marker is not None:
+        found = look_up(zone, marker, integers=True)
+        after = (str(found.image.fields["created_at"]), found.image.uuid)
+    page = await zone.page(Query(limit + 1, after, None))
+    shown = page[:limit]
+    return reply(
+        {
+            "images": [documents.native_document(found.image) for found in shown],
+            "next": shown[-1].image.uuid if len(page) > limit else None,
+            "position": zone.position,
+            "complete": zone.is_synced,
+        }
+    )
+
+
+async def register(request: Request) -> Response:
+    """Registers an image. 201 when committed, 202 when buffered; the same content again is the same image again."""
+    zone = zone_of(request)
+    operation = documents.native_create(documents.parse_object(await request.body()), str(uuid.uuid4()))
+    submitted = await write(zone, operation)
+    assert submitted.image is not None
+    headers = {
+        "Location": f"/zone/v1/writes/{submitted.write_id}",
+        **write_headers(zone, submitted),
+        **runway_header(zone),
+    }
+    body = {**documents.native_document(submitted.image), "state": submitted.state}
+    return reply(body, 202 if submitted.state == "buffered" else 201, headers)
+
+
+async def delete(request: Request) -> Response:
+    zone = zone_of(request)
+    found = look_up(zone, request.path_params["reference"], integers=True)
+    submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
+    body = {"uuid": found.image.uuid, "state": submitted.state}
+    return reply(body, 202 if submitted.state == "buffered" else 200, write_headers(zone, submitted))
+
+
+async def show_id(request: Request) -> Response:
+    """The mapping both ways, for a UUID, an integer or an EC2 name; tombstones keep theirs."""
+    zone, reference = zone_of(request), request.path_params["reference"]
+    image = look_up(zone, reference, integers=True, tombstones=True).image
+    integer = image.integer
+    return reply(
+        {
+            "uuid": image.uuid,
+            "integer": integer,
+            "ami": format_ami(integer) if integer is not None else None,
+            "deleted_at": image.deleted_at,
+            "granted": zone.granted(integer) if integer is not None else None,
+        }
+    )
+
+
+async def ids(request: Request) -> Response:
+    return reply(zone_of(request).ids_status())
+
+
+async def zones(request: Request) -> Response:
+    return reply({"zones": zone_of(request).zones()})
+
+
+async def status(request: Request) -> Response:
+    return reply(zone_of(request).status())
+
+
+async def writes(request: Request) -> Response:
+    zone = zone_of(request)
+    waiting = request.query_params.get("state") == "journaled"
+    receipts = await zone.receipts(query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX), waiting)
+    return reply({"writes": [_receipt(zone, receipt) for receipt in receipts], "journal": zone.journal_status()})
+
+
+async def show_write(request: Request) -> Response:
+    zone, write_id = zone_of(request), request.path_params["write_id"]
+    receipt = zone.receipt(write_id)
+    if receipt is None:
+        raise Problem(404, "not-found", f"this node keeps no receipt {write_id[:80]}; ask the node that gave it")
+    wait = request.query_params.get("wait")
+    if wait is not None and receipt.state == "journaled":
+        receipt = await zone.wait_for(receipt, _seconds(wait))
+    return reply(_receipt(zone, receipt))
+
+
+def _seconds(text: str) -> float:
+    number = text.removesuffix("s")
+    if not number.isascii() or not number.isdigit() or int(number) > WAIT_MAX_S:
+        raise bad(f"wait must be 0 to {WAIT_MAX_S:.0f} seconds, as 30s, is {text[:40]!r}", "bad-query")
+    return float(number)
+
+
+def _receipt(zone: Zone, receipt: Receipt) -> dict[str, Any]:
+    document = asdict(receipt)
+    document["at"] = clock.text(receipt.at)
+    document["finished_at"] = clock.text(receipt.finished_at) if receipt.finished_at is not None else None
+    return {"id": zone.write_id(receipt.sequence), **document}
+
+
+async def livez(request: Request) -> Response:
+    """The event loop turns; nothing else is claimed."""
+    return PlainTextResponse("ok\n")
+
+
+async def readyz(request: Request) -> Response:
+    """The local store answers and this node is not draining. Never: whether a registry is reachable."""
+    zone = zone_of(request)
+    zone.check_store()
+    if zone.draining:
+        raise Problem(503, "draining", "this node is draining; use another node of the zone")
+    return PlainTextResponse("ready\n")
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    """Expected errors of these routes."""
+    return problems.native(problems.from_error(error))
+
+
+routes = [
+    Route("/images", register, methods=["POST"]),
+    Route("/images", index, methods=["GET"]),
+    Route("/images/{reference}", show, methods=["GET", "HEAD"]),
+    Route("/images/{reference}", delete, methods=["DELETE"]),
+    Route("/ids", ids),
+    Route("/ids/{reference}", show_id),
+    Route("/zones", zones),
+    Route("/status", status),
+    Route("/writes", writes),
+    Route("/writes/{write_id}", show_write),
+]

@@ -1,0 +1,106 @@
+"""`zoned`: run, check, demo. Every failure is one line on standard error that names the thing to change."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from conf import Config, ConfigError, load
+from zoned import __version__
+
+CONFIG = click.option(
+    "-c",
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="TOML file; without it one zone on loopback.",
+)
+
+
+def fail(text: str, status: int) -> NoReturn:
+    for line in text.splitlines():
+        click.echo(f"zoned: {line}", err=True)
+    sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="zoned")
+def main() -> None:
+    """Image metadata in every zone: found everywhere, numbered once, writable while the registry is away."""
+
+
+@main.command()
+@CONFIG
+def run(path: Path | None) -> None:
+    """Serve this zone until SIGTERM."""
+    import trio
+
+    from store.errors import CannotOpen
+    from zoned import daemon, logs
+    from zoned.errors import CannotStart
+
+    config = _load(path)
+    logs.set_up(config.log.level, config.log.format)
+    daemon.secure_umask()
+    try:
+        trio.run(daemon.run, config)
+    except BaseExceptionGroup as group:
+        expected = [error for error in leaves(group) if isinstance(error, CannotOpen | CannotStart)]
+        if expected:
+            fail(str(expected[0]), 1)
+        errors = [error for error in leaves(group) if not isinstance(error, KeyboardInterrupt)]
+        if not errors:
+            sys.exit(130)
+        _last_words(config, errors)
+
+
+def _last_words(config: Config, errors: list[BaseException]) -> NoReturn:
+    """The unexpected ends the daemon; the store is crash-safe and the service manager starts it again."""
+    import structlog
+
+    logger = structlog.get_logger()
+    for error in errors:
+        debug = config.log.level == "debug"
+        logger.error(
+            "ended by an unexpected error",
+            problem=f"{type(error).__name__}: {error}",
+            exc_info=error if debug else None,
+        )
+    fail(f"ended by an unexpected error: {type(errors[0]).__name__}: {errors[0]}", 1)
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Every single error in a tree of groups."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+@main.command()
+@CONFIG
+def check(path: Path | None) -> None:
+    """Say what is wrong with a configuration, all of it. Exit status 2 if anything is."""
+    config = _load(path)
+    click.echo(f"{path or 'the defaults'}: zone {config.node.zone!r}, no mistakes")
+
+
+@main.command()
+@click.option("--zones", type=click.IntRange(3, 7), default=3, show_default=True, help="How many zones to start.")
+@click.option("--keep", is_flag=True, help="Leave the zones running and print how to reach and stop them.")
+def demo(zones: int, keep: bool) -> None:
+    """Start zones on loopback and tell the whole story, checking every claim."""
+    from zoned.demo import main as tell
+
+    sys.exit(tell(zones, keep))
+
+
+def _load(path: Path | None) -> Config:
+    try:
+        return load(path)
+    except ConfigError as error:
+        fail(str(error), 2)

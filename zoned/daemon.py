@@ -1,0 +1,268 @@
+"""The daemon: one staircase that opens and starts everything. Start reading here.
+
+Down the stairs everything is opened in the order of need: store, sockets, gossip, replication, the write path, and last
+the faces that let users in. Indentation is the shutdown order: on SIGTERM the faces go first (finishing the requests
+under way), then replication, then gossip with a good-bye, and the store last.
+"""
+
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+
+import apsw
+import httpx
+import structlog
+import trio
+
+from conf import Config, split_address
+from gossip import Address, FactValue, Gossip, GossipOptions, Member, open_gossip
+from store import identity
+from store.database import Database, open_database
+from store.errors import StorageFull
+from store.identity import Identity
+from zoned import __version__, clock, paths
+from zoned.api.app import make_app
+from zoned.api.http1 import HttpLimits
+from zoned.api.peers import make_peer_app
+from zoned.api.server import RequestRecord, serve_http
+from zoned.founding import Founding
+from zoned.leasing import Leasing
+from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
+from zoned.peers import Peers
+from zoned.proxy import Proxy, limits
+from zoned.replication import Replication
+from zoned.supervise import Backoff
+from zoned.zone import Zone
+
+LEAVE_TIMEOUT_S = 3.0
+PUBLISH_S = 0.5  # how often the position is told to others, at most
+BOOK_S = 1.0  # how often the peer book is written, at most
+
+logger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a started daemon tells whoever started it."""
+
+    url: str
+    peer: Address
+    socket: Path
+    zone: Zone
+
+
+async def run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
+    """Runs one daemon until SIGTERM or SIGINT. Raises CannotOpen or CannotStart before anything is served."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            started = await nursery.start(_run, config)
+            task_status.started(started)
+            async for number in signals:
+                logger.info("stopping", signal=signal.Signals(number).name)
+                break
+            nursery.cancel_scope.cancel()
+
+
+async def _run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
+    rng = SystemRandom()
+    directory = paths.data_dir(config)
+    async with open_database(directory) as database:
+        me = await database.write(lambda c: identity.start(c, str(uuid.uuid4()), config.node.zone, config.gossip.label))
+        structlog.contextvars.bind_contextvars(zone=me.zone)
+        public = await open_tcp("http.listen", config.http.listen)
+        peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
+        admin = await open_admin(paths.admin_socket(config))
+        url = config.http.advertise_url or _url(bound_address(public))
+        async with (
+            httpx.AsyncClient(
+                limits=httpx.Limits(max_connections=256, max_keepalive_connections=64), trust_env=False
+            ) as client,
+            _open_gossip(config, me, database, udp, bound_address(peer), client, rng) as gossip,
+            trio.open_nursery() as inner,
+        ):
+            peers = Peers(client, Roster(gossip), config.gossip.label)
+            members = gossip.members
+            founding = Founding(
+                me.node_id, config.gossip.label, config.registry.expect, database, peers, members.values()
+            )
+            replication = Replication(me.node_id, database, peers, members, founding, config.registry, rng)
+            proxy = Proxy(
+                me.node_id,
+                database,
+                replication,
+                config.registry,
+                limits(config.journal, str(directory)),
+                Backoff(0.05, 1.0, rng),
+            )
+            replication.listen(lambda _, applied: proxy.on_applied(applied))
+            zone = Zone(me, database, proxy, replication, members, url)
+
+            peer_app = make_peer_app(config.gossip.label, gossip, replication, database)
+            await inner.start(_serve, peer_app, [peer], _peer_limits(config), None)
+            inner.start_soon(publish, gossip, replication, config, url)
+            await inner.start(replication.serve)
+            await inner.start(proxy.serve)
+            await inner.start(Leasing(database, proxy, config.ids).serve)
+            try:
+                async with trio.open_nursery() as faces:
+                    on_request = _log_request if config.log.requests else None
+                    app = make_app(zone)
+                    await faces.start(_serve, app, [public], _limits(config), on_request)
+                    await faces.start(_serve, app, [admin], _limits(config), on_request)
+                    logger.info(
+                        "ready",
+                        url=url,
+                        peer=f"{gossip.me.host}:{gossip.me.port}",
+                        node=me.node_id,
+                        version=__version__,
+                    )
+                    task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone))
+            finally:
+                with trio.CancelScope(shield=True):
+                    await gossip.leave(LEAVE_TIMEOUT_S)
+                paths.admin_socket(config).unlink(missing_ok=True)
+
+
+async def _serve(
+    app: object,
+    listeners: list[trio.SocketListener],
+    bounds: HttpLimits,
+    on_request: Callable[[RequestRecord], None] | None,
+    *,
+    task_status: trio.TaskStatus[object],
+) -> None:
+    await serve_http(app, listeners, bounds, now=clock.wall, on_request=on_request, task_status=task_status)  # type: ignore[arg-type]  # ASGI's own loose types
+
+
+class Roster:
+    """Where nodes are reached: what gossip knows. Implements `zoned.peers.AddressBook`."""
+
+    def __init__(self, gossip: Gossip) -> None:
+        self._gossip = gossip
+
+    def address_of(self, node_id: str) -> Address | None:
+        view = self._gossip.members.get(node_id)
+        return view.address if view is not None else None
+
+
+@asynccontextmanager
+async def _open_gossip(
+    config: Config,
+    me: Identity,
+    database: Database,
+    udp: trio.socket.SocketType,
+    bound: Address,
+    client: httpx.AsyncClient,
+    rng: Random,
+) -> AsyncIterator[Gossip]:
+    host, port = split_address(config.peers.advertise) if config.peers.advertise else bound
+    facts: dict[str, FactValue] = {"expect": config.registry.expect, "version": __version__}
+    options = GossipOptions.lan() if config.gossip.profile == "lan" else GossipOptions.wan()
+    book = _Book(database)
+    async with (
+        trio.open_nursery() as nursery,
+        open_gossip(
+            options,
+            label=config.gossip.label,
+            me=Member(me.node_id, me.generation, me.zone, host, port, facts=facts),
+            bind_to=udp,
+            seeds=config.peers.seeds,
+            book=identity.known_peers(database.reader),
+            exchange_client=client,
+            rng=rng,
+            book_changed=book.change,
+        ) as gossip,
+    ):
+        nursery.start_soon(book.serve)
+        yield gossip
+        nursery.cancel_scope.cancel()
+
+
+class _Book:
+    """Keeps the addresses of peers on disk, so that a restart finds them though every seed is gone."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._addresses: tuple[Address, ...] = ()
+        self._changed = trio.Event()
+
+    def change(self, addresses: tuple[Address, ...]) -> None:
+        self._addresses = addresses
+        self._changed.set()
+
+    async def serve(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            addresses = self._addresses
+
+            def keep(connection: apsw.Connection, addresses: tuple[Address, ...] = addresses) -> None:
+                identity.remember_peers(connection, addresses)
+
+            try:
+                await self._database.write(keep)
+            except StorageFull as error:
+                logger.warning("peer book not written", problem=str(error))
+            await trio.sleep(BOOK_S)
+
+
+async def publish(gossip: Gossip, replication: Replication, config: Config, url: str) -> None:
+    """Tells the other nodes, over gossip, what this one is and how far it has come."""
+    membership = None
+    while True:
+        replication.role_changed.clear()
+        membership = membership or replication.membership()
+        gossip.publish(
+            api=url,
+            cluster=membership.cluster_id if membership else None,
+            voter=membership is not None and replication.me in membership.voters,
+            registry=replication.registry_term,
+            position=replication.positions.position,
+        )
+        with trio.move_on_after(PUBLISH_S):
+            await replication.role_changed.event.wait()
+
+
+def _url(address: Address) -> str:
+    host, port = address
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _limits(config: Config) -> HttpLimits:
+    http = config.http
+    return HttpLimits(
+        header_bytes_max=http.header_bytes_max,
+        body_bytes_max=http.body_bytes_max,
+        header_timeout_s=http.header_timeout_s,
+        body_timeout_s=http.body_timeout_s,
+        idle_timeout_s=http.idle_timeout_s,
+        write_timeout_s=http.write_timeout_s,
+        connections_max=http.connections_max,
+        grace_s=http.grace_s,
+    )
+
+
+def _peer_limits(config: Config) -> HttpLimits:
+    return HttpLimits(body_bytes_max=config.peers.body_bytes_max, grace_s=1.0)
+
+
+def _log_request(record: RequestRecord) -> None:
+    logger.info(
+        "request",
+        method=record.method,
+        path=record.path,
+        status=record.status,
+        bytes=record.sent_bytes,
+        duration_ms=round(record.duration_s * 1_000, 2),
+        client=record.client,
+    )
+
+
+def secure_umask() -> None:
+    """Files of the daemon are for its user only."""
+    os.umask(0o077)

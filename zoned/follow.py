@@ -1,0 +1,144 @@
+"""Following: how a node that does not vote keeps its catalogue. It pulls applied entries from any node near the head.
+
+Long-poll: the donor answers as soon as it has applied something newer. What a donor gives is committed for good, so the
+follower writes and applies a batch in one transaction and simply asks for what comes next, of whichever donor.
+"""
+
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any
+
+import apsw
+import structlog
+import trio
+
+from gossip import MemberView
+from store import apply, catalogue, log
+from store.apply import Applied
+from store.database import Database
+from store.entries import Entry, EntryKind, HardState, Membership
+from store.errors import StorageFull
+from zoned import clock
+from zoned.errors import PeerRefused, PeerUnreachable
+from zoned.peers import Peers
+from zoned.raft.node import OnApplied
+from zoned.supervise import Backoff, first_of
+
+POLL_S = 10.0  # a donor with nothing newer answers after this long
+BATCH_BYTES_MAX = 1_048_576
+BATCH_ENTRIES_MAX = 2_048
+
+logger = structlog.get_logger()
+
+
+class Positions:
+    """The applied position, and a way to wait until it moves."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self._moved = trio.Event()
+
+    def advance(self, position: int) -> None:
+        self.position = position
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def wait_beyond(self, position: int, at_most_s: float) -> bool:
+        """Waits until more than `position` is applied; False when `at_most_s` passed before that."""
+        deadline = trio.current_time() + at_most_s
+        while self.position <= position:
+            if not await first_of(self._moved, at_most_s=deadline - trio.current_time()):
+                return False
+        return True
+
+
+def cluster_id(reader: apsw.Connection) -> str:
+    """The cluster of this node's log, "" while it has none."""
+    founded = log.membership(reader, 1)
+    return Membership.decode(founded.data).cluster_id if founded else ""
+
+
+async def give(database: Database, positions: Positions, after: int, wait_s: float) -> list[Any]:
+    """The donor's side: [cluster ID, entries behind `after` that are applied here], once there are any."""
+    await positions.wait_beyond(after, min(wait_s, POLL_S))
+    high = min(positions.position, after + BATCH_ENTRIES_MAX) + 1
+    entries = await database.read(lambda c: log.read(c, after + 1, high, BATCH_BYTES_MAX))
+    return [cluster_id(database.reader), [[e.index, e.term, int(e.kind), e.data] for e in entries]]
+
+
+def unpack(packed: Any) -> tuple[str, list[Entry]]:
+    """The follower's side of `give`. Raises PeerRefused for anything else."""
+    try:
+        cluster, rows = packed
+        return str(cluster), [Entry(int(i), int(t), EntryKind(k), bytes(d)) for i, t, k, d in rows]
+    except (TypeError, ValueError):
+        raise PeerRefused("answered with no entries") from None
+
+
+class Follower:
+    """Pulls the log for ever."""
+
+    def __init__(
+        self,
+        me: str,
+        database: Database,
+        peers: Peers,
+        members: Iterable[MemberView],
+        on_applied: OnApplied,
+        rng: Random,
+    ) -> None:
+        self._me = me
+        self._database = database
+        self._peers = peers
+        self._members = members
+        self._on_applied = on_applied
+        self._rng = rng
+        self._backoff = Backoff(0.1, 5.0, rng)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        while True:
+            donor = self._choose()
+            if donor is None or not await self._pull(donor):
+                await self._backoff.pause()
+            else:
+                self._backoff.reset()
+
+    def _choose(self) -> str | None:
+        ahead = [view for view in self._members if view.is_up and view.facts.get("voter") and view.node_id != self._me]
+        near = [view for view in ahead if view.rtt_s is not None]
+        if near:
+            return min(near, key=lambda view: view.rtt_s or 0.0).node_id
+        return self._rng.choice(ahead).node_id if ahead else None
+
+    async def _pull(self, donor: str) -> bool:
+        position = catalogue.replica(self._database.reader).position
+        try:
+            answer = await self._peers.ask(donor, "log", [position, POLL_S], POLL_S * 2)
+            cluster, entries = unpack(answer)
+        except (PeerUnreachable, PeerRefused) as error:
+            logger.info("donor not reached", peer=donor, problem=str(error))
+            return False
+        known = cluster_id(self._database.reader)
+        if known and cluster != known:
+            logger.error("donor belongs to another cluster", peer=donor, theirs=cluster, ours=known)
+            return False
+        if not entries:
+            return True
+        try:
+            applied = await self._keep(entries)
+        except StorageFull as error:
+            logger.error("log cannot be written", problem=str(error))
+            return False
+        self._on_applied(entries[-1].index, applied)
+        return True
+
+    async def _keep(self, entries: Sequence[Entry]) -> list[Applied]:
+        last = entries[-1]
+
+        def transaction(connection: apsw.Connection) -> list[Applied]:
+            log.save_entries(connection, entries)
+            log.save_hard_state(connection, HardState(last.term, "", last.index))
+            return apply.apply(connection, entries, self._me, clock.wall())
+
+        return await self._database.write(transaction)

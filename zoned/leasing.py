@@ -1,0 +1,72 @@
+"""Integers before they are needed: asks for ranges, and numbers what was made while there were none.
+
+Asking is an ordinary write of this node, so it is journaled, forwarded, committed and applied like any other; it simply
+waits while the registry is away, which is why a lease is sized for weeks.
+"""
+
+import math
+
+import apsw
+import structlog
+import trio
+
+from conf import Ids
+from store import catalogue, journal, ranges
+from store.database import Database
+from store.errors import Refused, StorageFull
+from store.operations import Assign, Grant
+from zoned import clock
+from zoned.proxy import Proxy
+
+LOOK_S = 1.0  # how often the runway is looked at; a look costs two small reads
+NUMBER_MAX = 200  # records numbered in one look
+RECEIPTS_S = 30 * 86_400.0  # receipts are kept as long as the longest outage promised
+RECEIPTS_FORGOTTEN_MAX = 10_000  # removed in one go
+
+logger = structlog.get_logger()
+
+
+def wanted(settings: Ids, runway: ranges.Runway) -> int:
+    """How many integers to ask for now; 0 while more than half of what the runway needs is left."""
+    target = max(settings.lease_min, math.ceil(runway.rate * settings.runway_days))
+    return target if runway.left <= target // 2 else 0
+
+
+class Leasing:
+    """Keeps this node's runway long enough."""
+
+    def __init__(self, database: Database, proxy: Proxy, settings: Ids) -> None:
+        self._database = database
+        self._proxy = proxy
+        self._settings = settings
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Looks and asks, for ever."""
+        task_status.started()
+        while True:
+            try:
+                await self._look()
+            except StorageFull as error:
+                logger.warning("integers not asked for", problem=str(error))
+            await trio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        reader = self._database.reader
+        count = wanted(self._settings, ranges.runway(reader, clock.wall()))
+        if count and not journal.has_grant(reader):
+            await self._proxy.submit(Grant(count, self._settings.ceiling), wait=False)
+        for uuid in catalogue.unnumbered(reader, self._proxy.me, NUMBER_MAX):
+            try:
+                await self._proxy.submit(Assign(uuid), wait=False)
+            except Refused:
+                break  # none left, or the record went away meanwhile; the next look sees which
+        await self._forget()
+
+    async def _forget(self) -> None:
+        before = clock.wall() - RECEIPTS_S
+        if journal.has_receipts_before(self._database.reader, before):
+
+            def forget(connection: apsw.Connection) -> int:
+                return journal.forget_receipts(connection, before, RECEIPTS_FORGOTTEN_MAX)
+
+            await self._database.write(forget)

@@ -1,0 +1,90 @@
+"""Sockets to listen on, or one sentence that says why not."""
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import trio
+
+from conf import split_address
+from zoned.errors import CannotStart
+
+BACKLOG = 1_024
+PORT_TRIES = 20  # when any port will do, TCP and UDP must still get the same one
+
+
+async def open_tcp(key: str, address: str) -> trio.SocketListener:
+    """A listening TCP socket for the setting `key`. Raises CannotStart."""
+    host, port = split_address(address)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as error:
+        raise CannotStart(
+            f"{key} {address} cannot be listened on: {error.strerror or error}; free it or change {key}"
+        ) from None
+    for extra in listeners[1:]:
+        await extra.aclose()
+    return listeners[0]
+
+
+async def open_tcp_and_udp(key: str, address: str) -> tuple[trio.SocketListener, trio.socket.SocketType]:
+    """A TCP listener and a UDP socket on one address and port number. Raises CannotStart."""
+    _, port = split_address(address)
+    for left in reversed(range(PORT_TRIES if port == 0 else 1)):
+        listener = await open_tcp(key, address)
+        bound = listener.socket.getsockname()
+        udp = trio.socket.socket(listener.socket.family, socket.SOCK_DGRAM)
+        try:
+            await udp.bind(bound)
+            return listener, udp
+        except OSError as error:
+            udp.close()
+            await listener.aclose()
+            if not left:
+                text = f"{key} {address} cannot be used for UDP: {error.strerror or error}; free it or change {key}"
+                raise CannotStart(text) from None
+    raise AssertionError("the last try returns or raises")
+
+
+def bound_address(listener: trio.SocketListener) -> tuple[str, int]:
+    """(host, port) that the listener really has."""
+    host, port = listener.socket.getsockname()[:2]
+    return host, port
+
+
+async def open_admin(path: Path) -> trio.SocketListener:
+    """A listening Unix socket, for its owner only (0600). A stale socket that nobody serves is replaced.
+
+    Raises CannotStart; whatever else stands at `path` is left alone.
+    """
+    if len(os.fsencode(path)) > 107:
+        raise CannotStart(f"admin.socket {path} is too long for a Unix socket (107 bytes); set a shorter one")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_stale(path)
+        bound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            await bound.bind(os.fspath(path))
+        finally:
+            os.umask(mask)
+        bound.listen(BACKLOG)
+    except OSError as error:
+        raise CannotStart(f"admin.socket {path} cannot be listened on: {error.strerror}; change admin.socket") from None
+    return trio.SocketListener(bound)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise CannotStart(f"admin.socket {path} exists and is no socket; remove it or change admin.socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            path.unlink()
+        else:
+            raise CannotStart(f"admin.socket {path} is served by another process; stop it or change admin.socket")

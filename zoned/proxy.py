@@ -1,0 +1,187 @@
+"""The write path of every node: journal first, forward in order, learn the outcome by applying.
+
+`submit` is what a client's write goes through, with or without a registry. `serve` drains the journal: one batch in
+flight, the next gathering meanwhile. Nothing here decides whether a write was done; only applying its entry does, so a
+lost answer, a deposed registry or a crash of either side just means sending the same sequence again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+import trio
+
+from conf import Journal, Registry
+from store import apply, journal
+from store.apply import Applied
+from store.database import Database
+from store.images import Image
+from store.journal import Journaled, Limits, Receipt
+from store.operations import Operation, Write, decode
+from zoned import clock
+from zoned.errors import PeerRefused, PeerUnreachable
+from zoned.registry import Accepted, Answer, NotRegistry, Overloaded
+from zoned.supervise import Backoff, Signal, first_of
+
+FORWARD_BYTES_MAX = 1_048_576
+STALL_S = 5.0  # accepted, yet not applied for so long: sent again, in case an election lost it
+
+logger = structlog.get_logger()
+
+
+class Forwarder(Protocol):
+    """How writes reach the registry: straight when this node is it, else over the peer plane."""
+
+    @property
+    def registry(self) -> str | None:
+        """The node that seems to be the registry; None while there is none."""
+
+    def changed(self) -> trio.Event:
+        """Set when the registry may have changed."""
+
+    async def forward(self, registry: str, writes: Sequence[Write]) -> Answer:
+        """Raises PeerUnreachable or PeerRefused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A write that cannot be lost any more. `receipt` says how far it is; `image` is this node's view of the record."""
+
+    write_id: str
+    receipt: Receipt | None
+    image: Image | None
+
+    @property
+    def state(self) -> str:
+        """committed, buffered, conflict or refused."""
+        if self.receipt is None:
+            return "committed"
+        return "buffered" if self.receipt.state == "journaled" else self.receipt.state
+
+
+class Proxy:
+    """One node's outgoing writes."""
+
+    def __init__(
+        self, me: str, database: Database, forwarder: Forwarder, settings: Registry, limits: Limits, backoff: Backoff
+    ) -> None:
+        self.me = me
+        self._database = database
+        self._forwarder = forwarder
+        self._settings = settings
+        self._limits = limits
+        self._backoff = backoff
+        self._news = Signal()
+        self._waiters: dict[int, trio.Event] = {}
+        # Sequences answered as buffered. What an earlier run of the daemon left counts as buffered too: its clients
+        # are long gone.
+        self._buffered_through = journal.backlog(database.reader).last_sequence
+        self._buffered: set[int] = set()
+        self._sent = 0  # highest sequence the present registry has accepted
+        self._failing = False
+        self._away_since: float | None = trio.current_time()
+
+    # The client's side.
+
+    async def submit(self, operation: Operation, wait: bool = True) -> Submitted:
+        """Journals a write and waits for its outcome, at most `registry.wait_s`; not at all while there is no registry.
+
+        Raises Refused, JournalFull or StorageFull when it was not journaled.
+        """
+        now, limits, me = clock.wall(), self._limits, self.me
+        made: Journaled = await self._database.write(lambda c: journal.append(c, me, operation, now, limits))
+        if made.sequence is None:
+            return Submitted(made.write_id, None, made.image)
+        self._news.set()
+        if wait:
+            await self._wait_for(made.sequence)
+        receipt = journal.receipt(self._database.reader, made.sequence)
+        if wait and receipt is not None and receipt.state == "journaled":
+            self._buffered.add(made.sequence)
+        return Submitted(made.write_id, receipt, made.image)
+
+    async def wait_for(self, sequence: int, timeout_s: float) -> None:
+        """Waits until this node's `sequence`-th write is applied, or for `timeout_s`."""
+        event = self._waiters.setdefault(sequence, trio.Event())
+        # Asked after the waiter stands: an outcome that came before it is on disk by now.
+        if apply.mark(self._database.reader, self.me) < sequence:
+            with trio.move_on_after(timeout_s):
+                await event.wait()
+        if not event.is_set():
+            self._waiters.pop(sequence, None)
+
+    async def _wait_for(self, sequence: int) -> None:
+        # While the registry is known to be away for longer than any client would wait, waiting helps nobody.
+        away = self._away_since
+        if away is None or trio.current_time() - away < self._settings.wait_s:
+            await self.wait_for(sequence, self._settings.wait_s)
+
+    def on_applied(self, applied: Sequence[Applied]) -> None:
+        """Own writes were applied: their clients get answers."""
+        for one in applied:
+            self._buffered.discard(one.sequence)
+            event = self._waiters.pop(one.sequence, None)
+            if event is not None:
+                event.set()
+        if applied:
+            self._news.set()
+
+    # The registry's side.
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Drains the journal for ever."""
+        task_status.started()
+        while True:
+            self._news.clear()
+            changed = self._forwarder.changed()
+            registry = self._forwarder.registry
+            self._mark_away(registry is None or self._failing)
+            batch = self._next_batch() if registry is not None else []
+            if registry is not None and batch:
+                await self._send(registry, batch)
+            elif not await first_of(changed, self._news.event, at_most_s=STALL_S):
+                self._sent = 0
+            if changed.is_set():
+                # Another registry knows nothing of what this one accepted.
+                self._sent = 0
+                self._failing = False
+
+    def _mark_away(self, away: bool) -> None:
+        if not away:
+            self._away_since = None
+        elif self._away_since is None:
+            self._away_since = trio.current_time()
+
+    def _next_batch(self) -> list[Write]:
+        reader = self._database.reader
+        after = max(self._sent, apply.mark(reader, self.me))
+        rows = journal.read(reader, after, self._settings.forward_batch_max, FORWARD_BYTES_MAX)
+        return [Write(self.me, sequence, decode(data), self._is_buffered(sequence)) for sequence, data in rows]
+
+    def _is_buffered(self, sequence: int) -> bool:
+        return sequence <= self._buffered_through or sequence in self._buffered
+
+    async def _send(self, registry: str, batch: Sequence[Write]) -> None:
+        try:
+            answer = await self._forwarder.forward(registry, batch)
+        except (PeerUnreachable, PeerRefused) as error:
+            if not self._failing:
+                logger.warning("registry not reached", registry=registry, problem=str(error))
+            answer = None
+        self._failing = answer is None
+        match answer:
+            case Accepted(through):
+                self._backoff.reset()
+                self._sent = through
+            case Overloaded():
+                await self._backoff.pause()
+            case NotRegistry() | None:
+                self._sent = 0
+                self._mark_away(True)
+                await self._backoff.pause(self._forwarder.changed())
+
+
+def limits(settings: Journal, directory: str) -> Limits:
+    """The journal's bounds from its configuration table."""
+    return Limits(settings.entries_max, settings.bytes_max, settings.free_disk_min_bytes, directory)

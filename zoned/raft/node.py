@@ -1,0 +1,141 @@
+"""The shell around the Raft core: ticks, the disk, the wire. No decision is made here.
+
+One round: take the core's Ready, write hard state, log entries and the effects of committed entries in one transaction,
+then send the messages that vouch for it, then tell the core. While the disk works, messages that vouch for nothing
+unsynced keep leaving through `urgent`, so that a slow sync never looks like a dead leader.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import apsw
+import structlog
+import trio
+
+from store import apply, log
+from store.apply import Applied
+from store.database import Database
+from store.entries import EntryKind
+from store.errors import StorageFull
+from zoned import clock
+from zoned.raft.core import Raft
+from zoned.raft.messages import Message
+from zoned.raft.ready import BecameLeader, Campaigning, LeaderChanged, Ready, SteppedDown, Suspicious
+from zoned.supervise import Signal
+
+FULL_RETRY_S = 1.0  # a full disk is tried again this often; the messages of the round wait with it
+
+OnApplied = Callable[[int, Sequence[Applied]], None]
+Send = Callable[[Iterable[Message]], None]
+
+logger = structlog.get_logger()
+
+
+class RaftNode:
+    """Runs one core. `send` queues messages without waiting; `on_applied` hears of each applied position, `on_change`
+    of a new leader, term or role."""
+
+    def __init__(
+        self,
+        core: Raft,
+        database: Database,
+        tick_s: float,
+        send: Send,
+        on_applied: OnApplied,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.core = core
+        self._database = database
+        self._tick_s = tick_s
+        self._send = send
+        self._on_applied = on_applied
+        self._on_change = on_change
+        self._work = Signal()
+        self._seen = (core.leader_id, core.is_registry, core.term)
+
+    def step(self, messages: Iterable[Message]) -> None:
+        """Takes messages from peers; returns at once."""
+        for message in messages:
+            self.core.step(message)
+        self._pump()
+
+    def propose(self, writes: Sequence[bytes]) -> range:
+        """Appends encoded writes; returns their positions. Raises NotLeader or Busy."""
+        positions = self.core.propose([(EntryKind.WRITE, data) for data in writes])
+        self._pump()
+        return positions
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled. An impossible state or a failed sync leaves it, and must end the daemon."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick)
+            task_status.started()
+            self._pump()
+            while True:
+                await self._work.wait()
+                while (ready := self.core.ready()) is not None:
+                    await self._round(ready)
+
+    async def _tick(self) -> None:
+        due = trio.current_time()
+        while True:
+            # After a stall the missed ticks are dropped: time that this node slept proves nothing about the leader.
+            due = max(due + self._tick_s, trio.current_time())
+            await trio.sleep_until(due)
+            self.core.tick()
+            self._pump()
+
+    def _pump(self) -> None:
+        """Sends what need not wait, and wakes the rounds."""
+        self._send(self.core.urgent())
+        self._tell()
+        self._work.set()
+
+    async def _round(self, ready: Ready) -> None:
+        applied = await self._persist(ready)
+        self._send(ready.messages)
+        self.core.advance(ready)
+        self._pump()
+        if ready.committed:
+            self._on_applied(ready.committed[-1].index, applied)
+
+    async def _persist(self, ready: Ready) -> list[Applied]:
+        me = self.core.node_id
+
+        def transaction(connection: apsw.Connection) -> list[Applied]:
+            if ready.truncate_from is not None:
+                log.truncate(connection, ready.truncate_from)
+            log.save_entries(connection, ready.entries)
+            if ready.hard_state is not None:
+                log.save_hard_state(connection, ready.hard_state)
+            return apply.apply(connection, ready.committed, me, clock.wall())
+
+        while True:
+            try:
+                return await self._database.write(transaction)
+            except StorageFull as error:
+                logger.error("log cannot be written", problem=str(error), retry_s=FULL_RETRY_S)
+                await trio.sleep(FULL_RETRY_S)
+
+    def _tell(self) -> None:
+        for notice in self.core.notices():
+            match notice:
+                case BecameLeader(term):
+                    logger.info("became leader", term=term)
+                case SteppedDown(term, reason):
+                    logger.warning("stepped down", term=term, reason=reason.value)
+                case LeaderChanged(term, leader_id):
+                    logger.info("leader changed", term=term, leader=leader_id)
+                case Campaigning(term, pre):
+                    logger.info("campaigning", term=term, pre_vote=pre)
+                case Suspicious(sender, what):
+                    logger.warning("message dropped", sender=sender, what=what)
+        seen = (self.core.leader_id, self.core.is_registry, self.core.term)
+        if seen != self._seen:
+            self._seen = seen
+            self._on_change()
+
+
+def ticks(heartbeat_s: float, election_s: float) -> int:
+    """How many ticks of one heartbeat make the shortest election time-out."""
+    return max(2, math.ceil(election_s / heartbeat_s))

@@ -1,0 +1,102 @@
+"""The elected role: accepts writes of all nodes and orders them.
+
+A node's writes must enter the log in their sequence. The registry remembers, for as long as it leads, the last
+sequence that it appended for each node; what comes twice is acknowledged and skipped, what comes too early is sent
+back. Applying checks all of this once more (`store.apply`): the memory here only keeps the log free of repeats.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from store import apply
+from store.operations import Write, encode_write
+from zoned.errors import PeerRefused
+from zoned.raft.node import RaftNode
+from zoned.raft.ready import Busy, NotLeader
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Everything up to `through` is in the registry's log of `term`, not necessarily committed."""
+
+    through: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotRegistry:
+    """This node does not order writes; `registry` is who seems to, or ""."""
+
+    registry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overloaded:
+    """Too much is uncommitted; try again a little later. Nothing was appended."""
+
+
+Answer = Accepted | NotRegistry | Overloaded
+
+
+class Registry:
+    """The accepting side of the write path, on whichever node is elected."""
+
+    def __init__(self, node: RaftNode, reader: apsw.Connection) -> None:
+        self._node = node
+        self._reader = reader
+        self._term = 0
+        self._appended: dict[str, int] = {}  # per node, only for `_term`
+
+    @property
+    def is_registry(self) -> bool:
+        return self._node.core.is_registry
+
+    def accept(self, writes: Sequence[Write]) -> Answer:
+        """Appends writes of one node, in sequence order without gaps; not committed when this returns."""
+        core = self._node.core
+        if not core.is_registry:
+            return NotRegistry(core.leader_id or "")
+        if core.term != self._term:
+            # A new term: an earlier leader's entries are all applied (an own-term entry is), so the marks are whole.
+            self._term = core.term
+            self._appended.clear()
+        node = writes[0].node
+        appended = max(self._appended.get(node, 0), apply.mark(self._reader, node))
+        fresh = [write for write in writes if write.sequence > appended]
+        if not fresh or fresh[0].sequence != appended + 1:
+            return Accepted(appended, self._term)
+        try:
+            self._node.propose([encode_write(write) for write in fresh])
+        except NotLeader as error:
+            return NotRegistry(error.leader_id or "")
+        except Busy:
+            return Overloaded()
+        self._appended[node] = fresh[-1].sequence
+        return Accepted(fresh[-1].sequence, self._term)
+
+
+def pack(answer: Answer) -> list[Any]:
+    """An answer for the peer plane."""
+    match answer:
+        case Accepted(through, term):
+            return ["accepted", through, term]
+        case NotRegistry(registry):
+            return ["not-registry", registry]
+        case Overloaded():
+            return ["overloaded"]
+
+
+def unpack(packed: Any) -> Answer:
+    """Raises PeerRefused for anything but a packed answer."""
+    match packed:
+        case ["accepted", int(through), int(term)]:
+            return Accepted(through, term)
+        case ["not-registry", str(registry)]:
+            return NotRegistry(registry)
+        case ["overloaded"]:
+            return Overloaded()
+        case _:
+            raise PeerRefused("answered a forwarded write with something else")

@@ -1,0 +1,185 @@
+"""This node's part in the replicated log, whichever it is: founding, voting, or following.
+
+A voter runs Raft; every other node pulls the log from its peers. Both end in the same place: committed entries are
+applied to the store, and `on_applied` hears of it. Writes go to the registry through `forward`, which is a function
+call when this node is the registry and a request to a peer otherwise.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+
+import structlog
+import trio
+
+from conf import Registry as RegistrySettings
+from gossip import MemberView
+from store import catalogue, log
+from store.apply import Applied
+from store.database import Database
+from store.entries import Membership
+from store.operations import Write, encode_write
+from zoned.follow import Follower, Positions, cluster_id
+from zoned.founding import Founding, cluster_seen
+from zoned.peers import Peers, RaftPost
+from zoned.raft.core import Raft
+from zoned.raft.messages import Message
+from zoned.raft.node import OnApplied, RaftNode, ticks
+from zoned.raft.ready import RaftOptions, Role
+from zoned.raft.storage import StoredLog
+from zoned.registry import Answer, NotRegistry, Registry, unpack
+from zoned.supervise import Signal
+
+# (heartbeat, shortest election time-out), seconds; the longest is twice the shortest.
+PROFILES = {"lan": (0.1, 1.0), "wan": (0.5, 5.0)}
+
+logger = structlog.get_logger()
+
+
+class Replication:
+    """Implements `zoned.proxy.Forwarder`."""
+
+    def __init__(
+        self,
+        me: str,
+        database: Database,
+        peers: Peers,
+        members: Mapping[str, MemberView],
+        founding: Founding,
+        settings: RegistrySettings,
+        rng: Random,
+    ) -> None:
+        self.me = me
+        self.positions = Positions(catalogue.replica(database.reader).position)
+        self.part = "founding"  # then "voter" or "follower"
+        self.founding = founding
+        self.role_changed = Signal()  # for whoever publishes what this node is
+        self._database = database
+        self._peers = peers
+        self._members = members
+        self._settings = settings
+        self._rng = rng
+        self._node: RaftNode | None = None
+        self._registry: Registry | None = None
+        self._changed = trio.Event()
+        self._listeners: list[OnApplied] = []
+
+    # For the proxy.
+
+    @property
+    def registry(self) -> str | None:
+        """The node that seems to be the registry. A voter knows by its term; others go by what the registry says."""
+        if self._node is not None:
+            core = self._node.core
+            if core.leader_id == self.me and not core.is_registry:
+                return None
+            return core.leader_id
+        claims = [
+            (int(view.facts["registry"]), view.node_id)
+            for view in self._members.values()
+            if view.is_up and isinstance(view.facts.get("registry"), int)
+        ]
+        return max(claims)[1] if claims else None
+
+    def changed(self) -> trio.Event:
+        return self._changed
+
+    def note_change(self) -> None:
+        """The registry may have changed: whoever waits looks again."""
+        self.role_changed.set()
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def forward(self, registry: str, writes: Sequence[Write]) -> Answer:
+        if registry == self.me:
+            return self.accept(writes)
+        timeout_s = PROFILES[self._settings.profile][1] * 2
+        body = [self.cluster_id, [encode_write(write) for write in writes]]
+        return unpack(await self._peers.ask(registry, "forward", body, timeout_s))
+
+    # For peers.
+
+    @property
+    def cluster_id(self) -> str:
+        return cluster_id(self._database.reader)
+
+    def accept(self, writes: Sequence[Write]) -> Answer:
+        """Writes of one node, here because this node may be the registry."""
+        return self._registry.accept(writes) if self._registry is not None else NotRegistry(self.registry or "")
+
+    def step(self, messages: Iterable[Message]) -> None:
+        """Raft messages from peers; a node that does not vote has no use for them."""
+        if self._node is not None:
+            self._node.step(messages)
+
+    # For status.
+
+    @property
+    def core(self) -> Raft | None:
+        return self._node.core if self._node is not None else None
+
+    @property
+    def registry_term(self) -> int | None:
+        """The term of this node's registry role; None when it has not got it."""
+        core = self.core
+        return core.term if core is not None and core.is_registry else None
+
+    def membership(self) -> Membership | None:
+        found = log.membership(self._database.reader, log.last_position(self._database.reader))
+        return Membership.decode(found.data) if found else None
+
+    # Running.
+
+    def listen(self, on_applied: OnApplied) -> None:
+        """`on_applied(position, own outcomes)` is called after each batch of applied entries."""
+        self._listeners.append(on_applied)
+
+    def _on_applied(self, position: int, applied: Sequence[Applied]) -> None:
+        self.positions.advance(position)
+        for listener in self._listeners:
+            listener(position, applied)
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Founds or joins, then votes or follows until cancelled."""
+        task_status.started()
+        membership = self.membership()
+        if membership is None and (cluster_seen(self._members.values()) is None or self._is_promised()):
+            membership = await self.founding.run()
+        if membership is not None and self.me in membership.voters:
+            await self._vote(membership)
+        else:
+            self.part = "follower"
+            self.note_change()
+            follower = Follower(
+                self.me, self._database, self._peers, self._members.values(), self._on_applied, self._rng
+            )
+            await follower.serve()
+
+    def _is_promised(self) -> bool:
+        return bool(self.founding.stance().promised)
+
+    async def _vote(self, membership: Membership) -> None:
+        heartbeat_s, election_s = PROFILES[self._settings.profile]
+        options = RaftOptions(
+            cluster_id=membership.cluster_id,
+            election_ticks=ticks(heartbeat_s, election_s),
+            uncommitted_max_bytes=self._settings.uncommitted_bytes_max,
+        )
+        reader = self._database.reader
+        core = Raft(self.me, StoredLog(reader), log.hard_state(reader), self.positions.position, options, self._rng)
+        async with trio.open_nursery() as nursery:
+            post = RaftPost(self._peers, nursery, election_s)
+            node = RaftNode(core, self._database, heartbeat_s, post.send, self._on_applied, self.note_change)
+            self._registry = Registry(node, reader)
+            self._node = node
+            self.part = "voter"
+            self.note_change()
+            await node.serve()
+
+
+def role_of(core: Raft | None, part: str) -> str:
+    """One word for status: founding, follower (no vote), voter, candidate, leader, registry."""
+    if core is None:
+        return part
+    if core.is_registry:
+        return "registry"
+    return {Role.LEADER: "leader", Role.FOLLOWER: "voter"}.get(core.role, "candidate")

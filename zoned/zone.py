@@ -1,0 +1,177 @@
+"""What the faces may ask of this daemon: look up, list, write, tell its state. The HTTP and admin sides know only this.
+
+Lookups are point reads in the calling task; lists run in a thread. Nothing here waits for another node, except
+`submit`, which waits for the outcome of a write for a bounded time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import trio
+
+from gossip import MemberView
+from store import catalogue, journal, ranges
+from store.catalogue import Found, Query
+from store.database import Database
+from store.identity import Identity
+from store.journal import Receipt
+from store.operations import Operation
+from zoned import __version__, clock
+from zoned.proxy import Proxy, Submitted
+from zoned.replication import Replication, role_of
+
+
+class Zone:
+    """One running daemon, seen from its faces."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        database: Database,
+        proxy: Proxy,
+        replication: Replication,
+        members: Mapping[str, MemberView],
+        url: str,
+    ) -> None:
+        self.identity = identity
+        self.replication = replication
+        self.draining = False
+        self._database = database
+        self._proxy = proxy
+        self._members = members
+        self._url = url
+        self._started = trio.current_time()
+
+    @property
+    def name(self) -> str:
+        return self.identity.zone
+
+    @property
+    def position(self) -> int:
+        return self.replication.positions.position
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether an absent record means anything: false until the first entry of the log is applied."""
+        return self.position > 0
+
+    def find(self, reference: str | int) -> Found | None:
+        """The record by UUID or integer, tombstones included."""
+        return catalogue.find(self._database.reader, reference)
+
+    async def page(self, query: Query) -> list[Found]:
+        return await self._database.read(lambda c: catalogue.page(c, query))
+
+    async def submit(self, operation: Operation) -> Submitted:
+        """Journals the write and waits for its outcome for a bounded time; see `Proxy.submit`."""
+        return await self._proxy.submit(operation)
+
+    def receipt(self, write_id: str) -> Receipt | None:
+        """The receipt of a write of this node; None if it has none (any more)."""
+        node, _, sequence = write_id.rpartition(".")
+        if node != self.identity.node_id or not sequence.isascii() or not sequence.isdigit() or len(sequence) > 18:
+            return None
+        return journal.receipt(self._database.reader, int(sequence))
+
+    async def wait_for(self, receipt: Receipt, timeout_s: float) -> Receipt:
+        """The receipt once the write is applied, or as it is after `timeout_s`."""
+        await self._proxy.wait_for(receipt.sequence, timeout_s)
+        return journal.receipt(self._database.reader, receipt.sequence) or receipt
+
+    async def receipts(self, limit: int, only_waiting: bool) -> list[Receipt]:
+        return await self._database.read(lambda c: journal.receipts(c, limit, only_waiting))
+
+    def runway(self) -> ranges.Runway:
+        return ranges.runway(self._database.reader, clock.wall())
+
+    def write_id(self, sequence: int) -> str:
+        return f"{self.identity.node_id}.{sequence}"
+
+    def granted(self, integer: int) -> dict[str, Any] | None:
+        """The range that an integer was granted in."""
+        row = ranges.granted(self._database.reader, integer)
+        return dict(zip(("node_id", "start", "stop", "position"), row, strict=True)) if row else None
+
+    def check_store(self) -> None:
+        """Reads the store; raises what the store raises when it cannot be read."""
+        catalogue.replica(self._database.reader)
+
+    # The state of things.
+
+    def status(self) -> dict[str, Any]:
+        replica = catalogue.replica(self._database.reader)
+        return {
+            "node": {
+                "node_id": self.identity.node_id,
+                "zone": self.name,
+                "generation": self.identity.generation,
+                "version": __version__,
+                "url": self._url,
+                "uptime_s": round(trio.current_time() - self._started, 1),
+                "draining": self.draining,
+            },
+            "registry": self._registry_status(),
+            "catalogue": {"position": replica.position, "images": replica.images, "hash": replica.digest},
+            "journal": self.journal_status(),
+            "ids": self.ids_status(),
+            "zones": self._count_zones(),
+        }
+
+    def _registry_status(self) -> dict[str, Any]:
+        replication = self.replication
+        registry, core, membership = replication.registry, replication.core, replication.membership()
+        view = self._members.get(registry) if registry else None
+        return {
+            "role": role_of(core, replication.part),
+            "known": registry is not None,
+            "node_id": registry,
+            "zone": view.zone if view else None,
+            "term": core.term if core else None,
+            "cluster_id": replication.cluster_id or None,
+            "voters": list(membership.voters) if membership else [],
+        }
+
+    def journal_status(self) -> dict[str, Any]:
+        backlog = journal.backlog(self._database.reader)
+        age_s = max(0.0, clock.wall() - backlog.oldest_at) if backlog.oldest_at is not None else None
+        return {"entries": backlog.entries, "bytes": backlog.bytes, "oldest_age_s": age_s}
+
+    def ids_status(self) -> dict[str, Any]:
+        runway = self.runway()
+        return {
+            "left": runway.left,
+            "rate_per_day": runway.rate,
+            "runway_days": round(runway.days, 2) if runway.days is not None else None,
+            "leases": [asdict(lease) for lease in ranges.leases(self._database.reader)],
+        }
+
+    def _count_zones(self) -> dict[str, int]:
+        zones = self.zones()
+        up = sum(one["state"] in ("alive", "suspect") for one in zones)
+        return {"known": len(zones), "up": up}
+
+    def zones(self) -> list[dict[str, Any]]:
+        """Every node that gossip knows, this one included, by zone name."""
+        now = trio.current_time()
+        return sorted(
+            (self._describe(view, now) for view in self._members.values()),
+            key=lambda one: (one["zone"], one["node_id"]),
+        )
+
+    def _describe(self, view: MemberView, now: float) -> dict[str, Any]:
+        facts = view.facts
+        return {
+            "zone": view.zone,
+            "node_id": view.node_id,
+            "me": view.node_id == self.identity.node_id,
+            "state": view.state.name.lower(),
+            "since_s": round(now - view.since, 1),
+            "rtt_ms": round(view.rtt_s * 1_000, 2) if view.rtt_s is not None else None,
+            "url": facts.get("api"),
+            "peer": "{}:{}".format(*view.address),
+            "voter": bool(facts.get("voter")),
+            "registry": facts.get("registry") is not None,
+            "position": facts.get("position"),
+            "version": facts.get("version"),
+        }
