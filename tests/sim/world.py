@@ -1,0 +1,446 @@
+"""A cluster on bare cores in one thread: an event heap, a network, disks, clients and somebody who means harm.
+
+No trio, no clock, no sockets: a run is a pure function of its seed. The host around each core does exactly what a
+shell must do with a Ready, one write at a time, so that the simulation is also the shell's specification.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from store.entries import Entry, EntryKind, HardState, Membership
+from tests.sim.checkers import Checkers, Violation
+from tests.sim.swarm import TICK_MS, Profile
+from zoned.raft.core import Raft
+from zoned.raft.log import ImpossibleState, MemoryStorage
+from zoned.raft.messages import Message, VoteReply, decode, encode
+from zoned.raft.ready import BecameLeader, Busy, NotLeader, RaftOptions, Ready, Role, Suspicious
+
+CLUSTER = "sim"
+EVENTS_MAX = 2_000_000
+OUTSTANDING_MAX = 50  # proposals a node's clients wait for
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a mutant changes; the default changes nothing."""
+
+    core: type[Raft] = Raft
+    answers_before_sync: bool = False
+    forgets_vote: bool = False
+    forgets_term: bool = False
+
+
+class Host:
+    """One node: its disk, which survives, and its core, which does not."""
+
+    def __init__(self, node_id: str, slow: bool) -> None:
+        self.id = node_id
+        self.slow = slow
+        self.storage = MemoryStorage()
+        self.written: tuple[HardState, int] = (HardState(), 0)  # hard state and applied index, as a restart finds them
+        self.synced: tuple[HardState, int] = (HardState(), 0)  # the same as a power cut leaves them
+        self.raft: Raft | None = None
+        self.life = 0  # events of earlier lives are void
+        self.writing: Ready | None = None
+        self.paused = False
+        self.inbox: list[Message] = []
+        self.commit = 0
+        self.term = 0
+        self.pending: dict[bytes, int] = {}  # proposal -> largest index acknowledged to anybody when it was made
+
+
+class World:
+    """One run. `run()` raises `Violation` or returns the number of events."""
+
+    def __init__(self, profile: Profile, seed: int, fault: Fault | None = None) -> None:
+        self.profile = profile
+        self.fault = fault or Fault()
+        self.rng = random.Random(f"run:{profile.name}:{seed}")
+        self.now = 0.0
+        self.checkers = Checkers()
+        self.events = 0
+        self.log: Callable[[str], None] | None = None
+        self._heap: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        self._sequence = 0
+        self._cut: set[tuple[str, str]] = set()
+        self._quiet = False  # no more chance faults
+        self._clients = True
+        self._proposals = 0
+        ids = [f"n{i}" for i in range(profile.voters + profile.learners)]
+        self.founders = Membership(CLUSTER, tuple(ids[: profile.voters]), tuple(ids[profile.voters :]))
+        self.hosts = {node_id: Host(node_id, i in profile.slow_disks) for i, node_id in enumerate(ids)}
+        founding = Entry(1, 1, EntryKind.MEMBERSHIP, self.founders.encode())
+        for host in self.hosts.values():
+            if host.id in self.founders.voters:
+                host.storage.write((founding,), None)
+            self._start(host)
+
+    # The heap.
+
+    def _after(self, delay_ms: float, action: Callable[[Any], None], argument: Any) -> None:
+        self._sequence += 1
+        heapq.heappush(self._heap, (self.now + delay_ms, self._sequence, action, argument))
+
+    def _run_until(self, end_ms: float, done: Callable[[], bool] | None = None) -> bool:
+        heap = self._heap
+        checked = 0
+        while heap and heap[0][0] <= end_ms:
+            self.now, _, action, argument = heapq.heappop(heap)
+            self.events += 1
+            if self.events > EVENTS_MAX:
+                raise Violation("liveness: the cluster talks without end")
+            action(argument)
+            if done is not None and self.events - checked > 50:
+                checked = self.events
+                if done():
+                    return True
+        self.now = max(self.now, end_ms)
+        return done is not None and done()
+
+    # One run: harm, then a lasting but bearable fault, then the cure.
+
+    def run(self) -> int:
+        profile = self.profile
+        try:
+            self._after(0.0, self._nemesis, None)
+            self._after(0.0, self._client, None)
+            self._run_until(profile.duration_ms)
+            self._quiet = True
+            self._heal(None)
+            patience = 40 * 2 * profile.options.election_ticks * TICK_MS
+            if profile.lasting != "none":
+                self._progress_despite(profile.lasting, patience)
+            self._heal(None)
+            self._clients = False
+            self._drain(patience)
+        except ImpossibleState as error:
+            raise Violation(f"a core gave up: {error}") from error
+        for host in self.hosts.values():
+            self.checkers.final(host.id, host.storage, host.written[1])
+        return self.events
+
+    def _progress_despite(self, lasting: str, patience: float) -> None:
+        """One node (the leader, if there is one) stays deaf, mute, dead or slow: the others must do without."""
+        leader = self._leader()
+        victim = leader or self.hosts[self.rng.choice(self.founders.voters)]
+        others = [other for other in self.hosts if other != victim.id]
+        match lasting:
+            case "deaf":
+                self._cut |= {(other, victim.id) for other in others}
+            case "mute":
+                self._cut |= {(victim.id, other) for other in others}
+            case "dead":
+                self._crash(victim, restart=False)
+            case "slow":
+                victim.slow = True
+        before = self.checkers.acked_max
+        if not self._run_until(self.now + patience, lambda: self.checkers.acked_max > before):
+            raise Violation(f"liveness: no write in {patience} ms with {victim.id} {lasting}: {self.describe()}")
+
+    def _drain(self, patience: float) -> None:
+        """A backlog of one entry a round trip takes its time; no progress at all within `patience` is a failure."""
+        before = None
+        while not self._run_until(self.now + patience, self._drained):
+            place = [host.raft and (host.raft.applied, host.raft.last_index) for host in self.hosts.values()]
+            if place == before:
+                raise Violation(f"liveness: stuck {patience} ms after the last fault: {self.describe()}")
+            before = place
+
+    def _drained(self) -> bool:
+        leader = self._leader()
+        if leader is None or leader.raft is None or not leader.raft.is_registry:
+            return False
+        last = leader.raft.last_index
+        return all(
+            host.raft is not None and host.raft.applied == last and host.raft.last_index == last and not host.writing
+            for host in self.hosts.values()
+        )
+
+    def describe(self) -> str:
+        return "; ".join(
+            f"{host.id} down"
+            if host.raft is None
+            else f"{host.id} {host.raft.role.value} term {host.raft.term} commit {host.raft.commit}"
+            f" applied {host.raft.applied} last {host.raft.last_index}"
+            for host in self.hosts.values()
+        )
+
+    def _leader(self) -> Host | None:
+        leaders = [h for h in self.hosts.values() if h.raft is not None and h.raft.role is Role.LEADER]
+        return max(leaders, key=lambda h: h.term) if leaders else None
+
+    # Hosts.
+
+    def _start(self, host: Host) -> None:
+        hard_state, applied = host.written
+        options = self.profile.options
+        options = RaftOptions(
+            **{name: getattr(options, name) for name in options.__slots__ if name != "cluster_id"}, cluster_id=CLUSTER
+        )
+        host.raft = self.fault.core(host.id, host.storage, hard_state, applied, options, self.rng)
+        host.commit = hard_state.commit
+        host.paused = False
+        self._after(self.rng.random() * TICK_MS, self._tick, (host, host.life))
+
+    def _crash(self, host: Host, *, restart: bool = True) -> None:
+        """A power cut: what was not synced is gone; a write in progress has happened wholly or not at all."""
+        if host.raft is None:
+            return
+        if host.writing is not None and self.rng.random() < 0.5:
+            self._land(host, host.writing)
+        if self.rng.random() < 0.5:
+            host.written = host.synced
+        self._trace("crash", host)
+        host.raft, host.writing, host.paused = None, None, False
+        host.inbox.clear()
+        host.pending.clear()
+        host.life += 1
+        if restart:
+            self._after(self.rng.expovariate(1 / self.profile.relief_ms), self._restart, host)
+
+    def _restart(self, host: Host) -> None:
+        if host.raft is None:
+            self._start(host)
+            self._pump(host)
+
+    def _tick(self, argument: tuple[Host, int]) -> None:
+        host, life = argument
+        if host.raft is None or host.life != life:
+            return
+        self._after(TICK_MS * (0.9 + 0.2 * self.rng.random()), self._tick, argument)
+        if not host.paused:
+            host.raft.tick()
+            self._pump(host)
+
+    def _pump(self, host: Host) -> None:
+        """What a shell does after every input."""
+        raft = host.raft
+        assert raft is not None
+        for message in raft.urgent():
+            self._send(message)
+        if host.writing is None:
+            ready = raft.ready()
+            if ready is not None:
+                host.writing = ready
+                mean = self.profile.sync_ms * (10 if host.slow else 1) if ready.must_sync else 0.2
+                if self.fault.answers_before_sync:
+                    for message in ready.messages:
+                        self._send(message)
+                self._after(self.rng.expovariate(1 / mean), self._written, (host, host.life, ready))
+        self._observe(host, raft)
+
+    def _observe(self, host: Host, raft: Raft) -> None:
+        commit = raft.commit
+        if commit != host.commit:
+            if commit < host.commit:
+                raise Violation(f"{host.id} went back from commit {host.commit} to {commit}")
+            host.commit = commit
+            if raft.role is Role.LEADER and raft.membership is not None:
+                disks = [self.hosts[voter].storage for voter in raft.membership.voters]
+                self.checkers.committed(host.id, commit, raft._log.term(commit), disks)
+                self._strike(host, self.profile.strike_committer, spare=0.0)
+        if raft.term != host.term or raft.role is Role.LEADER:
+            host.term = raft.term
+            for notice in raft.notices():
+                if isinstance(notice, BecameLeader):
+                    self._trace("leads", host)
+                    self.checkers.became_leader(notice.term, host.id, host.storage)
+                    self._strike(host, self.profile.strike_new_leader, spare=0.2)
+                if isinstance(notice, Suspicious):
+                    raise Violation(f"{host.id} met {notice}")
+
+    def _land(self, host: Host, ready: Ready) -> None:
+        """The transaction: log, hard state, applied."""
+        entries = ready.entries
+        if entries:
+            self.checkers.entries_written(entries, host.storage.term(entries[0].index - 1))
+        host.storage.write(entries, ready.truncate_from)
+        hard_state, applied = host.written
+        if ready.hard_state is not None:
+            old = hard_state
+            hard_state = ready.hard_state
+            if self.fault.forgets_vote:
+                hard_state = HardState(hard_state.term, "", hard_state.commit)
+            if self.fault.forgets_term:
+                hard_state = HardState(old.term, old.vote, hard_state.commit)
+        if ready.committed:
+            if ready.committed[0].index != applied + 1:
+                raise Violation(f"{host.id} would apply {ready.committed[0].index} after {applied}")
+            applied = ready.committed[-1].index
+        host.written = (hard_state, applied)
+        if ready.must_sync:
+            host.synced = host.written
+        term = hard_state.term
+        for entry in ready.committed:
+            self.checkers.applied(host.id, term, entry)
+
+    def _written(self, argument: tuple[Host, int, Ready]) -> None:
+        host, life, ready = argument
+        if host.raft is None or host.life != life:
+            return
+        if host.paused:
+            self._after(TICK_MS, self._written, argument)
+            return
+        chance = self.rng.random() if ready.messages and not self._quiet else 1.0
+        if chance < self.profile.crash_before_answer:
+            self._crash(host)
+            return
+        self._land(host, ready)
+        host.writing = None
+        if not self.fault.answers_before_sync:
+            for message in ready.messages:
+                self._send(message)
+        for entry in ready.committed:
+            if entry.data in host.pending:
+                self.checkers.acknowledged(entry, host.pending.pop(entry.data))
+        if chance < self.profile.crash_before_answer + self.profile.crash_after_answer:
+            self._crash(host)
+            return
+        host.raft.advance(ready)
+        self._pump(host)
+
+    # The network.
+
+    def _send(self, message: Message) -> None:
+        profile, rng = self.profile, self.rng
+        if isinstance(message, VoteReply) and message.granted:
+            self.checkers.vote_granted(message.term, message.sender, message.recipient)
+        if (message.sender, message.recipient) in self._cut:
+            return
+        copies = 1
+        if not self._quiet:
+            if profile.loss and rng.random() < profile.loss:
+                return
+            if profile.duplicate and rng.random() < profile.duplicate:
+                copies = 2
+        for _ in range(copies):
+            delay = 1 + rng.expovariate(1 / profile.delay_ms)
+            if profile.far_delay and not self._quiet and rng.random() < profile.far_delay:
+                delay *= 50
+            self._after(delay, self._deliver, message)
+
+    def _deliver(self, message: Message) -> None:
+        host = self.hosts[message.recipient]
+        if host.raft is None or (message.sender, message.recipient) in self._cut:
+            return
+        if host.paused:
+            host.inbox.append(message)
+            return
+        if not self.events & 255:
+            assert decode(encode(message)) == message
+        host.raft.step(message)
+        self._pump(host)
+
+    # Clients.
+
+    def _client(self, _: None) -> None:
+        if not self._clients:
+            return
+        rng = self.rng
+        self._after(rng.expovariate(1 / self.profile.client_ms), self._client, None)
+        origin = rng.choice(list(self.hosts.values()))
+        if origin.raft is None or origin.paused or len(origin.pending) >= OUTSTANDING_MAX:
+            return
+        leader_id = origin.raft.leader_id
+        leader = self.hosts[leader_id] if leader_id is not None else None
+        if leader is None or leader.raft is None or leader.paused or (origin.id, leader.id) in self._cut:
+            return
+        items = []
+        for _unused in range(rng.choice((1, 1, 1, 3, 10))):
+            self._proposals += 1
+            items.append((EntryKind.WRITE, b"%d" % self._proposals))
+        try:
+            leader.raft.propose(items)
+        except (NotLeader, Busy):
+            return
+        for _kind, data in items:
+            origin.pending[data] = self.checkers.acked_max
+        self._pump(leader)
+
+    # The nemesis.
+
+    def _nemesis(self, _: None) -> None:
+        if self._quiet:
+            return
+        rng, profile = self.rng, self.profile
+        self._after(rng.expovariate(1 / profile.trouble_ms), self._nemesis, None)
+        (action,) = rng.choices(list(profile.weights), list(profile.weights.values()))
+        victim = rng.choice(list(self.hosts.values()))
+        leader = self._leader() or victim
+        relief = rng.expovariate(1 / profile.relief_ms)
+        match action:
+            case "crash":
+                self._crash(victim)
+            case "crash_leader":
+                self._crash(leader)
+            case "crash_all":
+                for host in self.hosts.values():
+                    self._crash(host)
+            case "pause":
+                if victim.raft is not None and not victim.paused:
+                    victim.paused = True
+                    self._after(relief, self._resume, (victim, victim.life))
+            case "isolate":
+                self._cut_off([victim.id], relief)
+            case "isolate_leader":
+                self._cut_off([leader.id], relief)
+            case "split":
+                side = [node_id for node_id in self.hosts if rng.random() < 0.5]
+                self._cut_off(side, relief)
+            case "one_way":
+                self._cut |= {(victim.id, other) for other in self.hosts if rng.random() < 0.7}
+                self._cut |= {(other, leader.id) for other in self.hosts if rng.random() < 0.3}
+                self._after(relief, self._heal_links, None)
+
+    def _strike(self, leader: Host, chance: float, spare: float) -> None:
+        """Strike a leader at its worst moment: just elected, or just calling something committed.
+
+        Nobody (but a share of `spare`) hears what it says from now on, it goes on alone for a few syncs, and dies.
+        """
+        if self._quiet or not chance or self.rng.random() >= chance:
+            return
+        self._cut |= {(leader.id, other) for other in self.hosts if self.rng.random() >= spare}
+        self._after(self.profile.relief_ms, self._heal_links, None)
+        self._after(self.rng.random() * 6 * self.profile.sync_ms, self._struck, (leader, leader.life))
+
+    def _struck(self, argument: tuple[Host, int]) -> None:
+        host, life = argument
+        if host.life == life:
+            self._crash(host)
+
+    def _cut_off(self, side: list[str], relief: float) -> None:
+        others = [node_id for node_id in self.hosts if node_id not in side]
+        self._cut |= {(a, b) for a in side for b in others} | {(b, a) for a in side for b in others}
+        self._after(relief, self._heal_links, None)
+
+    def _heal_links(self, _: None) -> None:
+        if not self._quiet:
+            self._cut.clear()
+
+    def _heal(self, _: None) -> None:
+        self._cut.clear()
+        for host in self.hosts.values():
+            host.slow = False
+            self._restart(host)
+            self._resume((host, host.life))
+
+    def _resume(self, argument: tuple[Host, int]) -> None:
+        """After a pause the clock has jumped: the missed ticks may all come before the first message."""
+        host, life = argument
+        if host.raft is None or host.life != life or not host.paused:
+            return
+        host.paused = False
+        for _ in range(self.rng.choice((0, 1, 5, 25))):
+            host.raft.tick()
+        for message in host.inbox:
+            host.raft.step(message)
+        host.inbox.clear()
+        self._pump(host)
+
+    def _trace(self, what: str, host: Host) -> None:
+        if self.log is not None:
+            term = host.raft.term if host.raft is not None else host.term
+            self.log(f"{self.now:9.1f} {host.id} {what} term {term} commit {host.commit}")
