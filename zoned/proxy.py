@@ -13,12 +13,12 @@ import structlog
 import trio
 
 from conf import Journal, Registry
-from store import apply, journal
+from store import apply, catalogue, journal, ranges
 from store.apply import Applied
 from store.database import Database
 from store.images import Image
 from store.journal import Journaled, Limits, Receipt
-from store.operations import Operation, Write, decode
+from store.operations import Create, Grant, Operation, Write, decode
 from zoned import clock
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.registry import Accepted, Answer, NotRegistry, Overloaded
@@ -73,6 +73,7 @@ class Proxy:
         self._limits = limits
         self._backoff = backoff
         self._news = Signal()
+        self._settled = trio.Event()  # replaced whenever own writes were applied
         self._waiters: dict[int, trio.Event] = {}
         # Sequences answered as buffered. What an earlier run of the daemon left counts as buffered too: its clients
         # are long gone.
@@ -89,17 +90,29 @@ class Proxy:
 
         Raises Refused, JournalFull or StorageFull when it was not journaled.
         """
+        if isinstance(operation, Create):
+            await self._wait_for_range()
         now, limits, me = clock.wall(), self._limits, self.me
         made: Journaled = await self._database.write(lambda c: journal.append(c, me, operation, now, limits))
         if made.sequence is None:
             return Submitted(made.write_id, None, made.image)
         self._news.set()
         if wait:
-            await self._wait_for(made.sequence)
+            await self.wait_for(made.sequence, self._patience_s())
         receipt = journal.receipt(self._database.reader, made.sequence)
         if wait and receipt is not None and receipt.state == "journaled":
             self._buffered.add(made.sequence)
-        return Submitted(made.write_id, receipt, made.image)
+        return Submitted(made.write_id, receipt, self._image_after(operation) or made.image)
+
+    def _image_after(self, operation: Operation) -> Image | None:
+        found = None if isinstance(operation, Grant) else catalogue.find(self._database.reader, operation.uuid)
+        return found.image if found is not None else None
+
+    async def _wait_for_range(self) -> None:
+        """A create that comes while the node's first range is under way waits for it, as it would for its outcome."""
+        with trio.move_on_after(self._patience_s()):
+            while not ranges.leases(self._database.reader):
+                await self._settled.wait()
 
     async def wait_for(self, sequence: int, timeout_s: float) -> None:
         """Waits until this node's `sequence`-th write is applied, or for `timeout_s`."""
@@ -108,14 +121,14 @@ class Proxy:
         if apply.mark(self._database.reader, self.me) < sequence:
             with trio.move_on_after(timeout_s):
                 await event.wait()
-        if not event.is_set():
+        if not event.is_set() and not event.statistics().tasks_waiting:
             self._waiters.pop(sequence, None)
 
-    async def _wait_for(self, sequence: int) -> None:
-        # While the registry is known to be away for longer than any client would wait, waiting helps nobody.
+    def _patience_s(self) -> float:
+        """How long a client waits now: not at all while the registry is known to be away for longer than that."""
         away = self._away_since
-        if away is None or trio.current_time() - away < self._settings.wait_s:
-            await self.wait_for(sequence, self._settings.wait_s)
+        is_away = away is not None and trio.current_time() - away >= self._settings.wait_s
+        return 0.0 if is_away else self._settings.wait_s
 
     def on_applied(self, applied: Sequence[Applied]) -> None:
         """Own writes were applied: their clients get answers."""
@@ -126,6 +139,8 @@ class Proxy:
                 event.set()
         if applied:
             self._news.set()
+            self._settled.set()
+            self._settled = trio.Event()
 
     # The registry's side.
 

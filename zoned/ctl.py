@@ -1,0 +1,315 @@
+"""`zonectl`: asks the local daemon over its Unix socket and prints the answer.
+
+Data goes to standard output, talk to standard error. Exit status: 0 done, 1 failed, 2 usage, 3 daemon not reachable,
+4 not found or gone, 5 conflict or precondition, 6 timed out waiting, 7 refused. Only the standard library and click are
+imported before the answer is there, so that a start costs little.
+"""
+
+import csv
+import http.client
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import click
+
+from zoned import __version__
+
+TIMEOUT_S = 30.0
+# HTTP status -> exit status; whatever is not listed is 1.
+EXITS = {400: 2, 403: 7, 404: 4, 410: 4, 409: 5, 412: 5, 422: 5, 504: 6, 507: 7}
+
+
+def fail(text: str, status: int) -> NoReturn:
+    click.echo(f"zonectl: {text}", err=True)
+    sys.exit(status)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(os.fspath(self._path))
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """How this call reaches the daemon and prints."""
+
+    socket: Path
+    form: str
+    timeout_s: float
+
+    def get(self, path: str) -> Any:
+        """The daemon's JSON answer. Ends the process with the right status when there is none."""
+        connection = _UnixConnection(self.socket, self.timeout_s)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+        except TimeoutError:
+            fail(f"the daemon at {self.socket} did not answer within {self.timeout_s:g} s", 6)
+        except (OSError, http.client.HTTPException) as error:
+            fail(
+                f"no daemon answers at {self.socket} ({error}); start `zoned run`, or name its socket with --socket",
+                3,
+            )
+        finally:
+            connection.close()
+        try:
+            document = json.loads(body)
+        except ValueError:
+            fail(f"the daemon answered {answer.status} with something else than JSON", 1)
+        if answer.status >= 400:
+            fail(str(document.get("detail", document)), EXITS.get(answer.status, 1))
+        return document
+
+
+Column = tuple[str, Callable[[Mapping[str, Any]], Any]]
+
+
+def text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    # Names come from users: nothing that they hold may steer the operator's terminal.
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
+
+
+def age(seconds: float | None) -> str:
+    """A duration in its two largest units at most."""
+    if seconds is None:
+        return "-"
+    for size, unit, small, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}{int(seconds % size // small)}{name}"
+    return f"{seconds:.1f}s"
+
+
+def show_rows(asker: Asker, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], empty: str) -> None:
+    """A list in the form asked for; JSON forms carry everything, tables the columns."""
+    if asker.form == "json":
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif asker.form == "jsonl":
+        for row in rows:
+            click.echo(json.dumps(row, ensure_ascii=False))
+    elif asker.form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow([name for name, _ in columns])
+        writer.writerows([["" if take(row) is None else take(row) for _, take in columns] for row in rows])
+    elif rows:
+        table = [[name.upper() for name, _ in columns]] + [[text(take(row)) for _, take in columns] for row in rows]
+        show_table(table)
+    else:
+        click.echo(empty, err=True)
+
+
+def show_table(table: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
+    for row in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def show_one(asker: Asker, document: Mapping[str, Any], lines: Sequence[tuple[str, Any]]) -> None:
+    """One thing: JSON carries everything, the others the lines."""
+    if asker.form == "json":
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    elif asker.form == "jsonl":
+        click.echo(json.dumps(document, ensure_ascii=False))
+    elif asker.form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([(name, "" if value is None else value) for name, value in lines])
+    else:
+        show_table([[name, text(value)] for name, value in lines])
+
+
+FORM = click.option(
+    "-f", "--format", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default=None, help="How to print."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="zonectl")
+@click.option("--socket", "path", type=click.Path(path_type=Path), metavar="PATH", help="The daemon's admin socket.")
+@click.option("--timeout", type=click.FloatRange(0.1), default=TIMEOUT_S, show_default=True, help="Seconds to wait.")
+@FORM
+@click.pass_context
+def main(context: click.Context, path: Path | None, timeout: float, form: str | None) -> None:
+    """Look at and steer the zone daemon on this machine."""
+    from zoned.paths import find_socket
+
+    context.obj = Asker(path or find_socket(), form or "table", timeout)
+
+
+def asker_of(context: click.Context, form: str | None) -> Asker:
+    """`-f` may stand before or after the command."""
+    asker: Asker = context.find_root().obj
+    return asker if form is None else Asker(asker.socket, form, asker.timeout_s)
+
+
+@main.command()
+@FORM
+@click.pass_context
+def status(context: click.Context, form: str | None) -> None:
+    """The state of this zone on one screen."""
+    asker = asker_of(context, form)
+    document = asker.get("/zone/v1/status")
+    node, registry, catalogue = document["node"], document["registry"], document["catalogue"]
+    journal, ids, zones = document["journal"], document["ids"], document["zones"]
+    where = f"{registry['zone']} (term {registry['term']})" if registry["known"] else "none known: writes are buffered"
+    runway = f"{ids['runway_days']:g} days" if ids["runway_days"] is not None else "no integer taken yet"
+    waiting = f"{journal['entries']} writes, oldest {age(journal['oldest_age_s'])}" if journal["entries"] else "empty"
+    lines = [
+        ("zone", f"{node['zone']}, up {age(node['uptime_s'])}, version {node['version']}"),
+        ("url", node["url"]),
+        ("role", registry["role"]),
+        ("registry", where),
+        ("catalogue", f"{catalogue['images']} images at position {catalogue['position']}"),
+        ("hash", catalogue["hash"]),
+        ("journal", waiting),
+        ("integers", f"{ids['left']} left, runway {runway}"),
+        ("zones", f"{zones['up']} of {zones['known']} up"),
+    ]
+    show_one(asker, document, lines)
+
+
+@main.command()
+@FORM
+@click.pass_context
+def zones(context: click.Context, form: str | None) -> None:
+    """Every node that this one knows of."""
+    asker = asker_of(context, form)
+    columns: list[Column] = [
+        ("zone", lambda one: one["zone"] + (" (here)" if one["me"] else "")),
+        ("state", lambda one: one["state"]),
+        ("since", lambda one: age(one["since_s"])),
+        ("role", lambda one: "registry" if one["registry"] else "voter" if one["voter"] else "follower"),
+        ("position", lambda one: one["position"]),
+        ("rtt ms", lambda one: one["rtt_ms"]),
+        ("url", lambda one: one["url"]),
+        ("version", lambda one: one["version"]),
+    ]
+    show_rows(asker, asker.get("/zone/v1/zones")["zones"], columns, "no zones")
+
+
+@main.group()
+def image() -> None:
+    """Image records."""
+
+
+@image.command("list")
+@click.option("-n", "--limit", type=click.IntRange(1, 1_000), default=100, show_default=True, help="Newest so many.")
+@FORM
+@click.pass_context
+def image_list(context: click.Context, limit: int, form: str | None) -> None:
+    """The newest records."""
+    asker = asker_of(context, form)
+    columns: list[Column] = [(name, lambda one, name=name: one[name]) for name in ("uuid", "integer", "name", "status")]  # type: ignore[misc]  # mypy infers no lambda defaults
+    columns += [("visibility", lambda one: one["visibility"]), ("created", lambda one: one["created_at"])]
+    show_rows(asker, asker.get(f"/zone/v1/images?limit={limit}")["images"], columns, "no images")
+
+
+@image.command("show")
+@click.argument("reference")
+@FORM
+@click.pass_context
+def image_show(context: click.Context, reference: str, form: str | None) -> None:
+    """One record, by UUID, integer or ami-xxxxxxxx."""
+    asker = asker_of(context, form)
+    document = asker.get(f"/zone/v1/images/{quote(reference, safe='')}")
+    lines: list[tuple[str, Any]] = []
+    for name, value in document.items():
+        if name == "properties":
+            lines += sorted(value.items())
+        elif name == "locations":
+            lines += [("location", one["url"]) for one in value]
+        else:
+            lines.append((name, ", ".join(value) if isinstance(value, list) else value))
+    show_one(asker, document, lines)
+
+
+@main.group()
+def writes() -> None:
+    """This node's own writes."""
+
+
+@writes.command("list")
+@click.option("-n", "--limit", type=click.IntRange(1, 1_000), default=100, show_default=True, help="Newest so many.")
+@click.option("--waiting", is_flag=True, help="Only those not yet committed.")
+@FORM
+@click.pass_context
+def writes_list(context: click.Context, limit: int, waiting: bool, form: str | None) -> None:
+    """Receipts, newest first."""
+    asker = asker_of(context, form)
+    path = f"/zone/v1/writes?limit={limit}" + ("&state=journaled" if waiting else "")
+    columns: list[Column] = [
+        ("sequence", lambda one: one["sequence"]),
+        ("kind", lambda one: one["kind"]),
+        ("state", lambda one: one["state"]),
+        ("at", lambda one: one["at"]),
+        ("position", lambda one: one["position"]),
+        ("integer", lambda one: one["integer"]),
+        ("uuid", lambda one: one["uuid"]),
+        ("detail", lambda one: one["detail"]),
+    ]
+    show_rows(asker, asker.get(path)["writes"], columns, "no writes")
+
+
+@writes.command("show")
+@click.argument("write_id")
+@FORM
+@click.pass_context
+def writes_show(context: click.Context, write_id: str, form: str | None) -> None:
+    """One receipt, by the ID that the write's answer named."""
+    asker = asker_of(context, form)
+    document = asker.get(f"/zone/v1/writes/{quote(write_id, safe='')}")
+    show_one(asker, document, list(document.items()))
+
+
+@main.group(invoke_without_command=True)
+@FORM
+@click.pass_context
+def ids(context: click.Context, form: str | None) -> None:
+    """Integer ranges of this node and how long they last."""
+    if context.invoked_subcommand is None:
+        asker = asker_of(context, form)
+        document = asker.get("/zone/v1/ids")
+        lines = [
+            ("left", document["left"]),
+            ("rate per day", document["rate_per_day"]),
+            ("runway days", document["runway_days"]),
+            *(
+                (f"lease from {one['start']}", f"next {one['next']}, up to {one['stop'] - 1}")
+                for one in document["leases"]
+            ),
+        ]
+        show_one(asker, document, lines)
+
+
+@ids.command("lookup")
+@click.argument("reference")
+@FORM
+@click.pass_context
+def ids_lookup(context: click.Context, reference: str, form: str | None) -> None:
+    """UUID, integer and EC2 name of one image, from any of them."""
+    asker = asker_of(context, form)
+    document = asker.get(f"/zone/v1/ids/{quote(reference, safe='')}")
+    lines = [(name, document[name]) for name in ("uuid", "integer", "ami", "deleted_at")]
+    granted = document["granted"]
+    if granted:
+        lines.append(("granted to", f"{granted['node_id']} (range {granted['start']} to {granted['stop'] - 1})"))
+    show_one(asker, document, lines)
