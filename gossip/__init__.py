@@ -1,1 +1,51 @@
-"""Who is there: SWIM membership over UDP, sans-IO core and trio shell."""
+"""Who is there: SWIM membership over UDP, sans-IO core and trio shell. `open_gossip` is the way in."""
+
+from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
+from gossip.errors import (
+    BadIdentity,
+    CodecError,
+    ExchangeFailed,
+    GossipError,
+    Malformed,
+    NotAFrame,
+    Oversize,
+    WrongLabel,
+    WrongVersion,
+)
+from gossip.members import Event, MemberView
+from gossip.messages import Address, Facts, FactValue, Member, State
+from gossip.node import Gossip, Subscription, open_gossip
+from gossip.options import GossipOptions
+from gossip.swim import Swim
+
+__all__ = [
+    "Address",
+    "BadIdentity",
+    "Change",
+    "CodecError",
+    "Effect",
+    "Event",
+    "Exchange",
+    "ExchangeFailed",
+    "FactValue",
+    "Facts",
+    "Gossip",
+    "GossipError",
+    "GossipOptions",
+    "Malformed",
+    "Member",
+    "MemberView",
+    "NotAFrame",
+    "Notice",
+    "Notify",
+    "Oversize",
+    "Refusal",
+    "Send",
+    "State",
+    "Subscription",
+    "Superseded",
+    "Swim",
+    "WrongLabel",
+    "WrongVersion",
+    "open_gossip",
+]

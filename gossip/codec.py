@@ -1,0 +1,346 @@
+"""Messages to bytes and back. Sans-IO.
+
+A frame is a clear header, then one msgpack value:
+
+    2 bytes  magic: "zg" for a datagram, "zx" for a full-state exchange
+    1 byte   protocol version
+    1 byte   length of the cluster label, then the label (UTF-8)
+    rest     msgpack array: [source, generation, [part, ...]], the source as the 16 bytes of its UUID
+
+The header is compared before anything is parsed, so noise and other clusters cost next to nothing. The body is read
+with every length capped, extension types refused and every field's type and range checked by hand: whatever the bytes
+are, the outcome is a value or a `CodecError`. What each array holds is written beside its decoder.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeAlias
+from uuid import UUID
+
+import msgpack
+
+from gossip.errors import BadIdentity, Malformed, NotAFrame, Oversize, WrongLabel, WrongVersion
+from gossip.messages import (
+    Ack,
+    Alive,
+    Dead,
+    Entry,
+    ExchangeState,
+    Facts,
+    FactValue,
+    Left,
+    Member,
+    Nack,
+    Packet,
+    Part,
+    Ping,
+    PingReq,
+    State,
+    Suspect,
+)
+
+VERSION = 1
+MAGIC_DATAGRAM = b"zg"
+MAGIC_EXCHANGE = b"zx"
+
+LABEL_BYTES_MAX = 64
+ZONE_BYTES_MAX = 64
+HOST_BYTES_MAX = 253  # the longest DNS name
+FACTS_BYTES_MAX = 512  # of the encoded map
+FACT_NAME_BYTES_MAX = 64
+FACTS_MAX = 64
+PARTS_MAX = 64
+ENTRIES_MAX = 4096
+DATAGRAM_BYTES_MAX = 1400  # accepted; what we send is bounded by `GossipOptions.datagram_bytes`
+EXCHANGE_BYTES_MAX = 4 * 1024 * 1024
+BUDGET_MS_MAX = 600_000
+INTEGER_MAX = 2**63 - 1
+
+Values: TypeAlias = list[Any]
+
+
+def encode_packet(label: str, packet: Packet) -> bytes:
+    parts = [_part_values(part) for part in packet.parts]
+    return _header(MAGIC_DATAGRAM, label) + _pack([_id_bytes(packet.source), packet.generation, parts])
+
+
+def encode_exchange(label: str, state: ExchangeState) -> bytes:
+    entries = [[entry.state.value, *_member_values(entry.member)] for entry in state.entries]
+    return _header(MAGIC_EXCHANGE, label) + _pack([_id_bytes(state.source), state.generation, entries])
+
+
+def part_bytes(part: Part) -> int:
+    """The length of one part inside a datagram."""
+    return len(_pack(_part_values(part)))
+
+
+def overhead_bytes(label: str) -> int:
+    """What a datagram holds besides its parts, at most."""
+    return len(_header(MAGIC_DATAGRAM, label)) + 1 + 18 + 9 + 3
+
+
+def decode_packet(label: str, data: bytes) -> Packet:
+    """Raises a `CodecError` for anything but a datagram of this cluster and version."""
+    source, generation, parts = _body(MAGIC_DATAGRAM, label, data, DATAGRAM_BYTES_MAX, PARTS_MAX)
+    return Packet(source, generation, tuple(_read_part(values) for values in parts))
+
+
+def decode_exchange(label: str, data: bytes) -> ExchangeState:
+    """Raises a `CodecError` for anything but the full state of a member of this cluster and version."""
+    source, generation, entries = _body(MAGIC_EXCHANGE, label, data, EXCHANGE_BYTES_MAX, ENTRIES_MAX)
+    return ExchangeState(source, generation, tuple(_read_entry(values) for values in entries))
+
+
+def check_member(member: Member) -> Member:
+    """An own identity that every peer will be able to read; raises `BadIdentity` naming the field."""
+    try:
+        _read_member(_member_values(member))
+    except Malformed as bad:
+        raise BadIdentity(f"own identity: {bad}") from None
+    except (ValueError, TypeError, OverflowError):
+        raise BadIdentity(f"own identity: {member.node_id!r} is not a UUID or a fact is of no simple type") from None
+    return member
+
+
+def check_label(label: str) -> str:
+    if not label or len(label.encode()) > LABEL_BYTES_MAX or not label.isprintable():
+        raise BadIdentity(f"cluster label: 1 to {LABEL_BYTES_MAX} printable bytes are needed")
+    return label
+
+
+def _header(magic: bytes, label: str) -> bytes:
+    raw = label.encode()
+    return magic + bytes((VERSION, len(raw))) + raw
+
+
+def _pack(value: object) -> bytes:
+    return msgpack.packb(value)
+
+
+def _id_bytes(node_id: str) -> bytes:
+    return UUID(node_id).bytes
+
+
+def _member_values(member: Member) -> Values:
+    return [
+        _id_bytes(member.node_id),
+        member.generation,
+        member.incarnation,
+        member.revision,
+        member.zone,
+        member.host,
+        member.port,
+        dict(member.facts),
+    ]
+
+
+def _part_values(part: Part) -> Values:
+    match part:
+        case Ping(seq, target):
+            return [0, seq, _id_bytes(target)]
+        case Ack(seq):
+            return [1, seq]
+        case PingReq(seq, target, host, port, budget_ms):
+            return [2, seq, _id_bytes(target), host, port, budget_ms]
+        case Nack(seq):
+            return [3, seq]
+        case Alive(member):
+            return [4, *_member_values(member)]
+        case Suspect(node_id, generation, incarnation, accuser):
+            return [5, _id_bytes(node_id), generation, incarnation, _id_bytes(accuser)]
+        case Dead(node_id, generation, incarnation, accuser):
+            return [6, _id_bytes(node_id), generation, incarnation, _id_bytes(accuser)]
+        case Left(node_id, generation, incarnation):
+            return [7, _id_bytes(node_id), generation, incarnation]
+
+
+def _body(magic: bytes, label: str, data: bytes, bytes_max: int, items_max: int) -> tuple[str, int, Values]:
+    if len(data) > bytes_max:
+        raise Oversize(f"{len(data)} bytes, at most {bytes_max} are read")
+    _check_header(magic, label, data)
+    body = _array(_unpack(data[4 + data[3] :], items_max), 3)
+    items = body[2]
+    if type(items) is not list:
+        _refuse("items")
+    return _id(body[0]), _integer(body[1], "generation"), items
+
+
+def _check_header(magic: bytes, label: str, data: bytes) -> None:
+    if data[:2] != magic or len(data) < 4:
+        raise NotAFrame(f"no {magic.decode()} frame")
+    if data[2] != VERSION:
+        raise WrongVersion(data[2], VERSION)
+    theirs = data[4 : 4 + data[3]]
+    if len(theirs) != data[3] or data[3] > LABEL_BYTES_MAX:
+        raise Malformed("label")
+    if theirs != label.encode():
+        raise WrongLabel(theirs.decode(errors="replace"), label)
+
+
+def _unpack(body: bytes, items_max: int) -> object:
+    try:
+        return msgpack.unpackb(
+            body,
+            strict_map_key=True,
+            ext_hook=_no_extensions,
+            max_str_len=FACTS_BYTES_MAX,
+            max_bin_len=FACTS_BYTES_MAX,
+            max_array_len=max(items_max, 16),
+            max_map_len=FACTS_MAX,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as bad:
+        raise Malformed(f"body: {type(bad).__name__}") from None
+
+
+def _no_extensions(code: int, data: bytes) -> NoReturn:
+    raise ValueError("extension type")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise Malformed(what)
+
+
+# Readers of one field each. `type(x) is` and not isinstance: True must not pass for 1.
+
+
+def _array(value: object, length: int) -> Values:
+    if type(value) is not list or len(value) != length:
+        _refuse("array")
+    return value
+
+
+def _integer(value: object, what: str, least: int = 0, most: int = INTEGER_MAX) -> int:
+    if type(value) is not int or not least <= value <= most:
+        _refuse(what)
+    return value
+
+
+def _id(value: object) -> str:
+    if type(value) is not bytes or len(value) != 16:
+        _refuse("node ID")
+    return str(UUID(bytes=value))
+
+
+def _text(value: object, what: str, bytes_max: int) -> str:
+    # Printable, because it ends in logs and terminals.
+    if type(value) is not str or not value or not value.isprintable() or len(value.encode()) > bytes_max:
+        _refuse(what)
+    return value
+
+
+def _fact(value: object) -> FactValue:
+    # None is no value: publishing it withdraws the fact. NaN would never equal itself and so always be news.
+    if type(value) is float and math.isfinite(value):
+        return value
+    if type(value) is int and -INTEGER_MAX <= value <= INTEGER_MAX:
+        return value
+    if type(value) is bool or type(value) is str or type(value) is bytes:
+        return value
+    _refuse("fact")
+
+
+def read_facts(value: object) -> Facts:
+    """Facts that may travel; raises `Malformed`."""
+    if not isinstance(value, Mapping) or len(value) > FACTS_MAX:
+        _refuse("facts")
+    facts = {_text(name, "fact name", FACT_NAME_BYTES_MAX): _fact(fact) for name, fact in value.items()}
+    try:
+        size = len(_pack(facts))
+    except ValueError:  # a lone surrogate has no UTF-8
+        _refuse("facts")
+    if size > FACTS_BYTES_MAX:
+        _refuse(f"facts of {size} bytes, at most {FACTS_BYTES_MAX} fit")
+    return facts
+
+
+def _read_member(values: Values) -> Member:
+    """[id, generation, incarnation, revision, zone, host, port, facts]."""
+    fields = _array(values, 8)
+    return Member(
+        node_id=_id(fields[0]),
+        generation=_integer(fields[1], "generation"),
+        incarnation=_integer(fields[2], "incarnation"),
+        revision=_integer(fields[3], "revision"),
+        zone=_text(fields[4], "zone name", ZONE_BYTES_MAX),
+        host=_text(fields[5], "host", HOST_BYTES_MAX),
+        port=_integer(fields[6], "port", 1, 65535),
+        facts=read_facts(fields[7]),
+    )
+
+
+def _read_entry(value: object) -> Entry:
+    """[state, member fields ...]."""
+    values = _array(value, 9)
+    return Entry(_read_member(values[1:]), State(_integer(values[0], "state", 0, 3)))
+
+
+def _read_ping(values: Values) -> Part:
+    """[seq, target]."""
+    seq, target = _array(values, 2)
+    return Ping(_integer(seq, "seq"), _id(target))
+
+
+def _read_ack(values: Values) -> Part:
+    """[seq]."""
+    return Ack(_integer(_array(values, 1)[0], "seq"))
+
+
+def _read_ping_req(values: Values) -> Part:
+    """[seq, target, host, port, budget in ms]."""
+    seq, target, host, port, budget = _array(values, 5)
+    return PingReq(
+        _integer(seq, "seq"),
+        _id(target),
+        _text(host, "host", HOST_BYTES_MAX),
+        _integer(port, "port", 1, 65535),
+        _integer(budget, "budget", 0, BUDGET_MS_MAX),
+    )
+
+
+def _read_nack(values: Values) -> Part:
+    """[seq]."""
+    return Nack(_integer(_array(values, 1)[0], "seq"))
+
+
+def _read_alive(values: Values) -> Part:
+    return Alive(_read_member(values))
+
+
+def _read_suspect(values: Values) -> Part:
+    """[id, generation, incarnation, accuser]."""
+    return Suspect(*_read_accusation(values))
+
+
+def _read_dead(values: Values) -> Part:
+    """[id, generation, incarnation, accuser]."""
+    return Dead(*_read_accusation(values))
+
+
+def _read_accusation(values: Values) -> tuple[str, int, int, str]:
+    node_id, generation, incarnation, accuser = _array(values, 4)
+    return _id(node_id), _integer(generation, "generation"), _integer(incarnation, "incarnation"), _id(accuser)
+
+
+def _read_left(values: Values) -> Part:
+    """[id, generation, incarnation]."""
+    node_id, generation, incarnation = _array(values, 3)
+    return Left(_id(node_id), _integer(generation, "generation"), _integer(incarnation, "incarnation"))
+
+
+_READERS: tuple[Callable[[Values], Part], ...] = (
+    _read_ping,
+    _read_ack,
+    _read_ping_req,
+    _read_nack,
+    _read_alive,
+    _read_suspect,
+    _read_dead,
+    _read_left,
+)
+
+
+def _read_part(value: object) -> Part:
+    if type(value) is not list or not value:
+        _refuse("part")
+    return _READERS[_integer(value[0], "part type", 0, len(_READERS) - 1)](value[1:])

@@ -1,0 +1,60 @@
+"""What the core asks its shell to do, and what it has to tell. Sans-IO."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from gossip.members import Event, MemberView
+from gossip.messages import Address, Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something happened to a member; `view` is what is believed now."""
+
+    event: Event
+    view: MemberView
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Someone has met a newer start of this very node: two processes run with one data directory, or a copy of it. The
+    newer one wins in every table; it is for the daemon to say so and for a person to act.
+    """
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A peer at this address is not of our cluster or version, and which is which; nothing was changed."""
+
+    address: Address
+    reason: str
+
+
+Notice: TypeAlias = Change | Superseded | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One datagram."""
+
+    address: Address
+    packet: Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Tell whoever listens."""
+
+    notice: Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Do a full-state exchange with this address, and hand the answer to `Swim.merge`."""
+
+    address: Address
+
+
+Effect: TypeAlias = Send | Notify | Exchange

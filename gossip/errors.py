@@ -1,0 +1,61 @@
+"""What can be wrong in gossip, one named error each.
+
+Every byte a stranger can send ends in a `CodecError` or in a message, never in anything else: the shells count the
+first and feed the second. The reason under which it is counted is the class attribute `reason`.
+"""
+
+
+class GossipError(Exception):
+    """Base of every error of this package. Nothing was changed."""
+
+
+class CodecError(GossipError):
+    """The bytes are not a message of this cluster in this version. They were dropped; nothing was changed."""
+
+    reason = "malformed"
+
+
+class NotAFrame(CodecError):
+    """The first bytes are not ours: some other protocol, or noise. Dropped; nothing was changed."""
+
+    reason = "garbage"
+
+
+class WrongVersion(CodecError):
+    """Ours, but of a protocol version that we do not speak. Dropped; nothing was changed."""
+
+    reason = "version"
+
+    def __init__(self, theirs: int, ours: int) -> None:
+        super().__init__(f"gossip protocol version {theirs} is not spoken here, ours is {ours}")
+        self.theirs = theirs
+        self.ours = ours
+
+
+class WrongLabel(CodecError):
+    """Ours, but of another cluster. Dropped; nothing was changed on either side."""
+
+    reason = "label"
+
+    def __init__(self, theirs: str, ours: str) -> None:
+        super().__init__(f"cluster label {theirs!r} does not match ours, {ours!r}")
+        self.theirs = theirs
+        self.ours = ours
+
+
+class Oversize(CodecError):
+    """Longer than a frame of this kind may be. Dropped unread; nothing was changed."""
+
+    reason = "oversize"
+
+
+class Malformed(CodecError):
+    """The header is right and the body is not: types, ranges, lengths or nesting. Dropped; nothing was changed."""
+
+
+class BadIdentity(GossipError):
+    """An own identity or own facts that would not fit a datagram. Refused; what was published before stays."""
+
+
+class ExchangeFailed(GossipError):
+    """A full-state exchange did not come about: unreachable, refused or unreadable. It is dialled again later."""

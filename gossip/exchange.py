@@ -1,0 +1,99 @@
+"""The full-state exchange: one POST to a peer's HTTP plane, both sides' whole tables, bounded.
+
+Broadcasts are quick and may be lost; this is slow and complete. The address may be a name: it is resolved anew at every
+dial, and every address behind it is tried, so that a moved seed is found again. The client is handed in (plain or with
+TLS); whether a peer may talk to us at all is decided there and in the peers' HTTP application, not here.
+"""
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from random import Random
+
+import httpx
+import trio
+
+from gossip.codec import EXCHANGE_BYTES_MAX
+from gossip.errors import ExchangeFailed
+from gossip.messages import Address
+
+PATH = "/peer/v1/gossip"
+CONTENT_TYPE = "application/msgpack"
+REFUSAL_BYTES_MAX = 400
+ADDRESSES_MAX = 8  # tried behind one name
+
+
+class Refused(ExchangeFailed):
+    """The peer answered, and would not. It said why; nothing was changed on either side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """How to reach peers. `timeout_s` bounds a whole exchange; the addresses behind one name share it."""
+
+    client: httpx.AsyncClient
+    scheme: str
+    rng: Random
+    timeout_s: float
+
+
+async def exchange(dial: Dial, address: Address, body: bytes) -> bytes:
+    """Give our state, get theirs (at most EXCHANGE_BYTES_MAX). Raises `ExchangeFailed`. The caller bounds the time."""
+    reasons: list[str] = []
+    hosts = await _resolve(address, dial.rng)
+    for host in hosts:
+        try:
+            return await _post(dial, f"{dial.scheme}://{host}:{address[1]}{PATH}", address, body, len(hosts))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as bad:
+            reasons.append(f"{type(bad).__name__} {bad}".strip())
+    raise ExchangeFailed("; ".join(reasons) or "no address")
+
+
+async def _post(dial: Dial, url: str, address: Address, body: bytes, shares: int) -> bytes:
+    # The certificate and the Host header are for the name that was asked for, not for the address behind it.
+    name = f"[{address[0]}]" if ":" in address[0] else address[0]
+    request = dial.client.build_request(
+        "POST",
+        url,
+        content=body,
+        headers={"content-type": CONTENT_TYPE, "accept-encoding": "identity", "host": f"{name}:{address[1]}"},
+        extensions={"sni_hostname": address[0]},
+        timeout=httpx.Timeout(dial.timeout_s, connect=dial.timeout_s / shares),
+    )
+    response = await dial.client.send(request, stream=True)
+    try:
+        if response.status_code != 200:
+            text = await _read(response, REFUSAL_BYTES_MAX, cut=True)
+            said = f"status {response.status_code}: {' '.join(text.decode(errors='replace').split())}"
+            raise ExchangeFailed(said) if response.status_code >= 500 else Refused(said)
+        return await _read(response, EXCHANGE_BYTES_MAX, cut=False)
+    finally:
+        await response.aclose()
+
+
+async def _read(response: httpx.Response, bytes_max: int, *, cut: bool) -> bytes:
+    data = bytearray()
+    async for chunk in response.aiter_raw():
+        data += chunk
+        if len(data) > bytes_max:
+            if cut:
+                break
+            raise ExchangeFailed(f"the answer is longer than {bytes_max} bytes")
+    return bytes(data[:bytes_max])
+
+
+async def _resolve(address: Address, rng: Random) -> list[str]:
+    host, port = address
+    try:
+        literal = ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return [f"[{host}]" if literal.version == 6 else host]
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as bad:
+        raise ExchangeFailed(f"{host!r} cannot be resolved: {bad}") from None
+    hosts = sorted({f"[{item[4][0]}]" if item[0] == socket.AF_INET6 else str(item[4][0]) for item in found})
+    rng.shuffle(hosts)
+    return hosts[:ADDRESSES_MAX]

@@ -1,0 +1,313 @@
+"""The gossip shell: one socket, one loop, one core.
+
+The loop waits until something arrives or the core's deadline passes, feeds the core, does what it says, and waits
+again. Everything that may block (a full exchange, a name) runs beside it in the same nursery and hands its result to
+the core, after which the loop's alarm is set anew. No bad packet and no socket error ends a task; each is counted.
+"""
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from types import MappingProxyType
+
+import httpx
+import structlog
+import trio
+
+from gossip.codec import decode_exchange, decode_packet, encode_exchange, encode_packet
+from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
+from gossip.errors import CodecError, ExchangeFailed, WrongLabel, WrongVersion
+from gossip.exchange import Dial, Refused, exchange
+from gossip.members import MemberView
+from gossip.messages import Address, FactValue, Member
+from gossip.options import GossipOptions
+from gossip.swim import Swim
+from gossip.throttle import Throttle
+from gossip.udp import Datagrams, adopt, bind, parse_address
+
+REFUSAL_INTERVAL_S = 60.0
+
+BookChanged = Callable[[tuple[Address, ...]], None]
+
+log = structlog.get_logger()
+
+
+class Subscription(trio.abc.ReceiveChannel[Notice]):
+    """Notices in order, at most `notices_max` waiting; then the oldest is dropped and counted in `dropped`. Whoever
+    sees the count grow looks at `Gossip.members` again: notices are hints, the table is the truth.
+    """
+
+    def __init__(self, notices_max: int, forget: Callable[["Subscription"], None]) -> None:
+        self.dropped = 0
+        self._waiting: deque[Notice] = deque(maxlen=notices_max)
+        self._forget = forget
+        self._lot = trio.lowlevel.ParkingLot()
+        self._closed = False
+
+    def put(self, notice: Notice) -> None:
+        self.dropped += len(self._waiting) == self._waiting.maxlen
+        self._waiting.append(notice)
+        self._lot.unpark()
+
+    def end(self) -> None:
+        """No more will come; what waits can still be read."""
+        self._closed = True
+        self._lot.unpark_all()
+
+    async def receive(self) -> Notice:
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            if self._closed:
+                raise trio.EndOfChannel
+            await self._lot.park()
+        return self._waiting.popleft()
+
+    async def aclose(self) -> None:
+        self._forget(self)
+        self.end()
+        await trio.lowlevel.checkpoint()
+
+
+class Gossip:
+    """What the daemon holds while gossip is open. Made by `open_gossip`. Call it from the trio thread only.
+
+    `counts` are datagrams and exchanges by outcome: `datagrams_in`, `datagrams_out`, `dropped_<reason>`,
+    `exchanges_ok`, `exchanges_failed`, `exchanges_refused`, `exchanges_skipped`, `exchanges_answered`,
+    `exchanges_bad_<reason>`.
+    """
+
+    def __init__(
+        self,
+        core: Swim,
+        label: str,
+        datagrams: Datagrams,
+        counts: Counter[str],
+        dialling: "Dialling",
+        clock: Callable[[], float],
+        book_changed: BookChanged | None,
+    ) -> None:
+        self.counts = counts
+        self._core = core
+        self._label = label
+        self._datagrams = datagrams
+        self._dialling = dialling
+        self._clock = clock
+        self._book_changed = book_changed
+        self._book_version = core.address_version
+        self._subscriptions: list[Subscription] = []
+        self._warned = Throttle(REFUSAL_INTERVAL_S)
+        self._has_left = trio.Event()
+        self.members: Mapping[str, MemberView] = MappingProxyType(core.views)
+
+    @property
+    def me(self) -> Member:
+        """How we describe ourselves now."""
+        return self._core.me
+
+    @property
+    def address(self) -> Address:
+        """Where our socket is bound."""
+        return self._datagrams.address
+
+    @property
+    def health(self) -> int:
+        """Local health score; 0 is well."""
+        return self._core.health
+
+    @property
+    def queued(self) -> int:
+        """Broadcasts waiting."""
+        return self._core.queued
+
+    def book(self) -> tuple[Address, ...]:
+        """Addresses worth dialling after a restart."""
+        return tuple(self._core.addresses())
+
+    def publish(self, **facts: FactValue | None) -> None:
+        """Change own facts; None withdraws one. Raises `BadIdentity` when they would not fit; then nothing changed."""
+        self._do(self._core.update_facts(facts, self._clock()))
+
+    def subscribe(self, notices_max: int = 256) -> Subscription:
+        """A channel of notices from now on; close it, or leave it with `async with`."""
+        subscription = Subscription(notices_max, self._forget)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def answer_exchange(self, body: bytes) -> bytes:
+        """Answer a peer's full-state exchange. Raises a `CodecError` whose text is fit to be sent back."""
+        try:
+            state = decode_exchange(self._label, body)
+        except CodecError as bad:
+            self.counts[f"exchanges_bad_{bad.reason}"] += 1
+            raise
+        self.counts["exchanges_answered"] += 1
+        self._do(self._core.merge(state, self._clock()))
+        return encode_exchange(self._label, self._core.exchange_state())
+
+    async def leave(self, timeout_s: float) -> None:
+        """Say good-bye and wait until it was said often enough, at most `timeout_s`. Probes are answered meanwhile."""
+        self._do(self._core.leave(self._clock()))
+        with trio.move_on_after(timeout_s):
+            await self._has_left.wait()
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        while True:
+            await self._datagrams.wait(self._core.deadline - self._clock())
+            for data, sender in self._datagrams.receive():
+                self._receive(data, sender)
+            now = self._clock()
+            if self._core.deadline <= now:
+                self._do(self._core.wake(now))
+
+    def join(self, seeds: Sequence[Address], book: Sequence[Address]) -> None:
+        self._do(self._core.join(seeds, self._clock(), book=book))
+
+    def end(self) -> None:
+        for subscription in self._subscriptions:
+            subscription.end()
+
+    def _receive(self, data: bytes, sender: Address) -> None:
+        try:
+            packet = decode_packet(self._label, data)
+        except CodecError as bad:
+            self.counts[f"dropped_{bad.reason}"] += 1
+            if isinstance(bad, WrongLabel | WrongVersion):
+                self._refused(sender, str(bad))
+            return
+        self._do(self._core.receive(packet, sender, self._clock()))
+
+    def _do(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(address, packet):
+                    self._datagrams.send(encode_packet(self._label, packet), address)
+                case Notify(notice):
+                    self._notify(notice)
+                case Exchange(address):
+                    self._dialling.start(self, address)
+        self._datagrams.waiting.deadline = trio.current_time() + max(0.0, self._core.deadline - self._clock())
+        if self._core.has_left:
+            self._has_left.set()
+        self._keep_book()
+
+    def _keep_book(self) -> None:
+        if self._book_version != self._core.address_version:
+            self._book_version = self._core.address_version
+            if self._book_changed is not None:
+                self._book_changed(self.book())
+
+    def _notify(self, notice: Notice) -> None:
+        match notice:
+            case Change(event, view):
+                log.info("member " + event.value, node=view.node_id, member_zone=view.zone, address=view.address)
+            case Superseded(generation):
+                log.error("newer start of this node seen", generation=generation, ours=self._core.me.generation)
+            case Refusal(address, reason):
+                log.warning("peer refused", address=address, reason=reason)
+        for subscription in self._subscriptions:
+            subscription.put(notice)
+
+    # --- full exchanges -------------------------------------------------------------------------------------------
+
+    def state(self) -> bytes:
+        return encode_exchange(self._label, self._core.exchange_state())
+
+    def merged(self, address: Address, body: bytes) -> None:
+        """The answer of a peer that we dialled."""
+        try:
+            state = decode_exchange(self._label, body)
+        except CodecError as bad:
+            self.refused(address, str(bad))
+            return
+        self.counts["exchanges_ok"] += 1
+        self._do(self._core.merge(state, self._clock(), address))
+
+    def refused(self, address: Address, reason: str) -> None:
+        self.counts["exchanges_refused"] += 1
+        self._refused(address, reason)
+
+    def _refused(self, address: Address, reason: str) -> None:
+        if self._warned.allows(address, self._clock()):
+            self._notify(Refusal(address, reason))
+
+    def _forget(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+
+class Dialling:
+    """Full exchanges under way: one per address, a bounded number in all, each bounded in time."""
+
+    def __init__(
+        self, options: GossipOptions, client: httpx.AsyncClient, scheme: str, nursery: trio.Nursery, rng: Random
+    ) -> None:
+        self._options = options
+        self._dial = Dial(client, scheme, rng, options.exchange_timeout_s)
+        self._nursery = nursery
+        self._under_way: set[Address] = set()
+
+    def start(self, gossip: Gossip, address: Address) -> None:
+        if address in self._under_way:
+            return
+        if len(self._under_way) >= self._options.exchanges_max:
+            gossip.counts["exchanges_skipped"] += 1
+            return
+        self._under_way.add(address)
+        self._nursery.start_soon(self._run, gossip, address)
+
+    async def _run(self, gossip: Gossip, address: Address) -> None:
+        try:
+            with trio.fail_after(self._options.exchange_timeout_s):
+                body = await exchange(self._dial, address, gossip.state())
+        except Refused as bad:
+            gossip.refused(address, str(bad))
+        except (ExchangeFailed, trio.TooSlowError):
+            # Dialled again by the core's own plan; an unreachable peer is no news here, its death is one there.
+            gossip.counts["exchanges_failed"] += 1
+        else:
+            gossip.merged(address, body)
+        finally:
+            self._under_way.discard(address)
+
+
+@asynccontextmanager
+async def open_gossip(
+    options: GossipOptions,
+    *,
+    label: str,
+    me: Member,
+    bind_to: Address | trio.socket.SocketType,
+    seeds: Sequence[str],
+    book: Sequence[Address],
+    exchange_client: httpx.AsyncClient,
+    rng: Random,
+    clock: Callable[[], float] = trio.current_time,
+    scheme: str = "http",
+    book_changed: BookChanged | None = None,
+) -> AsyncIterator[Gossip]:
+    """Take part in gossip as `me` until the block ends (to the others a crash, unless `leave` was called).
+
+    `seeds` are `host:port` (ValueError if not), dialled for ever; `book` what `Gossip.book` once said; `book_changed`
+    is called with the new book whenever it changes. Raises OSError when the socket cannot be bound and `BadIdentity` when
+    `me` would not fit a datagram; nothing was sent then. As in every trio nursery, what the block raises arrives in an
+    ExceptionGroup.
+    """
+    addresses = [parse_address(text) for text in seeds]
+    core = Swim(options, label, me, rng, clock())
+    raw = await bind(*bind_to) if isinstance(bind_to, tuple) else adopt(bind_to)
+    counts: Counter[str] = Counter()
+    async with trio.open_nursery() as nursery:
+        datagrams = Datagrams(raw, nursery, counts)
+        dialling = Dialling(options, exchange_client, scheme, nursery, rng)
+        gossip = Gossip(core, label, datagrams, counts, dialling, clock, book_changed)
+        try:
+            gossip.join(addresses, book)
+            nursery.start_soon(gossip.run)
+            yield gossip
+        finally:
+            nursery.cancel_scope.cancel()
+            gossip.end()
+            datagrams.close()
