@@ -22,6 +22,7 @@ class Checkers:
         self.written: dict[tuple[int, int], tuple[int, bytes]] = {}  # (index, term) -> (term before, data)
         self.acked_max = 0  # largest index that a client was told of
         self.acked = 0
+        self.reads = 0
 
     def became_leader(self, term: int, node_id: str, storage: MemoryStorage) -> None:
         """Election safety, leader completeness."""
@@ -71,10 +72,17 @@ class Checkers:
         if durable * 2 <= len(disks):
             raise Violation(f"durability: {node_id} calls {index} committed, {durable} of {len(disks)} disks have it")
 
-    def final(self, node_id: str, storage: MemoryStorage, applied: int) -> None:
-        """After the cure: nothing acknowledged is missing, and the whole log is the common history."""
-        if applied < self.acked_max:
-            raise Violation(f"lost: {node_id} ended at {applied}, clients were told of {self.acked_max}")
+    def read(self, node_id: str, index: int | None, acked_before: int) -> None:
+        """A read sees everything acknowledged before it was asked for."""
+        if index is not None:
+            self.reads += 1
+            if index < acked_before:
+                raise Violation(f"stale read: {node_id} gave {index}, {acked_before} was acknowledged before")
+
+    def final(self, node_id: str, storage: MemoryStorage, applied: int, due: int) -> None:
+        """After the cure: nothing acknowledged is missing (up to `due`), and the whole log is the common history."""
+        if applied < due:
+            raise Violation(f"lost: {node_id} ended at {applied}, clients were told of {due}")
         if not self._holds(storage, self.history[:applied]):
             raise Violation(f"{node_id} ended with another log than the common history")
 

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from store.entries import Entry, EntryKind
+from store.entries import Entry, EntryKind, Membership
 from tests.sim.world import Fault
 from zoned.raft.core import Raft
+from zoned.raft.leader import Leader
 from zoned.raft.log import RaftLog
 from zoned.raft.messages import Append, AppendReply, Heartbeat, PreVote, Vote, VoteReply
-from zoned.raft.quorum import agreed
-from zoned.raft.ready import Role
+from zoned.raft.progress import Progress
+from zoned.raft.quorum import agreed, majority, why_not
+from zoned.raft.ready import Refused, Role, Snapshot
 
 
 class VotesTwice(Raft):
@@ -28,16 +30,14 @@ class NoUpToDateCheck(Raft):
         return True
 
 
-class CommitsOldTerms(Raft):
-    def _commit_by_count(self) -> None:
-        log = self._log
-        index = agreed(log.stable if v == self._id else self._progress[v].match for v in self._voters)
-        if index > log.commit:
+class CommitsOldTerms(Leader):
+    def count(self) -> None:
+        index = agreed(map(self._durable, self.voters))
+        if index > self._log.commit:
             self._commit_to(index)
-            self._unsent = True
 
 
-class NoNoop(Raft):
+class NoNoop(Leader):
     """Nothing of an older term can be committed until a client happens to write."""
 
     def _append_own(self, items: Sequence[tuple[EntryKind, bytes]]) -> None:
@@ -45,33 +45,31 @@ class NoNoop(Raft):
             super()._append_own(items)
 
 
-class CountsItselfUnsynced(Raft):
-    def _commit_by_count(self) -> None:
-        log = self._log
-        index = agreed(log.last_index if v == self._id else self._progress[v].match for v in self._voters)
-        if index > log.commit and log.term(index) == self._term:
-            self._commit_to(index)
-            self._unsent = True
+class CountsItselfUnsynced(Leader):
+    def _durable(self, voter: str) -> int:
+        return self._log.last_index if voter == self._id else super()._durable(voter)
 
     def _append_own(self, items: Sequence[tuple[EntryKind, bytes]]) -> None:
         super()._append_own(items)
-        self._commit_by_count()
+        self.count()
 
 
 class CommitsBeyondProof(Raft):
     def _on_append(self, message: Append) -> None:
         super()._on_append(message)
-        commit = min(message.commit, self._log.last_index)
-        if commit > self._log.commit:
-            self._commit_to(commit)
+        self._log.commit = max(self._log.commit, min(message.commit, self._log.last_index))
+
+
+class _WholeCommit(Leader):
+    def _send_heartbeat(self, peer: str, progress: Progress, round_: int) -> None:
+        progress.sent_commit = self._log.commit
+        self._outbox.append(Heartbeat(self._cluster_id, self._id, peer, self._term, self._log.commit, round_))
 
 
 class HeartbeatBeyondMatch(Raft):
     """The leader's heartbeats carry its whole commit index, and the follower believes as much as it can."""
 
-    def _send_heartbeat(self, peer: str, progress: Any, round_: int) -> None:
-        progress.sent_commit = self._log.commit
-        self._urgent.append(Heartbeat(self.cluster_id, self._id, peer, self._term, self._log.commit, round_))
+    leader_class = _WholeCommit
 
     def _on_heartbeat(self, message: Heartbeat) -> None:
         commit = min(message.commit, self._log.last_index)
@@ -124,8 +122,8 @@ class AnswersUnstable(Raft):
 class LeadsOnUnsyncedVote(Raft):
     """A candidate counts its own vote, and asks for others, before its vote is on disk."""
 
-    def _campaign(self, *, pre: bool) -> None:
-        super()._campaign(pre=pre)
+    def _campaign(self, *, pre: bool, transfer: bool = False) -> None:
+        super()._campaign(pre=pre, transfer=transfer)
         if not pre and self._role is Role.CANDIDATE:
             self._urgent += self._after_sync
             self._after_sync = []
@@ -147,10 +145,10 @@ class KeepsVoteAcrossTerms(Raft):
         self._vote = vote or self._vote
 
 
-class NoCheckQuorum(Raft):
+class NoCheckQuorum(Leader):
     """Pre-vote alone: a leader that hears nobody keeps everybody quiet."""
 
-    def _quorum_active(self) -> bool:
+    def quorum_active(self) -> bool:
         return True
 
 
@@ -161,13 +159,11 @@ class NeverAnswersStale(Raft):
         pass
 
 
-class NeverNudges(Raft):
+class NeverNudges(Leader):
     """Losses at the end of the pipeline are never looked for."""
 
-    def _on_heartbeat_reply(self, message: Any) -> None:
-        progress = self._progress.get(message.sender)
-        if progress is not None:
-            progress.active = True
+    def _nudge(self, peer: str, progress: Progress) -> None:
+        pass
 
 
 class PreVoteRaisesTerm(Raft):
@@ -178,30 +174,83 @@ class PreVoteRaisesTerm(Raft):
         return super()._enter_term_of(message)
 
 
-class LeaseRefusesTheLeader(Raft):
-    """hashicorp/raft#605: a leader that lost touch is refused because there is a leader, namely itself."""
-
-    def _in_lease(self, sender: str) -> bool:
-        return self._leader_id is not None
-
-
-class RejectsWithoutStep(Raft):
+class RejectsWithoutStep(Leader):
     """A rejected append is simply tried again where it was."""
 
-    def _on_append_reply(self, message: AppendReply) -> None:
-        if message.rejected and (progress := self._progress.get(message.sender)) is not None:
+    def on_append_reply(self, message: AppendReply) -> None:
+        if message.rejected and (progress := self.progress.get(message.sender)) is not None:
             progress.active = True
             return
-        super()._on_append_reply(message)
+        super().on_append_reply(message)
 
 
-class SteppedDownInSilence(Raft):
-    """A deposed leader keeps leading: it ignores higher terms in replies."""
+class ReadsWithoutRound(Leader):
+    """A leader answers reads from its own commit index, without asking whether it still leads."""
 
-    def _enter_term_of(self, message: Any) -> bool:
-        if self._role is Role.LEADER:
-            return False
-        return super()._enter_term_of(message)
+    def read(self, ticket: int) -> None:
+        super().read(ticket)
+        self._reads.pop()
+        self.confirmed_reads.append((ticket, self._log.commit))
+
+
+class ReadsBeforeOwnTerm(Leader):
+    """A new leader answers reads before it knows what its predecessors committed."""
+
+    def read(self, ticket: int) -> None:
+        self._reads.append((ticket, self._log.commit, self._round + 1))
+        self.unsent = True
+
+
+class ReadsOnEarlierRound(Leader):
+    """Replies to heartbeats sent before the request count as confirmation."""
+
+    def read(self, ticket: int) -> None:
+        super().read(ticket)
+        ticket, index, round_ = self._reads.pop()
+        self._reads.append((ticket, index, round_ - 1))
+
+
+class ChangesFreely(Leader):
+    """Membership changes are taken at any time, however many are pending, also before an own-term entry."""
+
+    def change(self, wanted: Membership) -> int:
+        if self.transferee is not None or why_not(self._log.membership or wanted, wanted) is not None:
+            raise Refused("not even the mutant does that")
+        self._append_own([(EntryKind.MEMBERSHIP, wanted.encode())])
+        self._sync_progress()
+        return self._log.last_index
+
+
+class LearnersVoteInQuorum(Leader):
+    """Learners' disks count towards the majority as if they were voters'."""
+
+    def count(self) -> None:
+        membership = self._log.membership
+        everybody = (*membership.voters, *membership.learners) if membership is not None else ()
+        index = sorted(map(self._durable, everybody), reverse=True)[majority(len(self.voters)) - 1]
+        if index > self._log.commit and self._log.term(index) == self._term:
+            self._commit_to(index)
+
+
+class AcknowledgesSnapshotEarly(Raft):
+    """A snapshot is acknowledged before it is on disk."""
+
+    def _take_fetched(self) -> Snapshot | None:
+        snapshot = super()._take_fetched()
+        if snapshot is not None:
+            self._urgent += [m for m in self._after_sync if isinstance(m, AppendReply)]
+        return snapshot
+
+
+class InstallsOldSnapshots(Raft):
+    """A snapshot is put in place even if the log has everything in it, and more."""
+
+    def _take_fetched(self) -> Snapshot | None:
+        snapshot, self._fetched = self._fetched, None
+        if snapshot is None or self._leader is not None or snapshot.index <= self._log.applied:
+            return None
+        self._log.restore(snapshot.index, snapshot.term, snapshot.membership)
+        return snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +263,9 @@ class Mutant:
     killed_by: int
 
 
-def _core(core: type[Raft], profile: str = "swarm", seeds: int = 100, killed_by: int = 0) -> Mutant:
-    return Mutant(Fault(core=core), profile, seeds, killed_by)
+def _core(core: type[Raft] | type[Leader], profile: str = "swarm", seeds: int = 100, killed_by: int = 0) -> Mutant:
+    raft = core if issubclass(core, Raft) else type(f"RaftWith{core.__name__}", (Raft,), {"leader_class": core})
+    return Mutant(Fault(core=raft), profile, seeds, killed_by)
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -237,9 +287,14 @@ MUTANTS: dict[str, Mutant] = {
     "never-answers-stale": _core(NeverAnswersStale),
     "never-nudges": _core(NeverNudges),
     "pre-vote-raises-term": _core(PreVoteRaisesTerm),
-    "lease-refuses-the-leader": _core(LeaseRefusesTheLeader),
     "rejects-without-step": _core(RejectsWithoutStep),
-    "deposed-leader-goes-on": _core(SteppedDownInSilence),
+    "reads-without-round": _core(ReadsWithoutRound),
+    "reads-before-own-term": _core(ReadsBeforeOwnTerm),
+    "reads-on-earlier-round": _core(ReadsOnEarlierRound),
+    "changes-freely": _core(ChangesFreely),
+    "learners-count": _core(LearnersVoteInQuorum),
+    "acknowledges-snapshot-early": _core(AcknowledgesSnapshotEarly),
+    "installs-old-snapshots": _core(InstallsOldSnapshots),
     "answers-before-sync": Mutant(Fault(answers_before_sync=True), "swarm", 100, 0),
     "forgets-vote": Mutant(Fault(forgets_vote=True), "swarm", 100, 0),
     "forgets-term": Mutant(Fault(forgets_term=True), "swarm", 100, 0),

@@ -36,7 +36,9 @@ class Profile:
     client_ms: float = 15.0  # mean time between proposals
     lasting: str = "none"  # the fault that stays while the cluster must make progress
     strike_new_leader: float = 0.0  # chance that a leader is half cut off and dies soon after its election
-    strike_committer: float = 0.0  # ... and that it dies at once when its commit index moves
+    strike_committer: float = 0.0  # ... and the same when its commit index moves
+    spares: int = 0  # nodes that start outside of the membership
+    compact: float = 0.0  # chance that a node compacts its log after applying
 
 
 def draw(seed: int, kind: str = "swarm") -> Profile:
@@ -59,6 +61,8 @@ def draw(seed: int, kind: str = "swarm") -> Profile:
         cache_max_bytes=rng.choice((40, 100_000)),
     )
     voters = rng.choice((1, 3, 3, 3, 5, 5, 7))
+    changing = rng.random() < 0.4
+    orders = {"change": rng.choice((2, 8)) if changing else 0, "transfer": rng.choice((0, 0, 3))}
     names = ("crash", "crash_leader", "split", "isolate", "isolate_leader", "one_way", "pause", "crash_all")
     return Profile(
         name="swarm",
@@ -76,7 +80,9 @@ def draw(seed: int, kind: str = "swarm") -> Profile:
         crash_before_answer=rng.choice((0.0, 0.0, 0.01)),
         trouble_ms=rng.choice((150.0, 400.0, 1_500.0)),
         relief_ms=rng.choice((50.0, 200.0, 500.0)),
-        weights={name: rng.choice((0, 1, 1, 3)) for name in names} | {"crash": 1},
+        weights={name: rng.choice((0, 1, 1, 3)) for name in names} | {"crash": 1} | orders,
+        spares=rng.choice((0, 1, 2)) if changing else 0,
+        compact=rng.choice((0.0, 0.0, 0.02, 0.3)),
         client_ms=rng.choice((4.0, 15.0, 40.0)),
         lasting=rng.choice(("none", "deaf", "mute", "dead", "slow")) if voters > 1 else "none",
     )

@@ -16,11 +16,22 @@ from tests.sim.swarm import TICK_MS, Profile
 from zoned.raft.core import Raft
 from zoned.raft.log import ImpossibleState, MemoryStorage
 from zoned.raft.messages import Message, VoteReply, decode, encode
-from zoned.raft.ready import BecameLeader, Busy, NotLeader, RaftOptions, Ready, Role, Suspicious
+from zoned.raft.ready import (
+    BecameLeader,
+    Busy,
+    NotLeader,
+    RaftOptions,
+    Ready,
+    Refused,
+    Role,
+    Snapshot,
+    SnapshotWanted,
+    Suspicious,
+)
 
 CLUSTER = "sim"
 EVENTS_MAX = 2_000_000
-OUTSTANDING_MAX = 50  # proposals a node's clients wait for
+OUTSTANDING_MAX = 200  # proposals a node's clients wait for
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,7 @@ class Host:
         self.commit = 0
         self.term = 0
         self.pending: dict[bytes, int] = {}  # proposal -> largest index acknowledged to anybody when it was made
+        self.reading: dict[int, int] = {}  # ticket -> the same
 
 
 class World:
@@ -69,8 +81,9 @@ class World:
         self._quiet = False  # no more chance faults
         self._clients = True
         self._proposals = 0
-        ids = [f"n{i}" for i in range(profile.voters + profile.learners)]
-        self.founders = Membership(CLUSTER, tuple(ids[: profile.voters]), tuple(ids[profile.voters :]))
+        members = profile.voters + profile.learners
+        ids = [f"n{i}" for i in range(members + profile.spares)]
+        self.founders = Membership(CLUSTER, tuple(ids[: profile.voters]), tuple(ids[profile.voters : members]))
         self.hosts = {node_id: Host(node_id, i in profile.slow_disks) for i, node_id in enumerate(ids)}
         founding = Entry(1, 1, EntryKind.MEMBERSHIP, self.founders.encode())
         for host in self.hosts.values():
@@ -118,14 +131,19 @@ class World:
             self._drain(patience)
         except ImpossibleState as error:
             raise Violation(f"a core gave up: {error}") from error
+        members = self._members()
         for host in self.hosts.values():
-            self.checkers.final(host.id, host.storage, host.written[1])
+            due = self.checkers.acked_max if host.id in (*members.voters, *members.learners) else 0
+            self.checkers.final(host.id, host.storage, host.written[1], due)
         return self.events
 
     def _progress_despite(self, lasting: str, patience: float) -> None:
         """One node (the leader, if there is one) stays deaf, mute, dead or slow: the others must do without."""
         leader = self._leader()
-        victim = leader or self.hosts[self.rng.choice(self.founders.voters)]
+        voters = self._members().voters
+        if len(voters) < 3:
+            return
+        victim = leader or self.hosts[self.rng.choice(voters)]
         others = [other for other in self.hosts if other != victim.id]
         match lasting:
             case "deaf":
@@ -154,10 +172,19 @@ class World:
         if leader is None or leader.raft is None or not leader.raft.is_registry:
             return False
         last = leader.raft.last_index
-        return all(
-            host.raft is not None and host.raft.applied == last and host.raft.last_index == last and not host.writing
-            for host in self.hosts.values()
-        )
+        members = self._members()
+        for host in self.hosts.values():
+            if host.id in members.voters or host.id in members.learners:
+                raft = host.raft
+                if raft is None or host.writing or raft.applied != last or raft.last_index != last:
+                    return False
+        return True
+
+    def _members(self) -> Membership:
+        """By the log of whoever leads, or ever got furthest."""
+        known = [host.raft for host in self.hosts.values() if host.raft is not None and host.raft.membership]
+        best = max(known, key=lambda raft: (raft.role is Role.LEADER, raft.term, raft.last_index), default=None)
+        return best.membership if best is not None and best.membership is not None else self.founders
 
     def describe(self) -> str:
         return "; ".join(
@@ -197,6 +224,7 @@ class World:
         host.raft, host.writing, host.paused = None, None, False
         host.inbox.clear()
         host.pending.clear()
+        host.reading.clear()
         host.life += 1
         if restart:
             self._after(self.rng.expovariate(1 / self.profile.relief_ms), self._restart, host)
@@ -242,19 +270,45 @@ class World:
                 disks = [self.hosts[voter].storage for voter in raft.membership.voters]
                 self.checkers.committed(host.id, commit, raft._log.term(commit), disks)
                 self._strike(host, self.profile.strike_committer, spare=0.0)
-        if raft.term != host.term or raft.role is Role.LEADER:
-            host.term = raft.term
+        host.term = raft.term
+        if host.reading:
+            for read in raft.reads():
+                self.checkers.read(host.id, read.index, host.reading.pop(read.ticket))
+        if raft._notices:
             for notice in raft.notices():
-                if isinstance(notice, BecameLeader):
-                    self._trace("leads", host)
-                    self.checkers.became_leader(notice.term, host.id, host.storage)
-                    self._strike(host, self.profile.strike_new_leader, spare=0.2)
-                if isinstance(notice, Suspicious):
-                    raise Violation(f"{host.id} met {notice}")
+                match notice:
+                    case BecameLeader(term):
+                        self._trace("leads", host)
+                        self.checkers.became_leader(term, host.id, host.storage)
+                        self._strike(host, self.profile.strike_new_leader, spare=0.2)
+                    case SnapshotWanted(leader_id):
+                        source = self.hosts[leader_id]
+                        self._after(self.profile.delay_ms * 3, self._fetch, (host, host.life, source))
+                    case Suspicious():
+                        raise Violation(f"{host.id} met {notice}")
+                    case _:
+                        pass
+
+    def _fetch(self, argument: tuple[Host, int, Host]) -> None:
+        """The bulk of a snapshot goes from shell to shell; the core hears of it when it is all there."""
+        host, life, source = argument
+        if host.raft is None or host.life != life or host.paused or source.raft is None or source.paused:
+            return
+        if (source.id, host.id) in self._cut or (host.id, source.id) in self._cut:
+            return
+        applied = source.written[1]
+        membership = source.storage.membership(applied)
+        assert membership is not None
+        self._trace(f"fetched {applied} from {source.id}", host)
+        host.raft.restore(Snapshot(applied, source.storage.term(applied), membership))
+        self._pump(host)
 
     def _land(self, host: Host, ready: Ready) -> None:
         """The transaction: log, hard state, applied."""
         entries = ready.entries
+        if ready.snapshot is not None:
+            host.storage.install(ready.snapshot.index, ready.snapshot.term, ready.snapshot.membership)
+            host.written = (host.written[0], ready.snapshot.index)
         if entries:
             self.checkers.entries_written(entries, host.storage.term(entries[0].index - 1))
         host.storage.write(entries, ready.truncate_from)
@@ -300,6 +354,10 @@ class World:
             self._crash(host)
             return
         host.raft.advance(ready)
+        if ready.committed and self.rng.random() < self.profile.compact:
+            host.synced = host.written
+            keep = self.rng.choice((0, 1, 5, 50))
+            host.storage.compact(max(host.storage.first_index() - 1, host.written[1] - keep))
         self._pump(host)
 
     # The network.
@@ -342,11 +400,16 @@ class World:
         rng = self.rng
         self._after(rng.expovariate(1 / self.profile.client_ms), self._client, None)
         origin = rng.choice(list(self.hosts.values()))
-        if origin.raft is None or origin.paused or len(origin.pending) >= OUTSTANDING_MAX:
+        if origin.raft is None or origin.paused:
             return
+        if len(origin.pending) >= OUTSTANDING_MAX:
+            origin.pending.clear()  # clients give up; what became of their proposals, they never learn
         leader_id = origin.raft.leader_id
         leader = self.hosts[leader_id] if leader_id is not None else None
         if leader is None or leader.raft is None or leader.paused or (origin.id, leader.id) in self._cut:
+            return
+        if rng.random() < 0.1:
+            self._read(leader, leader.raft)
             return
         items = []
         for _unused in range(rng.choice((1, 1, 1, 3, 10))):
@@ -359,6 +422,14 @@ class World:
         for _kind, data in items:
             origin.pending[data] = self.checkers.acked_max
         self._pump(leader)
+
+    def _read(self, host: Host, raft: Raft) -> None:
+        try:
+            ticket = raft.read_index()
+        except (NotLeader, Busy):
+            return
+        host.reading[ticket] = self.checkers.acked_max
+        self._pump(host)
 
     # The nemesis.
 
@@ -383,6 +454,13 @@ class World:
                 if victim.raft is not None and not victim.paused:
                     victim.paused = True
                     self._after(relief, self._resume, (victim, victim.life))
+            case "transfer":
+                if leader.raft is not None and not leader.paused:
+                    self._order(leader, lambda raft: raft.transfer(victim.id))
+            case "change":
+                if leader.raft is not None and not leader.paused:
+                    wanted = self._another(leader.raft.membership or self.founders, victim.id)
+                    self._order(leader, lambda raft: raft.change(wanted))
             case "isolate":
                 self._cut_off([victim.id], relief)
             case "isolate_leader":
@@ -394,6 +472,29 @@ class World:
                 self._cut |= {(victim.id, other) for other in self.hosts if rng.random() < 0.7}
                 self._cut |= {(other, leader.id) for other in self.hosts if rng.random() < 0.3}
                 self._after(relief, self._heal_links, None)
+
+    def _order(self, leader: Host, order: Callable[[Raft], object]) -> None:
+        assert leader.raft is not None
+        try:
+            order(leader.raft)
+        except (NotLeader, Refused):
+            return
+        self._pump(leader)
+
+    def _another(self, current: Membership, node_id: str) -> Membership:
+        """A membership in which `node_id` has moved one step: in, up, down or out."""
+        voters, learners = set(current.voters), set(current.learners)
+        if node_id in voters:
+            voters.discard(node_id)
+            if self.rng.random() < 0.5:
+                learners.add(node_id)
+        elif node_id in learners:
+            learners.discard(node_id)
+            if self.rng.random() < 0.7:
+                voters.add(node_id)
+        else:
+            learners.add(node_id)
+        return Membership(current.cluster_id, tuple(sorted(voters)), tuple(sorted(learners)))
 
     def _strike(self, leader: Host, chance: float, spare: float) -> None:
         """Strike a leader at its worst moment: just elected, or just calling something committed.

@@ -25,7 +25,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from store.entries import Entry, EntryKind, HardState, Membership
-from zoned.raft.log import ENTRY_OVERHEAD_BYTES, ImpossibleState, LogStorage, RaftLog, size_of
+from zoned.raft.leader import HINT_STEPS_MAX, Leader
+from zoned.raft.log import ImpossibleState, LogStorage, RaftLog
 from zoned.raft.messages import (
     Append,
     AppendReply,
@@ -39,29 +40,32 @@ from zoned.raft.messages import (
     Vote,
     VoteReply,
 )
-from zoned.raft.progress import PeerStatus, Phase, Progress
-from zoned.raft.quorum import Tally, agreed, decode_membership, majority, tally
+from zoned.raft.progress import PeerStatus
+from zoned.raft.quorum import Tally, decode_membership, tally
 from zoned.raft.ready import (
     BecameLeader,
-    Busy,
     Campaigning,
     LeaderChanged,
     Notice,
     NotLeader,
     RaftOptions,
+    Read,
     Ready,
     Reason,
     Role,
+    Snapshot,
+    SnapshotWanted,
     SteppedDown,
     Suspicious,
 )
 
 NOTICES_MAX = 256  # kept until drained; older ones are dropped, since they only inform
-HINT_STEPS_MAX = 1_024  # entries looked at for one conflict hint
 
 
 class Raft:
     """One node of one cluster. Not thread-safe; every method returns at once."""
+
+    leader_class: type[Leader] = Leader
 
     def __init__(
         self,
@@ -85,17 +89,14 @@ class Raft:
         self._role = Role.FOLLOWER
         self._leader_id: str | None = None
         self._votes: dict[str, bool] = {}
-        self._progress: dict[str, Progress] = {}  # of every peer, only while leading
+        self._leader: Leader | None = None  # exactly while leading
         self._elapsed = 0  # ticks since the leader was heard; while leading, since the quorum was checked
-        self._heartbeat_elapsed = 0
-        self._round = 0
-        self._own_first = 0  # index of this leader's no-op
-        self._uncommitted: deque[tuple[int, int]] = deque()  # (last index, bytes) of each proposal of this term
-        self._uncommitted_bytes = 0
-        self._unsent = False  # there may be appends or commit news for some peer
         self._urgent: list[Message] = []
         self._after_sync: list[Message] = []
         self._in_flight: Ready | None = None
+        self._fetched: Snapshot | None = None
+        self._tickets = 0
+        self._reads: list[Read] = []
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
         self._timeout = 0
         self._draw_timeout()
@@ -140,7 +141,7 @@ class Raft:
     @property
     def is_registry(self) -> bool:
         """Leads, and has applied an entry of its own term: its state includes everything ever acknowledged."""
-        return self._role is Role.LEADER and self._log.applied >= self._own_first
+        return self._leader is not None and self._log.applied >= self._leader.own_first
 
     @property
     def membership(self) -> Membership | None:
@@ -150,7 +151,9 @@ class Raft:
     @property
     def progress(self) -> Mapping[str, PeerStatus]:
         """Every peer's place in the log; empty unless leading."""
-        return {peer: progress.status() for peer, progress in self._progress.items()}
+        if self._leader is None:
+            return {}
+        return {peer: progress.status() for peer, progress in self._leader.progress.items()}
 
     # The inlets.
 
@@ -172,9 +175,14 @@ class Raft:
     def tick(self) -> None:
         """One unit of time has passed."""
         self._elapsed += 1
-        if self._role is Role.LEADER:
-            self._tick_leader()
-        elif self._elapsed >= self._timeout and self._id in self._voters:
+        if self._leader is not None:
+            if self._elapsed >= self._options.election_ticks:
+                self._elapsed = 0
+                if not self._leader.quorum_active():
+                    self._follow(self._term, None, Reason.QUORUM_LOST)
+                    return
+            self._leader.tick()
+        elif self._elapsed >= self._timeout and self._log.may_stand(self._id):
             self._campaign(pre=True)
 
     def propose(self, items: Sequence[tuple[EntryKind, bytes]]) -> range:
@@ -185,37 +193,73 @@ class Raft:
         """
         if any(kind is EntryKind.MEMBERSHIP for kind, _ in items):
             raise ValueError("membership entries are not for propose()")
-        return self._propose(items)
+        return self._leading().propose(items)
+
+    def change(self, wanted: Membership) -> int:
+        """Propose another membership, in force as soon as it is in a log; returns its index.
+
+        Raises `NotLeader`, or `Refused` with the reason: not one step away from the present one, another change not
+        yet applied, no entry of this term applied.
+        """
+        return self._leading().change(wanted)
+
+    def transfer(self, target: str) -> None:
+        """Hand leadership to the voter `target`; no proposals are taken meanwhile. Raises `NotLeader`, `Refused`."""
+        self._leading().transfer(target)
+
+    def read_index(self) -> int:
+        """Ask for a linearizable read; returns a ticket that comes back from `reads()`. Raises `NotLeader`, `Busy`.
+
+        No clock is trusted: a majority confirms, after the request, that this node still leads (thesis, section 6.4).
+        """
+        leader = self._leading()
+        self._tickets += 1
+        leader.read(self._tickets)
+        return self._tickets
+
+    def restore(self, snapshot: Snapshot) -> bool:
+        """A fetched state is ready to be put in place; the next Ready says when. False if it is of no use any more."""
+        if snapshot.index <= self._log.commit:
+            return False
+        self._fetched = snapshot
+        return True
 
     # The outlets.
 
     def urgent(self) -> list[Message]:
         """Messages to send at once, whatever the disk is doing; each is returned once."""
-        self._flush()
-        messages, self._urgent = self._urgent, []
+        if self._leader is not None:
+            self._leader.flush()
+        messages = self._urgent[:]
+        self._urgent.clear()  # the same list for ever: the leader writes to it
         return messages
 
     def ready(self) -> Ready | None:
         """The next round of work; None if there is none, or the previous one has not been advanced."""
         if self._in_flight is not None:
             return None
-        self._flush()
-        log = self._log
+        if self._leader is not None:
+            self._leader.flush()
+        log, options = self._log, self._options
+        snapshot = self._take_fetched()
         hard_state = HardState(self._term, self._vote, log.commit)
         changed = hard_state != self._written
         committed: tuple[Entry, ...] = ()
         if log.applied < log.commit:
-            options = self._options
-            committed = log.entries(
-                log.applied + 1, log.commit + 1, options.committed_max_entries, options.committed_max_bytes
-            )
+            lo, hi = log.applied + 1, log.commit + 1
+            committed = log.entries(lo, hi, options.committed_max_entries, options.committed_max_bytes)
         entries, truncate_from = log.take_unstable()
         if not (changed or entries or committed or self._after_sync or truncate_from is not None):
             return None
         promised = hard_state.term != self._written.term or hard_state.vote != self._written.vote
-        must_sync = promised or bool(entries) or truncate_from is not None
         self._in_flight = Ready(
-            hard_state if changed else None, truncate_from, entries, tuple(self._after_sync), committed, must_sync
+            hard_state=hard_state if changed else None,
+            truncate_from=truncate_from,
+            entries=entries,
+            messages=tuple(self._after_sync),
+            committed=committed,
+            must_sync=promised or bool(entries) or truncate_from is not None or snapshot is not None,
+            snapshot=snapshot,
         )
         self._after_sync = []
         self._written = hard_state
@@ -231,10 +275,19 @@ class Raft:
         self._log.stored(ready.entries)
         if ready.committed:
             self._log.applied = ready.committed[-1].index
-        if self._role is Role.LEADER:
-            self._commit_by_count()
+        if self._leader is not None:
+            self._leader.count()
+            self._leave_if_removed(self._leader)
         elif self._role is Role.CANDIDATE and self._durable_term == self._term and self._id not in self._votes:
             self._count_vote(self._id, granted=True)  # its own vote counts once it is on disk, as anybody's
+
+    def reads(self) -> list[Read]:
+        """Reads that were decided since the last call."""
+        if self._leader is not None and self._leader.confirmed_reads:
+            self._reads += [Read(ticket, index) for ticket, index in self._leader.confirmed_reads]
+            self._leader.confirmed_reads.clear()
+        reads, self._reads = self._reads, []
+        return reads
 
     def notices(self) -> list[Notice]:
         """What happened since the last call, oldest first; for logs and metrics."""
@@ -295,12 +348,15 @@ class Raft:
                 if self._hear(message.sender):
                     self._on_append(message)
             case AppendReply():
-                self._on_append_reply(message)
+                if self._leader is not None:
+                    self._leader.on_append_reply(message)
+                    self._leave_if_removed(self._leader)
             case Heartbeat():
                 if self._hear(message.sender):
                     self._on_heartbeat(message)
             case HeartbeatReply():
-                self._on_heartbeat_reply(message)
+                if self._leader is not None:
+                    self._leader.on_heartbeat_reply(message)
             case PreVote():
                 self._on_pre_vote(message)
             case Vote():
@@ -310,13 +366,18 @@ class Raft:
             case VoteReply():
                 if self._role is Role.CANDIDATE:
                     self._count_vote(message.sender, granted=message.granted)
-            case TimeoutNow() | SnapshotOffer():
-                pass
+            case SnapshotOffer():
+                if self._hear(message.sender):
+                    self._on_snapshot_offer(message)
+            case TimeoutNow():
+                if self._leader_id == message.sender and self._log.may_stand(self._id):
+                    self._campaign(pre=False, transfer=True)
 
     def _follow(self, term: int, leader_id: str | None, reason: Reason = Reason.HIGHER_TERM) -> None:
         """Become a follower in `term`, of `leader_id` if known."""
-        if self._role is Role.LEADER:
+        if self._leader is not None:
             self._notices.append(SteppedDown(self._term, reason))
+            self._reads = [*self.reads(), *(Read(ticket, None) for ticket in self._leader.abandoned_reads())]
         if term > self._term:
             self._term = term
             self._vote = ""
@@ -327,12 +388,8 @@ class Raft:
     def _reset(self) -> None:
         """What every change of role or term forgets."""
         self._votes = {}
-        self._progress = {}
-        self._uncommitted.clear()
-        self._uncommitted_bytes = 0
-        self._unsent = False
+        self._leader = None
         self._elapsed = 0
-        self._heartbeat_elapsed = 0
         self._draw_timeout()
 
     def _draw_timeout(self) -> None:
@@ -357,7 +414,7 @@ class Raft:
 
     # Elections.
 
-    def _campaign(self, *, pre: bool) -> None:
+    def _campaign(self, *, pre: bool, transfer: bool = False) -> None:
         """Ask everyone for votes; `pre` only sounds them out, in words that change nothing."""
         self._reset()
         self._set_leader(None)
@@ -377,7 +434,7 @@ class Raft:
             if pre:
                 self._urgent.append(PreVote(*head, log.last_index, log.last_term))
             else:
-                self._after_sync.append(Vote(*head, log.last_index, log.last_term))
+                self._after_sync.append(Vote(*head, log.last_index, log.last_term, transfer))
         if pre:
             self._count_vote(self._id, granted=True)
 
@@ -421,149 +478,20 @@ class Raft:
         self._reset()
         self._role = Role.LEADER
         self._set_leader(self._id)
-        self._round = 0
-        self._own_first = self._log.last_index + 1
-        self._sync_progress()
         self._notices.append(BecameLeader(self._term))
-        self._append_own([(EntryKind.NOOP, b"")])
-        self._broadcast_heartbeat()
-
-    # Leading.
-
-    def _sync_progress(self) -> None:
-        """Have a `Progress` for exactly the members of the last membership, this node excepted."""
-        membership = self._log.membership
-        members = (*membership.voters, *membership.learners) if membership is not None else ()
-        options = self._options
-        self._progress = {
-            peer: self._progress.get(peer)
-            or Progress(self._log.last_index + 1, options.inflight_max_messages, options.inflight_max_bytes)
-            for peer in members
-            if peer != self._id
-        }
-
-    def _tick_leader(self) -> None:
-        self._heartbeat_elapsed += 1
-        if self._elapsed >= self._options.election_ticks:
-            self._elapsed = 0
-            if not self._quorum_active():
-                self._follow(self._term, None, Reason.QUORUM_LOST)
-                return
-        if self._heartbeat_elapsed >= self._options.heartbeat_ticks:
-            self._heartbeat_elapsed = 0
-            self._broadcast_heartbeat()
-
-    def _quorum_active(self) -> bool:
-        """Whether a majority was heard since the last check; begins the next period."""
-        voters = self._voters
-        heard = sum(1 for voter in voters if voter == self._id or self._progress[voter].active)
-        for progress in self._progress.values():
-            progress.active = False
-        return heard >= majority(len(voters))
-
-    def _broadcast_heartbeat(self) -> None:
-        self._round += 1
-        for peer, progress in self._progress.items():
-            progress.nudged = False
-            self._send_heartbeat(peer, progress, self._round)
-
-    def _send_heartbeat(self, peer: str, progress: Progress, round_: int) -> None:
-        progress.sent_commit = min(self._log.commit, progress.match)
-        self._urgent.append(Heartbeat(self.cluster_id, self._id, peer, self._term, progress.sent_commit, round_))
-
-    def _propose(self, items: Sequence[tuple[EntryKind, bytes]]) -> range:
-        if self._role is not Role.LEADER:
-            raise NotLeader(self._leader_id)
-        size = sum(len(data) + ENTRY_OVERHEAD_BYTES for _, data in items)
-        if self._uncommitted_bytes and self._uncommitted_bytes + size > self._options.uncommitted_max_bytes:
-            raise Busy(f"{self._uncommitted_bytes} bytes are uncommitted, {size} more would be too many")
-        first = self._log.last_index + 1
-        if items:
-            self._append_own(items)
-            self._uncommitted.append((self._log.last_index, size))
-            self._uncommitted_bytes += size
-        return range(first, self._log.last_index + 1)
-
-    def _append_own(self, items: Sequence[tuple[EntryKind, bytes]]) -> None:
-        first = self._log.last_index + 1
-        self._log.append([Entry(first + i, self._term, kind, data) for i, (kind, data) in enumerate(items)])
-        self._unsent = True
-
-    def _flush(self) -> None:
-        """Turn what peers lack into messages. Late on purpose: proposals made in between share an append."""
-        if not self._unsent:
-            return
-        self._unsent = False
-        for peer, progress in self._progress.items():
-            while progress.next <= self._log.last_index and not progress.paused:
-                self._send_append(peer, progress)
-            if progress.sent_commit < min(self._log.commit, progress.match):
-                self._send_heartbeat(peer, progress, 0)  # clients wait for this at the peer: do not let them
-
-    def _send_append(self, peer: str, progress: Progress, *, empty: bool = False) -> None:
-        log, options = self._log, self._options
-        prev_index = progress.next - 1
-        entries: tuple[Entry, ...] = ()
-        if not empty:
-            entries = log.entries(
-                progress.next, log.last_index + 1, options.append_max_entries, options.append_max_bytes
-            )
-        message = Append(
-            self.cluster_id, self._id, peer, self._term, prev_index, log.term(prev_index), log.commit, entries
+        self._leader = self.leader_class(
+            self._id, self.cluster_id, self._term, self._log, self._options, self._urgent, self._notices
         )
-        last = prev_index + len(entries)
-        progress.sent_commit = max(progress.sent_commit, min(log.commit, last))
-        if not empty:
-            progress.sent(last, sum(map(size_of, entries)))
-        self._urgent.append(message)
 
-    def _on_append_reply(self, message: AppendReply) -> None:
-        progress = self._progress.get(message.sender)
-        if progress is None:
-            return
-        progress.active = True
-        if message.index > self._log.last_index:
-            self._notices.append(Suspicious(message.sender, f"acknowledges entry {message.index}, which is not there"))
-        elif message.rejected:
-            hint, _ = self._log.last_at_most(message.hint_index, message.hint_term, progress.match, HINT_STEPS_MAX)
-            self._unsent |= progress.rejected(message.index, hint + 1)
-        elif progress.accepted(message.index):
-            self._unsent = True
-            self._commit_by_count()
-        elif not progress.paused:
-            self._unsent = True  # the pipeline has room again
+    def _leading(self) -> Leader:
+        if self._leader is None:
+            raise NotLeader(self._leader_id)
+        return self._leader
 
-    def _commit_by_count(self) -> None:
-        """Commit what a majority of voters has on disk, if it is of this term (figure 8 of the paper).
-
-        This node counts like any other: by what its own disk holds.
-        """
-        log = self._log
-        index = agreed(log.stable if voter == self._id else self._progress[voter].match for voter in self._voters)
-        if index > log.commit and log.term(index) == self._term:
-            self._commit_to(index)
-            self._unsent = True
-
-    def _commit_to(self, index: int) -> None:
-        self._log.commit = index
-        while self._uncommitted and self._uncommitted[0][0] <= index:
-            self._uncommitted_bytes -= self._uncommitted.popleft()[1]
-
-    def _on_heartbeat_reply(self, message: HeartbeatReply) -> None:
-        progress = self._progress.get(message.sender)
-        if progress is None:
-            return
-        progress.active = True
-        progress.acked_round = max(progress.acked_round, min(message.round, self._round))
-        if progress.match >= self._log.last_index:
-            return
-        # The peer lives and lacks entries: what was sent may be lost. Ask, but once a heartbeat, not once a reply.
-        if progress.phase is Phase.PROBE:
-            progress.probing = False
-            self._unsent = True
-        elif progress.phase is Phase.REPLICATE and not progress.nudged:
-            progress.nudged = True
-            self._send_append(message.sender, progress, empty=True)
+    def _leave_if_removed(self, leader: Leader) -> None:
+        if leader.removed:
+            leader.hand_on()
+            self._follow(self._term, None, Reason.REMOVED)
 
     # Following.
 
@@ -572,7 +500,7 @@ class Raft:
             what = f"counts on entry {message.commit}, but this log ends at {self._log.last_index}: was data lost?"
             self._notices.append(Suspicious(message.sender, what))
         elif message.commit > self._log.commit:
-            self._commit_to(message.commit)
+            self._log.commit = message.commit
         if message.round:
             self._urgent.append(HeartbeatReply(self.cluster_id, self._id, message.sender, self._term, message.round))
 
@@ -587,12 +515,38 @@ class Raft:
             self._urgent.append(AppendReply(*head, message.prev_index, True, *hint))
             return
         proven = self._merge(message.entries, message.prev_index)
-        commit = min(message.commit, proven)
-        if commit > log.commit:
-            self._commit_to(commit)
-        reply = AppendReply(*head, proven)
-        vouched = proven <= log.stable and self._durable_term == self._term
+        log.commit = max(log.commit, min(message.commit, proven))
+        self._acknowledge(message.sender, proven)
+
+    def _acknowledge(self, leader_id: str, index: int) -> None:
+        """Tell the leader that this log equals its own up to `index`: now if that much is on disk, else after it is."""
+        reply = AppendReply(self.cluster_id, self._id, leader_id, self._term, index)
+        installing = self._in_flight is not None and self._in_flight.snapshot is not None
+        vouched = index <= self._log.stable and self._durable_term == self._term and not installing
         (self._urgent if vouched else self._after_sync).append(reply)
+
+    def _on_snapshot_offer(self, message: SnapshotOffer) -> None:
+        log = self._log
+        if message.index > log.commit:
+            if not log.matches(message.index, message.index_term):
+                self._notices.append(SnapshotWanted(message.sender, message.index, message.index_term))
+                return
+            log.commit = message.index  # it is all here already
+        self._acknowledge(message.sender, log.commit)
+
+    def _take_fetched(self) -> Snapshot | None:
+        """Put a fetched state in force, between two Readys. What the log proves to hold already is not thrown away."""
+        snapshot, self._fetched = self._fetched, None
+        if snapshot is None or snapshot.index <= self._log.commit or self._leader is not None:
+            return None  # of no use any more; a leader has it all, or is about to learn that it leads no more
+        if self._log.matches(snapshot.index, snapshot.term):
+            self._log.commit = snapshot.index
+            return None
+        self._log.restore(snapshot.index, snapshot.term, snapshot.membership)
+        if self._leader_id is not None:
+            head = (self.cluster_id, self._id, self._leader_id, self._term)
+            self._after_sync.append(AppendReply(*head, snapshot.index))
+        return snapshot
 
     def _merge(self, entries: Sequence[Entry], prev_index: int) -> int:
         """Take in entries that follow `prev_index`; returns up to where the log now provably equals the leader's.

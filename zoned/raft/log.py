@@ -77,6 +77,7 @@ class RaftLog:
         self._tail: list[Entry] = []
         self._tail_bytes = 0
         self._memberships: list[tuple[int, Membership]] = []
+        self._floor = (0, 0)  # (index, term) of a restored snapshot: storage holds it only once the Ready is written
         if not applied <= commit <= self.last_index:
             raise ImpossibleState(
                 f"stored state contradicts itself: applied {applied}, commit {commit}, last index {self.last_index}"
@@ -93,16 +94,33 @@ class RaftLog:
         """Index of the entry that `membership` comes from; 0 if there is none."""
         return self._memberships[-1][0] if self._memberships else 0
 
+    def may_stand(self, node_id: str) -> bool:
+        """Whether `node_id` may be needed to lead: a voter now, or until a change that is not known to be committed.
+
+        A leader that has appended its own removal and lost touch can be the only one with the longest log; if it
+        did not stand again, nobody could ever be elected (thesis, section 4.2.2).
+        """
+        while len(self._memberships) > 1 and self._memberships[1][0] <= self.commit:
+            del self._memberships[0]
+        return any(node_id in membership.voters for _, membership in self._memberships)
+
     @property
     def first_index(self) -> int:
-        return self._storage.first_index()
+        return max(self._storage.first_index(), self._floor[0] + 1)
 
     def term(self, index: int) -> int:
         """Term at `index` <= last_index; raises `Compacted` if it is gone."""
         if index == self.last_index:
             return self.last_term
         offset = index - self._tail_first
-        return self._tail[offset].term if offset >= 0 else self._storage.term(index)
+        if offset >= 0:
+            return self._tail[offset].term
+        floor, floor_term = self._floor
+        if index > floor:
+            return self._storage.term(index)
+        if index < floor:
+            raise Compacted(f"entry {index} is in the snapshot at {floor}")
+        return floor_term if floor else self._storage.term(index)
 
     def matches(self, index: int, term: int) -> bool:
         """Whether this log holds an entry of `term` at `index`; a compacted index does not tell, so False."""
@@ -119,6 +137,8 @@ class RaftLog:
         offset = lo - self._tail_first
         if offset >= 0:
             found: Sequence[Entry] = self._tail[offset : hi - self._tail_first]
+        elif lo <= self._floor[0]:
+            raise Compacted(f"entry {lo} is in the snapshot at {self._floor[0]}")
         else:
             found = self._storage.entries(lo, min(hi, self._tail_first), max_bytes)
             if not found or found[0].index != lo:
@@ -148,11 +168,12 @@ class RaftLog:
         if index <= self.commit:
             raise ImpossibleState(f"asked to replace entry {index}, but the log is committed up to {self.commit}")
         first = self._tail_first
+        last_term = self.term(index - 1)
         keep = max(0, index - first)
         self._tail_bytes -= sum(size_of(entry) for entry in self._tail[keep:])
         del self._tail[keep:]
-        self.last_term = self._tail[-1].term if self._tail else self._storage.term(index - 1)
         self.last_index = index - 1
+        self.last_term = last_term
         self.stable = min(self.stable, index - 1)
         while self._memberships and self._memberships[-1][0] >= index:
             self._memberships.pop()
@@ -191,6 +212,18 @@ class RaftLog:
                 self.stable = max(self.stable, entry.index)
                 break
         self._trim()
+
+    def restore(self, index: int, term: int, membership: Entry) -> None:
+        """Begin anew from a snapshot: the log is empty and ends at (index, term), all of it committed and applied."""
+        decoded = decode_membership(membership.data)
+        if decoded is None or membership.index > index:
+            raise ImpossibleState(f"the snapshot at {index} has no membership that can be read")
+        self._tail.clear()
+        self._tail_bytes = 0
+        self._memberships = [(membership.index, decoded)]
+        self.last_index = self.stable = self.commit = self.applied = self._stored_last = index
+        self.last_term = term
+        self._floor = (index, term)
 
     @property
     def _tail_first(self) -> int:
@@ -263,6 +296,11 @@ class MemoryStorage:
         if entries and entries[0].index != self.last_index() + 1:
             raise ImpossibleState(f"entry {entries[0].index} would not follow {self.last_index()}")
         self._entries.extend(entries)
+
+    def install(self, index: int, term: int, membership: Entry) -> None:
+        """Begin anew from a snapshot."""
+        self._entries = []
+        self._before, self._before_term, self._membership = index, term, membership
 
     def compact(self, index: int) -> None:
         """Forget entries up to and including `index`, keeping its term and the membership in force there."""

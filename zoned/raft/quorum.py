@@ -60,3 +60,21 @@ def is_sound(membership: Membership) -> bool:
     if len(members) > MEMBERS_MAX or not all(isinstance(member, str) and member for member in members):
         return False
     return len(set(members)) == len(members)
+
+
+def why_not(current: Membership, wanted: Membership) -> str | None:
+    """Why `wanted` may not follow `current`, or None if it may.
+
+    One node changes, by one step: from nowhere to learner, learner to voter, voter to learner, or out. Old and new
+    majorities then always overlap (thesis, section 4.1), and nobody votes before it has followed.
+    """
+    if not is_sound(wanted) or wanted.cluster_id != current.cluster_id:
+        return "it is not a sound membership of this cluster"
+    before = dict.fromkeys(current.learners, "learner") | dict.fromkeys(current.voters, "voter")
+    after = dict.fromkeys(wanted.learners, "learner") | dict.fromkeys(wanted.voters, "voter")
+    changed = [node for node in before.keys() | after.keys() if before.get(node) != after.get(node)]
+    if len(changed) != 1:
+        return f"{len(changed)} nodes would change, exactly one may"
+    if changed[0] not in before and after[changed[0]] == "voter":
+        return "a new node has to be a learner first"
+    return None

@@ -21,6 +21,10 @@ class Busy(RaftError):
     """Too much is uncommitted already. Nothing was appended; try again after some of it has committed."""
 
 
+class Refused(RaftError):
+    """This change of membership or leadership is not allowed now, or not at all. Nothing was changed."""
+
+
 class Role(Enum):
     """What a node is doing in its current term."""
 
@@ -35,6 +39,7 @@ class Reason(Enum):
 
     HIGHER_TERM = "higher term"
     QUORUM_LOST = "quorum lost"
+    REMOVED = "removed from the voters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +103,60 @@ class Suspicious:
     what: str
 
 
-Notice: TypeAlias = BecameLeader | SteppedDown | LeaderChanged | Campaigning | Suspicious
+@dataclass(frozen=True, slots=True)
+class TransferFailed:
+    """`target` did not take over within an election timeout; this node goes on leading `term`."""
+
+    term: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotWanted:
+    """`leader_id` has compacted what this node needs: fetch its state as of `index` or later, then `Raft.restore`.
+
+    Comes again every election timeout until that is done.
+    """
+
+    leader_id: str
+    index: int
+    term: int
+
+
+Notice: TypeAlias = (
+    BecameLeader | SteppedDown | LeaderChanged | Campaigning | Suspicious | TransferFailed | SnapshotWanted
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The answer to `Raft.read_index`: once `index` is applied, a read sees everything acknowledged before the request.
+
+    None: leadership was lost first; ask again, elsewhere.
+    """
+
+    ticket: int
+    index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a fetched state stands: everything up to `index` is in it. `membership` is the entry in force there."""
+
+    index: int
+    term: int
+    membership: Entry
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """One round of work for the shell, in this order, the first three in one transaction:
+    """One round of work for the shell, in this order, the first four in one transaction:
 
-    1. delete log entries from `truncate_from` (None: nothing), insert `entries`;
-    2. write `hard_state` (None: unchanged);
-    3. apply `committed` in order, which may include some of `entries`, and the applied index;
-    4. sync if `must_sync`; 5. send `messages`; 6. call `advance`.
+    1. if there is a `snapshot`: put the fetched state in place of everything, the log ends (empty) at its index;
+    2. delete log entries from `truncate_from` (None: nothing), insert `entries`;
+    3. write `hard_state` (None: unchanged);
+    4. apply `committed` in order, which may include some of `entries`, and the applied index;
+    5. sync if `must_sync`; 6. send `messages`; 7. call `advance`.
     """
 
     hard_state: HardState | None
@@ -117,3 +165,4 @@ class Ready:
     messages: tuple[Message, ...]
     committed: tuple[Entry, ...]
     must_sync: bool
+    snapshot: Snapshot | None = None
