@@ -7,8 +7,11 @@ TLS); whether a peer may talk to us at all is decided there and in the peers' HT
 
 import ipaddress
 import socket
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from random import Random
+from typing import cast
 
 import httpx
 import trio
@@ -72,13 +75,17 @@ async def _post(dial: Dial, url: str, address: Address, body: bytes, shares: int
 
 
 async def _read(response: httpx.Response, bytes_max: int, *, cut: bool) -> bytes:
+    if "content-encoding" in response.headers:
+        raise ExchangeFailed("the answer is compressed, which nobody asked for")  # and could unpack to any size
     data = bytearray()
-    async for chunk in response.aiter_raw():
-        data += chunk
-        if len(data) > bytes_max:
-            if cut:
-                break
-            raise ExchangeFailed(f"the answer is longer than {bytes_max} bytes")
+    chunks = cast(AsyncGenerator[bytes, None], response.aiter_bytes())
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > bytes_max:
+                if cut:
+                    break
+                raise ExchangeFailed(f"the answer is longer than {bytes_max} bytes")
     return bytes(data[:bytes_max])
 
 

@@ -7,7 +7,7 @@ the core, after which the loop's alarm is set anew. No bad packet and no socket 
 
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from random import Random
 from types import MappingProxyType
 
@@ -291,23 +291,24 @@ async def open_gossip(
     """Take part in gossip as `me` until the block ends (to the others a crash, unless `leave` was called).
 
     `seeds` are `host:port` (ValueError if not), dialled for ever; `book` what `Gossip.book` once said; `book_changed`
-    is called with the new book whenever it changes. Raises OSError when the socket cannot be bound and `BadIdentity` when
-    `me` would not fit a datagram; nothing was sent then. As in every trio nursery, what the block raises arrives in an
-    ExceptionGroup.
+    is called with the new book whenever it changes. Raises OSError when the socket cannot be bound and `BadIdentity`
+    when `me` would not fit a datagram; nothing was sent then. As in every trio nursery, what the block raises arrives
+    in an ExceptionGroup.
     """
     addresses = [parse_address(text) for text in seeds]
     core = Swim(options, label, me, rng, clock())
     raw = await bind(*bind_to) if isinstance(bind_to, tuple) else adopt(bind_to)
     counts: Counter[str] = Counter()
-    async with trio.open_nursery() as nursery:
-        datagrams = Datagrams(raw, nursery, counts)
-        dialling = Dialling(options, exchange_client, scheme, nursery, rng)
-        gossip = Gossip(core, label, datagrams, counts, dialling, clock, book_changed)
-        try:
-            gossip.join(addresses, book)
-            nursery.start_soon(gossip.run)
-            yield gossip
-        finally:
-            nursery.cancel_scope.cancel()
-            gossip.end()
-            datagrams.close()
+    # Closed last: a task may still be waiting on it while the nursery is being cancelled.
+    with closing(raw):
+        async with trio.open_nursery() as nursery:
+            datagrams = Datagrams(raw, nursery, counts)
+            dialling = Dialling(options, exchange_client, scheme, nursery, rng)
+            gossip = Gossip(core, label, datagrams, counts, dialling, clock, book_changed)
+            try:
+                gossip.join(addresses, book)
+                nursery.start_soon(gossip.run)
+                yield gossip
+            finally:
+                nursery.cancel_scope.cancel()
+                gossip.end()

@@ -156,9 +156,9 @@ class Swim:
             self._probe_due = self._exchange_due = self._publish_due = NEVER
             self._members.put_me(self._me, State.LEFT, now)
             goodbye = Left(self._me.node_id, self._me.generation, self._me.incarnation)
-            self._spread(goodbye, now)
             for view in self._members.sample(GOODBYES_MAX):
                 self._send(view.address, view.node_id, goodbye)
+            self._spread(goodbye, now)
             if self._members.up_count == 1:
                 self._queue.clear()
         return self._leave_with()
@@ -272,10 +272,11 @@ class Swim:
         """One datagram to this member: the parts, what we hold against it, and as much news as fits."""
         view = self._members.views.get(node_id)
         content = list(parts)
-        if view is not None and view.state is not State.ALIVE and node_id != self._me.node_id:
+        if view is not None and view.state is not State.ALIVE:
             content.append(self._verdict_on(view))
         room = self._room - sum(part_bytes(part) for part in content)
-        content += self._queue.take(room, self._members.up_count, PARTS_MAX - len(content))
+        news = self._queue.take(room, self._members.up_count, PARTS_MAX - len(content))
+        content += [claim for claim in news if claim not in content]
         if content:
             self._effects.append(Send(address, Packet(self._me.node_id, self._me.generation, tuple(content))))
 
@@ -287,7 +288,9 @@ class Swim:
             case State.DEAD:
                 return Dead(*about, self._me.node_id)
             case State.ALIVE | State.SUSPECT:
-                return Suspect(*about, self._me.node_id)
+                suspicion = self._suspicions.get(view.node_id)
+                accuser = suspicion.accuser if suspicion is not None else ""
+                return Suspect(*about, accuser or self._me.node_id)
 
     # --- claims ---------------------------------------------------------------------------------------------------
 

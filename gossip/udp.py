@@ -100,9 +100,6 @@ class Datagrams:
         finally:
             self._resolving.discard(host)
 
-    def close(self) -> None:
-        self._raw.close()
-
 
 async def bind(host: str, port: int) -> socket.socket:
     """A bound socket; raises OSError."""

@@ -1,0 +1,305 @@
+"""The shell on real sockets: loopback UDP, and the full exchange through a client whose transport calls the peers."""
+
+import errno
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+import trio
+
+from gossip import (
+    BadIdentity,
+    Change,
+    CodecError,
+    Event,
+    Gossip,
+    GossipOptions,
+    Member,
+    Refusal,
+    State,
+    WrongLabel,
+    open_gossip,
+)
+from gossip.codec import DATAGRAM_BYTES_MAX, EXCHANGE_BYTES_MAX
+from gossip.exchange import PATH
+from gossip.udp import parse_address
+
+FAST = replace(
+    GossipOptions.lan(),
+    probe_interval_s=0.15,
+    probe_timeout_s=0.05,
+    probe_timeout_min_s=0.04,
+    gossip_interval_s=0.02,
+    publish_interval_s=0.05,
+    exchange_interval_s=5.0,
+    suspicion_mult=3.0,
+    redial_max_s=0.5,
+)
+
+
+class Plane(httpx.AsyncBaseTransport):
+    """The peers' HTTP: requests reach the gossip bound to that port, as the daemon's application would call it."""
+
+    def __init__(self) -> None:
+        self.peers: dict[int, Gossip] = {}
+        self.answer: httpx.Response | None = None
+        self.requests: list[httpx.Request] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
+        self.requests.append(request)
+        peer = self.peers.get(request.url.port or 0)
+        if self.answer is not None:
+            return self.answer
+        if peer is None:
+            raise httpx.ConnectError("refused", request=request)
+        assert (request.method, request.url.path) == ("POST", PATH)
+        try:
+            return httpx.Response(200, content=peer.answer_exchange(await request.aread()))
+        except CodecError as bad:
+            return httpx.Response(409, text=str(bad))
+
+
+def ident(number: int) -> str:
+    return str(UUID(int=number))
+
+
+@asynccontextmanager
+async def node(
+    plane: Plane, number: int, seeds: tuple[Gossip, ...] = (), label: str = "blue", generation: int = 1, **more: Any
+) -> AsyncIterator[Gossip]:
+    bound = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    await bound.bind(("127.0.0.1", 0))
+    port = bound.getsockname()[1]
+    me = Member(ident(number), generation, f"zone-{number}", "127.0.0.1", port)
+    async with (
+        httpx.AsyncClient(transport=plane) as client,
+        open_gossip(
+            FAST,
+            label=label,
+            me=me,
+            bind_to=bound,
+            seeds=[f"127.0.0.1:{seed.address[1]}" for seed in seeds],
+            book=more.pop("book", ()),
+            exchange_client=client,
+            rng=Random(number),
+            **more,
+        ) as gossip,
+    ):
+        plane.peers[port] = gossip
+        try:
+            yield gossip
+        finally:
+            del plane.peers[port]
+
+
+async def until(gossip: Gossip, done: Callable[[], bool], within: float = 5.0) -> float:
+    """Seconds until `done`, looked at after every notice."""
+    start = trio.current_time()
+    async with gossip.subscribe() as notices:
+        with trio.fail_after(within):
+            while not done():
+                await notices.receive()
+    return trio.current_time() - start
+
+
+def sees(gossip: Gossip, number: int, state: State) -> Callable[[], bool]:
+    return lambda: ident(number) in gossip.members and gossip.members[ident(number)].state is state
+
+
+async def test_three_nodes_meet_publish_lose_one_and_say_good_bye() -> None:
+    plane = Plane()
+    books: list[Any] = []
+    async with AsyncExitStack() as stack:
+        a = await stack.enter_async_context(node(plane, 1, book_changed=books.append))
+        b = await stack.enter_async_context(node(plane, 2, (a,)))
+        async with node(plane, 3, (a,)) as c:
+            for gossip in (a, b, c):
+                await until(gossip, lambda gossip=gossip: len(gossip.members) == 3)  # type: ignore[misc]
+            assert set(books[-1]) == {b.address, c.address} == set(a.book())
+            c.publish(api="http://c", position=7, expect=3)
+            await until(a, lambda: a.members[ident(3)].facts.get("position") == 7)
+            c.publish(position=8, expect=None)
+            await until(b, lambda: dict(b.members[ident(3)].facts) == {"api": "http://c", "position": 8})
+            assert c.me.facts == {"api": "http://c", "position": 8}
+            # Answered probes are measured.
+            await poll(lambda: a.members[ident(2)].rtt_s is not None)
+        # The block ended without a good-bye: a crash.
+        await until(a, sees(a, 3, State.DEAD))
+        await until(b, sees(b, 3, State.DEAD))
+        # It comes back as a newer start, on another port, and is known at once.
+        async with node(plane, 3, (a,), generation=2) as c:
+            assert await until(b, sees(b, 3, State.ALIVE)) < 2
+            assert b.members[ident(3)].address == c.address
+        await b.leave(2.0)
+        await until(a, sees(a, 2, State.LEFT))
+        assert b.address not in a.book()
+        assert a.counts["datagrams_in"] > 10 < a.counts["datagrams_out"]
+
+
+async def test_notices_are_bounded_and_the_oldest_is_dropped_and_counted() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a:
+        notices = a.subscribe(notices_max=2)
+        for number in range(5):
+            a._notify(Refusal(("x", number + 1), "no"))
+        assert notices.dropped == 3
+        assert await notices.receive() == Refusal(("x", 4), "no")
+        assert await notices.receive() == Refusal(("x", 5), "no")
+    with pytest.raises(trio.EndOfChannel):
+        await notices.receive()
+
+
+async def test_no_packet_and_no_socket_error_ends_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, node(plane, 2, (a,)) as b:
+        await until(a, sees(a, 2, State.ALIVE))
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with stranger:
+            for data in (
+                b"",
+                b"x",
+                b"zg\x01\x04blue" + b"\x91" * 900,
+                b"zg\x07\x04blue",
+                b"\0" * 5000,
+                b"zg\x01\x03red",
+            ):
+                stranger.sendto(data, a.address)
+            oversize = b"zg\x01\x04blue" + b"\0" * DATAGRAM_BYTES_MAX
+            stranger.sendto(oversize, a.address)
+        await until_count(a, "dropped_oversize", 2)
+        assert a.counts["dropped_garbage"] == 2
+        assert a.counts["dropped_malformed"] == 1
+        assert a.counts["dropped_version"] == 1
+        assert a.counts["dropped_label"] == 1
+
+        class Broken:
+            family = socket.AF_INET
+
+            def sendto(self, data: bytes, address: Any) -> int:
+                raise OSError(errno.ENOBUFS, "full")
+
+            def recvfrom(self, size: int) -> Any:
+                raise OSError(errno.ECONNREFUSED, "refused")
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        real = a._datagrams._raw
+        monkeypatch.setattr(a._datagrams, "_raw", Broken())
+        assert a._datagrams.receive() == []
+        a._datagrams.send(b"x", ("127.0.0.1", 1))
+        a._datagrams.send(b"x", ("::1", 1))
+        monkeypatch.setattr(a._datagrams, "_raw", real)
+        assert a.counts["dropped_enobufs"] == 1
+        assert a.counts["receive_econnrefused"] == 1
+        assert a.counts["dropped_unresolved"] == 1
+        b.publish(x=1)
+        await until(a, lambda: a.members[ident(2)].facts.get("x") == 1)
+
+
+async def until_count(gossip: Gossip, name: str, least: int) -> None:
+    await poll(lambda: gossip.counts[name] >= least)
+
+
+async def poll(done: Callable[[], bool]) -> None:
+    """For what no notice tells."""
+    with trio.fail_after(5):
+        while not done():  # noqa: ASYNC110 - counters have no event
+            await trio.sleep(0.01)
+
+
+async def test_another_cluster_is_refused_with_both_labels_named_and_nothing_changed() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a:
+        async with node(plane, 2, (a,), label="green") as b, b.subscribe() as notices:
+            with trio.fail_after(5):
+                notice = await notices.receive()
+            assert notice == Refusal(a.address, "status 409: cluster label 'green' does not match ours, 'blue'")
+            await until_count(b, "exchanges_refused", 3)
+            with trio.move_on_after(0.05):
+                raise AssertionError(f"said twice: {await notices.receive()}")
+        assert len(a.members) == len(b.members) == 1
+        assert a.counts["exchanges_bad_label"] >= 3
+        with pytest.raises(WrongLabel, match="cluster label 'red' does not match ours, 'blue'"):
+            a.answer_exchange(b"zx\x01\x03red\xc0")
+
+
+async def test_bad_answers_to_an_exchange_are_counted_and_dialled_again() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, node(plane, 2) as b:
+        plane.answer = httpx.Response(200, content=b"\0" * (EXCHANGE_BYTES_MAX + 1))
+        a.join([b.address], [])
+        await until_count(a, "exchanges_failed", 1)
+        plane.answer = httpx.Response(503, text="starting")
+        await until_count(a, "exchanges_failed", 2)
+        plane.answer = httpx.Response(200, content=b"<html>")
+        await until_count(a, "exchanges_refused", 1)
+        plane.answer = None
+        await until(a, sees(a, 2, State.ALIVE))
+
+
+async def test_names_are_resolved_at_every_dial_and_for_datagrams() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, node(plane, 2) as b:
+        a.join([("localhost", b.address[1])], [])
+        await until(a, sees(a, 2, State.ALIVE))
+        assert plane.requests[0].headers["host"] == f"localhost:{b.address[1]}"
+        sent = a.counts["datagrams_out"]
+        a._datagrams.send(b"first", ("localhost", b.address[1]))
+        assert a.counts["dropped_unresolved"] == 1
+        await poll(lambda: "localhost" in a._datagrams._resolved)
+        a._datagrams.send(b"second", ("localhost", b.address[1]))
+        assert a.counts["datagrams_out"] > sent
+        await until_count(b, "dropped_garbage", 1)
+        failed = a.counts["exchanges_failed"]
+        a.join([("no-such-host.invalid", 1)], [])
+        await until_count(a, "exchanges_failed", failed + 1)
+
+
+async def test_what_cannot_start_says_so() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, httpx.AsyncClient(transport=plane) as client:
+        me = Member(ident(2), 1, "z", "127.0.0.1", 1)
+        settings: dict[str, Any] = {
+            "label": "blue", "me": me, "bind_to": a.address, "seeds": [], "book": [],
+            "exchange_client": client, "rng": Random(1),
+        }  # fmt: skip
+        with pytest.raises(OSError, match="in use"):
+            async with open_gossip(FAST, **settings):
+                raise AssertionError
+        with pytest.raises(ValueError, match="'nowhere' is not host:port"):
+            async with open_gossip(FAST, **{**settings, "seeds": ["nowhere"]}):
+                raise AssertionError
+        with pytest.raises(BadIdentity, match="zone name"):
+            async with open_gossip(FAST, **{**settings, "me": replace(me, zone="")}):
+                raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("a.example:9293", ("a.example", 9293)), ("10.0.0.1:1", ("10.0.0.1", 1)), ("[::1]:65535", ("::1", 65535))],
+)
+def test_addresses_are_read(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "a", "a:", ":1", "a:0", "a:65536", "a:-1", "a:²"])
+def test_bad_addresses_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not host:port"):
+        parse_address(text)
+
+
+async def test_a_join_is_noticed() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, a.subscribe() as notices, node(plane, 2, (a,)):
+        with trio.fail_after(5):
+            notice = await notices.receive()
+        assert isinstance(notice, Change)
+        assert (notice.event, notice.view.zone) == (Event.JOINED, "zone-2")
