@@ -20,7 +20,16 @@ from store.errors import StorageFull
 from zoned import clock
 from zoned.raft.core import Raft
 from zoned.raft.messages import Message
-from zoned.raft.ready import BecameLeader, Campaigning, LeaderChanged, Ready, SteppedDown, Suspicious
+from zoned.raft.ready import (
+    BecameLeader,
+    Campaigning,
+    LeaderChanged,
+    Ready,
+    SnapshotWanted,
+    SteppedDown,
+    Suspicious,
+    TransferFailed,
+)
 from zoned.supervise import Signal
 
 FULL_RETRY_S = 1.0  # a full disk is tried again this often; the messages of the round wait with it
@@ -128,6 +137,10 @@ class RaftNode:
                     logger.info("leader changed", term=term, leader=leader_id)
                 case Campaigning(term, pre):
                     logger.info("campaigning", term=term, pre_vote=pre)
+                case TransferFailed(term, target):
+                    logger.warning("leadership not handed over", term=term, target=target)
+                case SnapshotWanted(leader_id, index):
+                    logger.warning("snapshot needed", leader=leader_id, position=index)
                 case Suspicious(sender, what):
                     logger.warning("message dropped", sender=sender, what=what)
         seen = (self.core.leader_id, self.core.is_registry, self.core.term)
