@@ -303,3 +303,37 @@ async def test_a_join_is_noticed() -> None:
             notice = await notices.receive()
         assert isinstance(notice, Change)
         assert (notice.event, notice.view.zone) == (Event.JOINED, "zone-2")
+
+
+async def test_the_exchange_goes_over_real_http_on_the_port_of_the_datagrams() -> None:
+    async with node(Plane(), 1) as a, trio.open_nursery() as nursery:
+
+        async def serve(stream: trio.SocketStream) -> None:
+            async with stream:
+                head, _, body = (await stream.receive_some(65536)).partition(b"\r\n\r\n")
+                assert head.startswith(b"POST /peer/v1/gossip HTTP/1.1")
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                while len(body) < length:
+                    body += await stream.receive_some(65536)
+                answer = a.answer_exchange(body)
+                await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
+
+        listeners = await trio.open_tcp_listeners(a.address[1], host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        me = Member(ident(2), 1, "zone-2", "127.0.0.1", 1)
+        async with (
+            httpx.AsyncClient() as client,
+            open_gossip(
+                FAST,
+                label="blue",
+                me=me,
+                bind_to=("127.0.0.1", 0),
+                seeds=[f"localhost:{a.address[1]}"],
+                book=[],
+                exchange_client=client,
+                rng=Random(2),
+            ) as b,
+        ):
+            await until(b, sees(b, 1, State.ALIVE))
+            assert ident(2) in a.members
+        nursery.cancel_scope.cancel()
