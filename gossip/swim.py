@@ -347,9 +347,9 @@ class Swim:
         # Hearsay has no first accuser: whoever accuses by name next is the first, not a confirmer.
         self._suspicions[claim.node_id] = Suspicion(now, "" if hearsay else claim.accuser)
         if hearsay or claim.accuser != self._me.node_id:
-            # A second opinion is worth most now. On average three times as many as are wanted go and look.
+            # A second opinion is worth most now. On average twice as many as are wanted go and look.
             wanted = wanted_confirmations(self._options, self._members.up_count)
-            if self._rng.random() * max(1, self._members.up_count - 2) < 3 * wanted:
+            if self._rng.random() * max(1, self._members.up_count - 2) < 2 * wanted:
                 self._members.hasten(claim.node_id)
                 if self._probe is None or self._probe.acked:
                     soon = self._rng.uniform(0, HASTE_SHARE) * self._options.probe_interval_s
