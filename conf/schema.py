@@ -130,7 +130,9 @@ class Registry:
         1, "voters that found the cluster, the same number on every node; 1: this node alone", one_of(1, 3, 5, 7)
     )
     profile: str = setting(
-        "lan", "lan: heartbeat 0.1 s, election 1 to 2 s; wan: 0.5 s, 5 to 10 s", one_of("lan", "wan")
+        "lan",
+        "lan: heartbeat 0.1 s, election 0.5 to 1 s; wan: 0.5 s, 5 to 10 s; both stretched when slow",
+        one_of("lan", "wan"),
     )
     wait_s: float = setting(
         2.0, "a client waits this long for its write's outcome, then is answered `buffered`", between(0, 60)

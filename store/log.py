@@ -20,6 +20,13 @@ def save_hard_state(connection: apsw.Connection, state: HardState) -> None:
     )
 
 
+def advance_commit(connection: apsw.Connection, term: int, commit: int) -> None:
+    """For a node that follows: what it holds up to `commit` is decided. A vote given in a term is never forgotten."""
+    before = hard_state(connection)
+    vote = before.vote if before.term >= term else ""
+    save_hard_state(connection, HardState(max(term, before.term), vote, max(commit, before.commit)))
+
+
 def save_entries(connection: apsw.Connection, entries: Sequence[Entry]) -> None:
     """Appends `entries`; whatever stood at or behind the first of them is replaced."""
     if not entries:

@@ -39,8 +39,9 @@ from zoned.replication import Replication
 from zoned.supervise import Backoff
 from zoned.zone import Zone
 
+STEP_DOWN_TIMEOUT_S = 2.0
 LEAVE_TIMEOUT_S = 3.0
-PUBLISH_S = 0.5  # how often the position is told to others, at most
+PUBLISH_S = 1.0  # how often the position is told to others, at most
 BOOK_S = 1.0  # how often the peer book is written, at most
 
 logger = structlog.get_logger()
@@ -124,6 +125,7 @@ async def _run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.T
                     task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone))
             finally:
                 with trio.CancelScope(shield=True):
+                    await replication.step_down(STEP_DOWN_TIMEOUT_S)
                     await gossip.leave(LEAVE_TIMEOUT_S)
                 paths.admin_socket(config).unlink(missing_ok=True)
 
@@ -213,10 +215,9 @@ class _Book:
 
 async def publish(gossip: Gossip, replication: Replication, config: Config, url: str) -> None:
     """Tells the other nodes, over gossip, what this one is and how far it has come."""
-    membership = None
     while True:
         replication.role_changed.clear()
-        membership = membership or replication.membership()
+        membership = replication.membership()
         gossip.publish(
             api=url,
             cluster=membership.cluster_id if membership else None,

@@ -256,19 +256,19 @@ class Demo:
 
     async def heal(self, remaining: Daemon) -> None:
         async with self.story.claim("the others come back, the journal drains") as seen:
+            waiting = (await self.get(remaining, "/zone/v1/status"))["journal"]["entries"]
+            began = trio.current_time()
             for daemon in self.daemons:
                 if not daemon.is_running:
                     daemon.start()
             for daemon in self.daemons:
                 await daemon.wait_ready(self.client)
-            began = trio.current_time()
-            waiting = (await self.get(remaining, "/zone/v1/status"))["journal"]["entries"]
 
             async def drained() -> bool:
                 return not any([(await self.get(d, "/zone/v1/status"))["journal"]["entries"] for d in self.daemons])
 
             await self.until("every journal is empty", drained)
-            seen.append(f"{waiting} waiting writes committed in {trio.current_time() - began:.2f} s")
+            seen.append(f"{waiting} waiting writes committed {trio.current_time() - began:.2f} s after their start")
         async with self.story.claim("all zones hold the same catalogue") as seen:
             await self.until("equal positions", self._equal_positions)
             states = [(await self.get(daemon, "/zone/v1/status"))["catalogue"] for daemon in self.daemons]

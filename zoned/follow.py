@@ -4,7 +4,7 @@ Long-poll: the donor answers as soon as it has applied something newer. What a d
 follower writes and applies a batch in one transaction and simply asks for what comes next, of whichever donor.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -16,7 +16,7 @@ from gossip import MemberView
 from store import apply, catalogue, log
 from store.apply import Applied
 from store.database import Database
-from store.entries import Entry, EntryKind, HardState, Membership
+from store.entries import Entry, EntryKind, Membership
 from store.errors import StorageFull
 from zoned import clock
 from zoned.errors import PeerRefused, PeerUnreachable
@@ -25,6 +25,7 @@ from zoned.raft.node import OnApplied
 from zoned.supervise import Backoff, first_of
 
 POLL_S = 10.0  # a donor with nothing newer answers after this long
+PULL_TIMEOUT_S = 10.0  # for the answer itself
 BATCH_BYTES_MAX = 1_048_576
 BATCH_ENTRIES_MAX = 2_048
 
@@ -36,18 +37,18 @@ class Positions:
 
     def __init__(self, position: int) -> None:
         self.position = position
-        self._moved = trio.Event()
+        self.moved = trio.Event()  # set and replaced whenever the position moves
 
     def advance(self, position: int) -> None:
         self.position = position
-        self._moved.set()
-        self._moved = trio.Event()
+        self.moved.set()
+        self.moved = trio.Event()
 
     async def wait_beyond(self, position: int, at_most_s: float) -> bool:
         """Waits until more than `position` is applied; False when `at_most_s` passed before that."""
         deadline = trio.current_time() + at_most_s
         while self.position <= position:
-            if not await first_of(self._moved, at_most_s=deadline - trio.current_time()):
+            if not await first_of(self.moved, at_most_s=deadline - trio.current_time()):
                 return False
         return True
 
@@ -75,8 +76,19 @@ def unpack(packed: Any) -> tuple[str, list[Entry]]:
         raise PeerRefused("answered with no entries") from None
 
 
+async def pull(peers: Peers, donor: str, after: int, known_cluster: str, wait_s: float = 0.0) -> list[Entry]:
+    """Committed entries behind `after` from `donor`, if it is of our cluster ("": any).
+
+    Raises PeerUnreachable or PeerRefused.
+    """
+    cluster, entries = unpack(await peers.ask(donor, "log", [after, wait_s], wait_s + PULL_TIMEOUT_S))
+    if known_cluster and cluster != known_cluster:
+        raise PeerRefused(f"belongs to cluster {cluster}, this node to {known_cluster}")
+    return entries
+
+
 class Follower:
-    """Pulls the log for ever."""
+    """Pulls the log of whoever is near."""
 
     def __init__(
         self,
@@ -95,9 +107,9 @@ class Follower:
         self._rng = rng
         self._backoff = Backoff(0.1, 5.0, rng)
 
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        task_status.started()
-        while True:
+    async def serve(self, until: Callable[[], bool]) -> None:
+        """Pulls until `until` holds; asked after each batch."""
+        while not until():
             donor = self._choose()
             if donor is None or not await self._pull(donor):
                 await self._backoff.pause()
@@ -112,25 +124,19 @@ class Follower:
         return self._rng.choice(ahead).node_id if ahead else None
 
     async def _pull(self, donor: str) -> bool:
-        position = catalogue.replica(self._database.reader).position
+        reader = self._database.reader
         try:
-            answer = await self._peers.ask(donor, "log", [position, POLL_S], POLL_S * 2)
-            cluster, entries = unpack(answer)
+            position = catalogue.replica(reader).position
+            entries = await pull(self._peers, donor, position, cluster_id(reader), POLL_S)
+            applied = await self._keep(entries) if entries else []
         except (PeerUnreachable, PeerRefused) as error:
             logger.info("donor not reached", peer=donor, problem=str(error))
             return False
-        known = cluster_id(self._database.reader)
-        if known and cluster != known:
-            logger.error("donor belongs to another cluster", peer=donor, theirs=cluster, ours=known)
-            return False
-        if not entries:
-            return True
-        try:
-            applied = await self._keep(entries)
         except StorageFull as error:
             logger.error("log cannot be written", problem=str(error))
             return False
-        self._on_applied(entries[-1].index, applied)
+        if entries:
+            self._on_applied(entries[-1].index, applied)
         return True
 
     async def _keep(self, entries: Sequence[Entry]) -> list[Applied]:
@@ -138,7 +144,7 @@ class Follower:
 
         def transaction(connection: apsw.Connection) -> list[Applied]:
             log.save_entries(connection, entries)
-            log.save_hard_state(connection, HardState(last.term, "", last.index))
+            log.advance_commit(connection, last.term, last.index)
             return apply.apply(connection, entries, self._me, clock.wall())
 
         return await self._database.write(transaction)

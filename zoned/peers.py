@@ -15,6 +15,7 @@ import trio
 
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.raft.messages import BATCH_MAX_MESSAGES, Message, encode_batch
+from zoned.raft.pace import Pace
 from zoned.supervise import Signal
 
 LABEL_HEADER = "Zoned-Label"
@@ -70,10 +71,11 @@ class Peers:
 class RaftPost:
     """An outbox per peer, each emptied in order by a task of its own, so that a slow peer delays nobody else."""
 
-    def __init__(self, peers: Peers, nursery: trio.Nursery, timeout_s: float) -> None:
+    def __init__(self, peers: Peers, nursery: trio.Nursery, timeout_s: float, pace: Pace) -> None:
         self._peers = peers
         self._nursery = nursery
         self._timeout_s = timeout_s
+        self._pace = pace
         self._outboxes: dict[str, tuple[deque[Message], Signal]] = {}
 
     def send(self, messages: Iterable[Message]) -> None:
@@ -92,6 +94,7 @@ class RaftPost:
             await filled.wait()
             while outbox:
                 batch = _take(outbox)
+                began = trio.current_time()
                 try:
                     await self._peers.post(node_id, "raft", encode_batch(batch), self._timeout_s)
                 except (PeerUnreachable, PeerRefused) as error:
@@ -100,6 +103,7 @@ class RaftPost:
                         logger.warning("peer unreachable", peer=node_id, problem=str(error))
                     reachable = False
                 else:
+                    self._pace.saw(trio.current_time() - began, trio.current_time())
                     if not reachable:
                         logger.info("peer reachable", peer=node_id)
                     reachable = True

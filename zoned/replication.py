@@ -16,21 +16,25 @@ from gossip import MemberView
 from store import catalogue, log
 from store.apply import Applied
 from store.database import Database
-from store.entries import Membership
+from store.entries import EntryKind, Membership
 from store.operations import Write, encode_write
-from zoned.follow import Follower, Positions, cluster_id
+from zoned.errors import PeerRefused, PeerUnreachable
+from zoned.follow import Follower, Positions, cluster_id, pull
 from zoned.founding import Founding, cluster_seen
 from zoned.peers import Peers, RaftPost
 from zoned.raft.core import Raft
+from zoned.raft.log import RaftError
 from zoned.raft.messages import Message
-from zoned.raft.node import OnApplied, RaftNode, ticks
+from zoned.raft.node import OnApplied, RaftNode
+from zoned.raft.pace import Pace
 from zoned.raft.ready import RaftOptions, Role
 from zoned.raft.storage import StoredLog
 from zoned.registry import Answer, NotRegistry, Registry, unpack
-from zoned.supervise import Signal
+from zoned.supervise import Signal, first_of
 
-# (heartbeat, shortest election time-out), seconds; the longest is twice the shortest.
-PROFILES = {"lan": (0.1, 1.0), "wan": (0.5, 5.0)}
+# (heartbeat, shortest election time-out), seconds; the longest is twice the shortest. Stretched when things are slow.
+PROFILES = {"lan": (0.1, 0.5), "wan": (0.5, 5.0)}
+LEADERLESS_S = 5.0  # a voter without a leader for so long, while others have one, asks whether it was removed
 
 logger = structlog.get_logger()
 
@@ -50,7 +54,7 @@ class Replication:
     ) -> None:
         self.me = me
         self.positions = Positions(catalogue.replica(database.reader).position)
-        self.part = "founding"  # then "voter" or "follower"
+        self.part = "founding"  # then "voter", "learner" or "follower"
         self.founding = founding
         self.role_changed = Signal()  # for whoever publishes what this node is
         self._database = database
@@ -73,6 +77,11 @@ class Replication:
             if core.leader_id == self.me and not core.is_registry:
                 return None
             return core.leader_id
+        return self.claimed_registry
+
+    @property
+    def claimed_registry(self) -> str | None:
+        """The node that says over gossip that it is the registry, of the highest term if several do."""
         claims = [
             (int(view.facts["registry"]), view.node_id)
             for view in self._members.values()
@@ -139,46 +148,107 @@ class Replication:
             listener(position, applied)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Founds or joins, then votes or follows until cancelled."""
+        """Founds or joins, then takes part or follows, as the log says, until cancelled."""
         task_status.started()
-        membership = self.membership()
-        if membership is None and (cluster_seen(self._members.values()) is None or self._is_promised()):
-            membership = await self.founding.run()
-        if membership is not None and self.me in membership.voters:
-            await self._vote(membership)
-        else:
-            self.part = "follower"
-            self.note_change()
-            follower = Follower(
-                self.me, self._database, self._peers, self._members.values(), self._on_applied, self._rng
-            )
-            await follower.serve()
+        if self.membership() is None and (cluster_seen(self._members.values()) is None or self._is_promised()):
+            await self.founding.run()
+        while True:
+            membership = self.membership()
+            if membership is not None and takes_part(self.me, membership):
+                await self._take_part(membership)
+            else:
+                await self._follow()
 
     def _is_promised(self) -> bool:
         return bool(self.founding.stance().promised)
 
-    async def _vote(self, membership: Membership) -> None:
+    async def _follow(self) -> None:
+        """Pulls the log until it says that this node takes part."""
+        self.part = "follower"
+        self.note_change()
+        follower = Follower(self.me, self._database, self._peers, self._members.values(), self._on_applied, self._rng)
+        await follower.serve(until=lambda: takes_part(self.me, self.membership()))
+
+    async def _take_part(self, membership: Membership) -> None:
+        """Runs Raft until a committed entry says that this node takes no part any more."""
         heartbeat_s, election_s = PROFILES[self._settings.profile]
         options = RaftOptions(
             cluster_id=membership.cluster_id,
-            election_ticks=ticks(heartbeat_s, election_s),
+            election_ticks=round(election_s / heartbeat_s),
             uncommitted_max_bytes=self._settings.uncommitted_bytes_max,
         )
         reader = self._database.reader
         core = Raft(self.me, StoredLog(reader), log.hard_state(reader), self.positions.position, options, self._rng)
         async with trio.open_nursery() as nursery:
-            post = RaftPost(self._peers, nursery, election_s)
-            node = RaftNode(core, self._database, heartbeat_s, post.send, self._on_applied, self.note_change)
+            pace = Pace(heartbeat_s, election_s)
+            post = RaftPost(self._peers, nursery, election_s * 2, pace)
+            node = RaftNode(core, self._database, pace, post.send, self._on_applied, self.note_change)
             self._registry = Registry(node, reader)
             self._node = node
-            self.part = "voter"
+            self.part = "voter" if self.me in membership.voters else "learner"
             self.note_change()
-            await node.serve()
+            await nursery.start(node.serve)
+            await self._until_removed(core)
+            nursery.cancel_scope.cancel()
+        self._node = self._registry = None
+
+    async def _until_removed(self, core: Raft) -> None:
+        """Returns once it is committed that this node takes no part.
+
+        A removed node is not told by Raft: the leader speaks to members only. So one that hears of no leader, while
+        gossip names a registry, asks that one's log. What it reads there is committed by a majority without it, so it
+        owes its own log to nobody any more.
+        """
+        while True:
+            moved = self.positions.moved
+            if not await first_of(moved, at_most_s=LEADERLESS_S) and core.leader_id is None:
+                claimed = self.claimed_registry
+                if claimed not in (None, self.me) and await self._is_removed_at(str(claimed)):
+                    return
+            committed = log.membership(self._database.reader, self.positions.position)
+            membership = Membership.decode(committed.data) if committed else None
+            if not takes_part(self.me, membership):
+                return
+            self.part = "voter" if membership is not None and self.me in membership.voters else "learner"
+
+    async def _is_removed_at(self, registry: str) -> bool:
+        try:
+            entries = await pull(self._peers, registry, self.positions.position, self.cluster_id)
+        except (PeerUnreachable, PeerRefused):
+            return False
+        changes = [Membership.decode(entry.data) for entry in entries if entry.kind is EntryKind.MEMBERSHIP]
+        return bool(changes) and not takes_part(self.me, changes[-1])
+
+    async def step_down(self, timeout_s: float) -> None:
+        """Hands the registry over to the voter that is furthest, if this node has it; waits for that, bounded."""
+        node = self._node
+        if node is None or node.core.leader_id != self.me:
+            return
+        others = {peer: status for peer, status in node.core.progress.items() if status.active}
+        voters = [peer for peer in (self.membership() or _NOBODY).voters if peer in others]
+        if not voters:
+            return
+        with trio.move_on_after(timeout_s):
+            try:
+                node.transfer(max(voters, key=lambda peer: others[peer].match))
+            except RaftError as error:
+                logger.info("registry not handed over", problem=str(error))
+                return
+            while node.core.leader_id == self.me:
+                await self._changed.wait()
+
+
+_NOBODY = Membership("", ())
+
+
+def takes_part(node_id: str, membership: Membership | None) -> bool:
+    """Whether the node votes or learns in this membership."""
+    return membership is not None and node_id in (*membership.voters, *membership.learners)
 
 
 def role_of(core: Raft | None, part: str) -> str:
-    """One word for status: founding, follower (no vote), voter, candidate, leader, registry."""
-    if core is None:
+    """One word for status: founding, follower, learner, voter, candidate, leader, registry."""
+    if core is None or part == "learner":
         return part
     if core.is_registry:
         return "registry"

@@ -5,7 +5,6 @@ then send the messages that vouch for it, then tell the core. While the disk wor
 unsynced keep leaving through `urgent`, so that a slow sync never looks like a dead leader.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 import apsw
@@ -15,11 +14,12 @@ import trio
 from store import apply, log
 from store.apply import Applied
 from store.database import Database
-from store.entries import EntryKind
+from store.entries import EntryKind, Membership
 from store.errors import StorageFull
 from zoned import clock
 from zoned.raft.core import Raft
 from zoned.raft.messages import Message
+from zoned.raft.pace import Pace
 from zoned.raft.ready import (
     BecameLeader,
     Campaigning,
@@ -48,18 +48,19 @@ class RaftNode:
         self,
         core: Raft,
         database: Database,
-        tick_s: float,
+        pace: Pace,
         send: Send,
         on_applied: OnApplied,
         on_change: Callable[[], None],
     ) -> None:
         self.core = core
         self._database = database
-        self._tick_s = tick_s
+        self._pace = pace
         self._send = send
         self._on_applied = on_applied
         self._on_change = on_change
         self._work = Signal()
+        self._reads: dict[int, tuple[trio.Event, list[int | None]]] = {}
         self._seen = (core.leader_id, core.is_registry, core.term)
 
     def step(self, messages: Iterable[Message]) -> None:
@@ -74,6 +75,31 @@ class RaftNode:
         self._pump()
         return positions
 
+    def change(self, wanted: Membership) -> int:
+        """Proposes another membership; returns its position. Raises NotLeader or Refused."""
+        position = self.core.change(wanted)
+        self._pump()
+        return position
+
+    def transfer(self, target: str) -> None:
+        """Begins to hand the leadership over. Raises NotLeader or Refused."""
+        self.core.transfer(target)
+        self._pump()
+
+    async def read_index(self) -> int | None:
+        """A position such that everything acknowledged before this call is at or below it.
+
+        None when leadership was lost meanwhile. Raises NotLeader or Busy.
+        """
+        ticket = self.core.read_index()
+        answered, index = self._reads[ticket] = (trio.Event(), [])
+        self._pump()
+        try:
+            await answered.wait()
+        finally:
+            self._reads.pop(ticket, None)
+        return index[0]
+
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. An impossible state or a failed sync leaves it, and must end the daemon."""
         async with trio.open_nursery() as nursery:
@@ -86,22 +112,29 @@ class RaftNode:
                     await self._round(ready)
 
     async def _tick(self) -> None:
-        due = trio.current_time()
         while True:
-            # After a stall the missed ticks are dropped: time that this node slept proves nothing about the leader.
-            due = max(due + self._tick_s, trio.current_time())
+            due = trio.current_time() + self._pace.tick_s(trio.current_time())
             await trio.sleep_until(due)
+            # Ticks missed in a stall are dropped: time that this node slept proves nothing about the leader.
+            self._pace.saw(trio.current_time() - due, trio.current_time())
             self.core.tick()
             self._pump()
 
     def _pump(self) -> None:
         """Sends what need not wait, and wakes the rounds."""
         self._send(self.core.urgent())
+        for read in self.core.reads():
+            if read.ticket in self._reads:
+                answered, index = self._reads[read.ticket]
+                index.append(read.index)
+                answered.set()
         self._tell()
         self._work.set()
 
     async def _round(self, ready: Ready) -> None:
+        began = trio.current_time()
         applied = await self._persist(ready)
+        self._pace.saw(trio.current_time() - began, trio.current_time())
         self._send(ready.messages)
         self.core.advance(ready)
         self._pump()
@@ -147,8 +180,3 @@ class RaftNode:
         if seen != self._seen:
             self._seen = seen
             self._on_change()
-
-
-def ticks(heartbeat_s: float, election_s: float) -> int:
-    """How many ticks of one heartbeat make the shortest election time-out."""
-    return max(2, math.ceil(election_s / heartbeat_s))
