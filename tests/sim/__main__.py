@@ -9,7 +9,7 @@ from functools import partial
 
 from tests.sim.checkers import Violation
 from tests.sim.mutants import MUTANTS
-from tests.sim.swarm import draw
+from tests.sim.swarm import PROFILES, draw
 from tests.sim.world import Fault, World
 
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds to run (default 100)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (default 0)")
     parser.add_argument("--seed", type=int, help="run this one seed only, and tell the story")
-    parser.add_argument("--profile", choices=("swarm", "churn", "ballots"), default="swarm")
+    parser.add_argument("--profile", choices=PROFILES, default="swarm")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="plant this fault: the run ought to fail")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     arguments = parser.parse_args()

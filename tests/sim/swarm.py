@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from zoned.raft.ready import RaftOptions
 
 TICK_MS = 10
+PROFILES = ("swarm", "churn", "ballots", "moves")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ class Profile:
 
 
 def draw(seed: int, kind: str = "swarm") -> Profile:
-    """The profile of `seed`; `kind` is `swarm` (the default mixture), `churn` (leaders die young) or `ballots`."""
+    """The profile of `seed`; `kind` is `swarm` (the default mixture), or one of PROFILES."""
     rng = random.Random(f"{kind}:{seed}")
     if kind == "churn":
         return _churn(rng)
     if kind == "ballots":
         return _ballots(rng)
+    if kind == "moves":
+        return _moves(rng)
     tiny = rng.random() < 0.5
     options = RaftOptions(
         heartbeat_ticks=rng.choice((1, 2, 3)),
@@ -90,13 +93,14 @@ def draw(seed: int, kind: str = "swarm") -> Profile:
 
 def _churn(rng: random.Random) -> Profile:
     """Leaders are struck down just after their election or in the act of committing (the paper's figure 8)."""
+    sync_ms = rng.choice((1.0, 4.0, 20.0))
     return Profile(
         name="churn",
         voters=rng.choice((3, 5, 5, 5)),
         learners=0,
         duration_ms=8_000,
         options=RaftOptions(
-            election_ticks=rng.choice((4, 10)),
+            election_ticks=rng.choice((4, 10)) if sync_ms < 10 else 10,
             append_max_entries=rng.choice((1, 1, 8)),
             inflight_max_messages=rng.choice((1, 1, 8)),
             cache_max_entries=4,
@@ -105,7 +109,7 @@ def _churn(rng: random.Random) -> Profile:
         duplicate=rng.choice((0.0, 0.1)),
         delay_ms=rng.choice((1.0, 4.0)),
         far_delay=rng.choice((0.0, 0.01)),
-        sync_ms=rng.choice((1.0, 4.0)),
+        sync_ms=sync_ms,
         slow_disks=(),
         crash_after_answer=rng.choice((0.0, 0.01, 0.05)),
         crash_before_answer=0.0,
@@ -141,4 +145,31 @@ def _ballots(rng: random.Random) -> Profile:
         client_ms=40.0,
         lasting=rng.choice(("none", "deaf", "mute", "dead")),
         strike_new_leader=rng.choice((0.0, 0.5)),
+    )
+
+
+def _moves(rng: random.Random) -> Profile:
+    """Members come and go, logs shrink, newcomers live on snapshots, and new leaders order changes and die."""
+    return Profile(
+        name="moves",
+        voters=rng.choice((2, 3, 4)),
+        learners=rng.choice((0, 1)),
+        duration_ms=6_000,
+        options=RaftOptions(append_max_entries=rng.choice((1, 8)), cache_max_entries=rng.choice((1, 50))),
+        loss=rng.choice((0.0, 0.05)),
+        duplicate=rng.choice((0.0, 0.1)),
+        delay_ms=rng.choice((1.0, 4.0)),
+        far_delay=rng.choice((0.0, 0.01)),
+        sync_ms=rng.choice((2.0, 15.0)),
+        slow_disks=(),
+        crash_after_answer=rng.choice((0.0, 0.02)),
+        crash_before_answer=rng.choice((0.0, 0.05)),
+        trouble_ms=rng.choice((40.0, 100.0)),
+        relief_ms=rng.choice((40.0, 100.0)),
+        weights={"crash": 2, "isolate": 2, "isolate_leader": 1, "pause": 1, "transfer": 1, "change": 6},
+        client_ms=rng.choice((5.0, 20.0)),
+        lasting=rng.choice(("none", "deaf", "mute", "dead")),
+        strike_new_leader=rng.choice((0.0, 0.3, 0.6)),
+        spares=rng.choice((1, 2)),
+        compact=rng.choice((0.05, 0.5)),
     )

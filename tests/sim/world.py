@@ -338,7 +338,7 @@ class World:
         if host.paused:
             self._after(TICK_MS, self._written, argument)
             return
-        chance = self.rng.random() if ready.messages and not self._quiet else 1.0
+        chance = self.rng.random() if ready.must_sync and not self._quiet else 1.0
         if chance < self.profile.crash_before_answer:
             self._crash(host)
             return
@@ -409,7 +409,7 @@ class World:
         if leader is None or leader.raft is None or leader.paused or (origin.id, leader.id) in self._cut:
             return
         if rng.random() < 0.1:
-            self._read(leader, leader.raft)
+            self._read_anywhere()
             return
         items = []
         for _unused in range(rng.choice((1, 1, 1, 3, 10))):
@@ -422,6 +422,12 @@ class World:
         for _kind, data in items:
             origin.pending[data] = self.checkers.acked_max
         self._pump(leader)
+
+    def _read_anywhere(self) -> None:
+        """Ask whoever believes to lead; an old leader that does not know better is the interesting one."""
+        for host in self.hosts.values():
+            if host.raft is not None and host.raft.role is Role.LEADER and not host.paused:
+                self._read(host, host.raft)
 
     def _read(self, host: Host, raft: Raft) -> None:
         try:
@@ -503,9 +509,17 @@ class World:
         """
         if self._quiet or not chance or self.rng.random() >= chance:
             return
+        if self.profile.weights.get("change") and leader.raft is not None:
+            wanted = self._another(leader.raft.membership or self.founders, self.rng.choice(list(self.hosts)))
+            self._after(self.rng.random() * 6 * self.profile.sync_ms, self._order_change, (leader, leader.life, wanted))
         self._cut |= {(leader.id, other) for other in self.hosts if self.rng.random() >= spare}
         self._after(self.profile.relief_ms, self._heal_links, None)
         self._after(self.rng.random() * 6 * self.profile.sync_ms, self._struck, (leader, leader.life))
+
+    def _order_change(self, argument: tuple[Host, int, Membership]) -> None:
+        leader, life, wanted = argument
+        if leader.life == life and not leader.paused:
+            self._order(leader, lambda raft: raft.change(wanted))
 
     def _struck(self, argument: tuple[Host, int]) -> None:
         host, life = argument
@@ -536,6 +550,7 @@ class World:
         host.paused = False
         for _ in range(self.rng.choice((0, 1, 5, 25))):
             host.raft.tick()
+        self._read_anywhere()
         for message in host.inbox:
             host.raft.step(message)
         host.inbox.clear()
