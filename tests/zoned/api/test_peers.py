@@ -8,9 +8,9 @@ import pytest
 
 from store.operations import Create, Delete, Grant, Operation, Write, encode_write
 from tests.zoned.api.conftest import AT, UUID
-from tests.zoned.conftest import LABEL, ME, OTHER, Served, open_store
+from tests.zoned.conftest import LABEL, ME, OTHER, Served
 from zoned.api.peers import FORWARDED_MAX
-from zoned.founding import Founding, unpack_stance
+from zoned.founding import unpack_stance
 from zoned.peers import LABEL_HEADER
 from zoned.registry import Accepted, NotRegistry, unpack
 
@@ -192,10 +192,3 @@ async def test_the_peer_plane_has_no_other_routes(peer):
     assert (await peer.get("/peer/v1/log")).status_code == 405
     assert (await peer.post("/peer/v1/nothing")).status_code == 404
     assert (await peer.get("/v2/images")).status_code == 404
-
-
-@pytest.mark.xfail(strict=True, reason="a founder named more than once counts more than once")
-async def test_a_set_of_founders_with_a_repeat_is_no_promise(tmp_path):
-    async with open_store(tmp_path) as database:
-        founding = Founding(ME, LABEL, 3, database, None, ())  # type: ignore[arg-type]  # nobody is asked here
-        assert await founding.promise([ME, ME, ME]) == ""
