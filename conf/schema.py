@@ -127,8 +127,11 @@ class Registry:
     """Election of the registry and the way of a write."""
 
     expect: int = setting(
-        1, "voters that found the cluster, the same number on every node; 1: this node alone", one_of(1, 3, 5, 7)
+        1,
+        "voters that found the cluster, the same number on all of them; 1: this node alone; 0: only join a cluster",
+        one_of(0, 1, 3, 5, 7),
     )
+    voters: int = setting(5, "later nodes are promoted until so many vote, spread over zones", one_of(1, 3, 5, 7))
     profile: str = setting(
         "lan",
         "lan: heartbeat 0.1 s, election 0.5 to 1 s; wan: 0.5 s, 5 to 10 s; both stretched when slow",
@@ -226,10 +229,12 @@ def tables() -> Iterator[tuple[str, type]]:
 def cross_mistakes(config: Config) -> list[Mistake]:
     """Rules between settings; asked once each setting by itself is sound."""
     found = []
-    if config.registry.expect > 1 and not config.peers.seeds:
-        found.append(
-            Mistake("peers.seeds", f"is empty, but registry.expect = {config.registry.expect} needs other nodes")
-        )
+    expect, seeds = config.registry.expect, config.peers.seeds
+    if expect != 1 and not seeds:
+        found.append(Mistake("peers.seeds", f"is empty, but registry.expect = {expect} needs other nodes"))
+    if expect == 1 and seeds:
+        problem = "1 founds a cluster of this node alone; with peers.seeds set it to 0 to join theirs, or to 3"
+        found.append(Mistake("registry.expect", problem))
     if split_address(config.http.listen) == split_address(config.peers.listen) and not config.http.listen.endswith(
         ":0"
     ):

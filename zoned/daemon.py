@@ -105,7 +105,8 @@ async def _run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.T
 
             peer_app = make_peer_app(config.gossip.label, gossip, replication, database)
             await inner.start(_serve, peer_app, [peer], _peer_limits(config), None)
-            inner.start_soon(publish, gossip, replication, config, url)
+            inner.start_soon(publish, gossip, replication, url)
+            inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
             await inner.start(proxy.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
@@ -213,7 +214,14 @@ class _Book:
             await trio.sleep(BOOK_S)
 
 
-async def publish(gossip: Gossip, replication: Replication, config: Config, url: str) -> None:
+async def hear(gossip: Gossip, replication: Replication) -> None:
+    """Carries news of other nodes to the replication."""
+    async with gossip.subscribe() as notices:
+        async for _ in notices:
+            replication.hear()
+
+
+async def publish(gossip: Gossip, replication: Replication, url: str) -> None:
     """Tells the other nodes, over gossip, what this one is and how far it has come."""
     while True:
         replication.role_changed.clear()

@@ -124,19 +124,23 @@ def free_ports(count: int) -> list[int]:
 
 
 def make(root: Path, zones: list[str], expect: int, extra: str = "") -> list[Daemon]:
-    """Directories and configurations for one daemon per zone, each with all others as seeds. Starts nothing."""
+    """Directories and configurations for one daemon per zone, each with all others as seeds. Starts nothing.
+
+    With `expect` 1 the first founds alone and the others join it. `extra` goes into the [registry] table and beyond.
+    """
     ports = free_ports(2 * len(zones))
     peers = [f"127.0.0.1:{port}" for port in ports[1::2]]
     daemons = []
     for n, zone in enumerate(zones):
         daemon = Daemon(zone, root / zone, ports[2 * n], ports[2 * n + 1])
         daemon.directory.mkdir(parents=True)
-        seeds = ", ".join(f'"{peer}"' for m, peer in enumerate(peers) if m != n)
+        alone = expect == 1 and n == 0
+        seeds = ", ".join(f'"{peer}"' for m, peer in enumerate(peers) if m != n and not alone)
         daemon.config.write_text(
             f'[node]\nzone = "{zone}"\ndata_dir = "{daemon.directory / "data"}"\n'
             f'[http]\nlisten = "127.0.0.1:{daemon.http_port}"\n'
             f'[peers]\nlisten = "{peers[n]}"\nseeds = [{seeds}]\n'
-            f"[registry]\nexpect = {expect}\n{extra}"
+            f"[registry]\nexpect = {expect if expect > 1 or alone else 0}\n{extra}"
         )
         daemons.append(daemon)
     return daemons

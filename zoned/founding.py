@@ -43,7 +43,7 @@ def founding_entry(membership: Membership) -> Entry:
 
 
 def candidates(members: Iterable[MemberView], expect: int) -> list[str]:
-    """IDs of the nodes that may found together, in order; at most `expect`, the lowest IDs first."""
+    """IDs of the nodes that may found together, in order; at most `expect`, the lowest IDs first. None for 0."""
     willing = [view.node_id for view in members if view.is_up and view.facts.get("expect") == expect]
     return sorted(willing)[:expect]
 

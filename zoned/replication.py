@@ -6,6 +6,7 @@ call when this node is the registry and a request to a peer otherwise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 import structlog
@@ -18,6 +19,7 @@ from store.apply import Applied
 from store.database import Database
 from store.entries import EntryKind, Membership
 from store.operations import Write, encode_write
+from zoned.autopilot import Autopilot, SteerRefused, without
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.follow import Follower, Positions, cluster_id, pull
 from zoned.founding import Founding, cluster_seen
@@ -34,6 +36,7 @@ from zoned.supervise import Signal, first_of
 
 # (heartbeat, shortest election time-out), seconds; the longest is twice the shortest. Stretched when things are slow.
 PROFILES = {"lan": (0.1, 0.5), "wan": (0.5, 5.0)}
+STEER_TIMEOUT_S = 5.0
 LEADERLESS_S = 5.0  # a voter without a leader for so long, while others have one, asks whether it was removed
 
 logger = structlog.get_logger()
@@ -65,6 +68,7 @@ class Replication:
         self._node: RaftNode | None = None
         self._registry: Registry | None = None
         self._changed = trio.Event()
+        self._claimed: str | None = None
         self._listeners: list[OnApplied] = []
 
     # For the proxy.
@@ -97,6 +101,14 @@ class Replication:
         self.role_changed.set()
         self._changed.set()
         self._changed = trio.Event()
+
+    def hear(self) -> None:
+        """Gossip has news: for a node that does not vote, perhaps another registry."""
+        claimed = self.claimed_registry
+        if claimed != self._claimed:
+            self._claimed = claimed
+            if self._node is None:
+                self.note_change()
 
     async def forward(self, registry: str, writes: Sequence[Write]) -> Answer:
         if registry == self.me:
@@ -188,6 +200,7 @@ class Replication:
             self.part = "voter" if self.me in membership.voters else "learner"
             self.note_change()
             await nursery.start(node.serve)
+            nursery.start_soon(Autopilot(node, self._members, self._settings.voters).serve)
             await self._until_removed(core)
             nursery.cancel_scope.cancel()
         self._node = self._registry = None
@@ -219,26 +232,66 @@ class Replication:
         changes = [Membership.decode(entry.data) for entry in entries if entry.kind is EntryKind.MEMBERSHIP]
         return bool(changes) and not takes_part(self.me, changes[-1])
 
+    async def steer(self, action: str, target: str) -> str:
+        """Changes who takes part, here or at the registry; returns what was begun. Raises SteerRefused.
+
+        `action`: transfer (target "": whoever is furthest), add, remove.
+        """
+        registry = self.registry
+        if registry is None:
+            raise SteerRefused("there is no registry now")
+        if registry == self.me:
+            return self.steer_here(action, target)
+        try:
+            return str(await self._peers.ask(registry, "steer", [action, target], STEER_TIMEOUT_S))
+        except (PeerRefused, PeerUnreachable) as error:
+            raise SteerRefused(str(error)) from None
+
+    def steer_here(self, action: str, target: str) -> str:
+        """`steer` on the registry itself."""
+        node, membership = self._node, self.membership()
+        if node is None or membership is None or not node.core.is_registry:
+            raise SteerRefused("this node is not the registry")
+        try:
+            match action:
+                case "transfer":
+                    target = target or self._furthest(node, membership)
+                    node.transfer(target)
+                    return f"the registry is being handed over to {target}"
+                case "add":
+                    if target not in self._members:
+                        raise SteerRefused(f"gossip knows no node {target}")
+                    learners = tuple(sorted({*membership.learners, target} - set(membership.voters)))
+                    position = node.change(replace(membership, learners=learners))
+                    return f"{target} learns from position {position} on and is promoted when it is near the head"
+                case "remove":
+                    position = node.change(without(membership, target, node.core.progress, self.me))
+                    return f"{target} takes no part from position {position} on"
+                case _:
+                    raise SteerRefused(f"unknown action {action!r}")
+        except RaftError as error:
+            raise SteerRefused(str(error)) from None
+
+    def _furthest(self, node: RaftNode, membership: Membership) -> str:
+        """The reachable other voter that has most of the log. Raises SteerRefused when there is none."""
+        progress = node.core.progress
+        others = [voter for voter in membership.voters if voter in progress and progress[voter].active]
+        if not others:
+            raise SteerRefused("no other voter is reachable")
+        return max(others, key=lambda voter: progress[voter].match)
+
     async def step_down(self, timeout_s: float) -> None:
         """Hands the registry over to the voter that is furthest, if this node has it; waits for that, bounded."""
-        node = self._node
-        if node is None or node.core.leader_id != self.me:
-            return
-        others = {peer: status for peer, status in node.core.progress.items() if status.active}
-        voters = [peer for peer in (self.membership() or _NOBODY).voters if peer in others]
-        if not voters:
+        if self.registry_term is None:
             return
         with trio.move_on_after(timeout_s):
             try:
-                node.transfer(max(voters, key=lambda peer: others[peer].match))
-            except RaftError as error:
+                logger.info("handing over", what=self.steer_here("transfer", ""))
+            except SteerRefused as error:
                 logger.info("registry not handed over", problem=str(error))
                 return
-            while node.core.leader_id == self.me:
+            while self.registry_term is not None:
                 await self._changed.wait()
-
-
-_NOBODY = Membership("", ())
 
 
 def takes_part(node_id: str, membership: Membership | None) -> bool:

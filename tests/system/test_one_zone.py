@@ -165,7 +165,7 @@ async def test_garbage_on_every_port_changes_nothing(fleet, client):
 
 
 async def test_a_peer_of_another_label_is_told_so_and_changes_nothing(fleet, client, tmp_path: Path):
-    one, other = fleet(2, expect=1)
+    one, other = fleet(2, expect=3)
     other.config.write_text(other.config.read_text() + '[gossip]\nlabel = "elsewhere"\n')
     await start_all(client, [one, other])
     both: list[Daemon] = [one, other]

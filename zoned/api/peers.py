@@ -21,6 +21,7 @@ from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from zoned import follow, registry
 from zoned.api.app import App
+from zoned.autopilot import SteerRefused
 from zoned.peers import LABEL_HEADER, MSGPACK
 from zoned.raft.messages import MessageError, decode_batch
 from zoned.replication import Replication
@@ -87,6 +88,16 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
             await replication.founding.promise(founders)
         return _answer(replication.founding.stance().pack())
 
+    async def steer(request: Request) -> Response:
+        match await _body(request):
+            case [str(action), str(target)]:
+                try:
+                    return _answer(replication.steer_here(action, target))
+                except SteerRefused as error:
+                    raise _Refused(409, str(error)) from None
+            case _:
+                raise _Refused(400, "steer with [action, node ID]")
+
     async def log(request: Request) -> Response:
         asked = await _body(request)
         match asked:
@@ -125,6 +136,7 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
         Route("/peer/v1/forward", guarded(forward), methods=["POST"]),
         Route("/peer/v1/founding", guarded(founding), methods=["POST"]),
         Route("/peer/v1/log", guarded(log), methods=["POST"]),
+        Route("/peer/v1/steer", guarded(steer), methods=["POST"]),
         # Gossip frames carry the label themselves.
         Route("/peer/v1/gossip", exchange, methods=["POST"]),
     ]
