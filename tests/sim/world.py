@@ -154,9 +154,9 @@ class World:
                 self._crash(victim, restart=False)
             case "slow":
                 victim.slow = True
-        before = self.checkers.acked_max
-        if not self._run_until(self.now + patience, lambda: self.checkers.acked_max > before):
-            raise Violation(f"liveness: no write in {patience} ms with {victim.id} {lasting}: {self.describe()}")
+        before = len(self.checkers.history) + 2  # more than what was on its way
+        if not self._run_until(self.now + patience, lambda: len(self.checkers.history) > before):
+            raise Violation(f"liveness: no progress in {patience} ms with {victim.id} {lasting}: {self.describe()}")
 
     def _drain(self, patience: float) -> None:
         """A backlog of one entry a round trip takes its time; no progress at all within `patience` is a failure."""

@@ -379,11 +379,16 @@ class Raft:
             self._notices.append(SteppedDown(self._term, reason))
             self._reads = [*self.reads(), *(Read(ticket, None) for ticket in self._leader.abandoned_reads())]
         if term > self._term:
-            self._term = term
-            self._vote = ""
+            self._enter(term, vote="")
         self._role = Role.FOLLOWER
         self._reset()
         self._set_leader(leader_id)
+
+    def _enter(self, term: int, vote: str) -> None:
+        """A higher term. What was to be promised in a lower one and is not on disk yet is not promised any more."""
+        self._term = term
+        self._vote = vote
+        self._after_sync.clear()
 
     def _reset(self) -> None:
         """What every change of role or term forgets."""
@@ -422,8 +427,7 @@ class Raft:
             self._role = Role.PRE_CANDIDATE
         else:
             self._role = Role.CANDIDATE
-            self._term += 1
-            self._vote = self._id
+            self._enter(self._term + 1, vote=self._id)
         asked_term = self._term + 1 if pre else self._term
         self._notices.append(Campaigning(asked_term, pre))
         log = self._log

@@ -212,16 +212,15 @@ class Leader:
         progress.acked_round = max(progress.acked_round, min(message.round, self._round))
         if self._reads:
             self._confirm_reads()
-        if progress.match < self._log.last_index:
+        if progress.match < self._log.last_index and message.round > progress.sent_round:
             self._nudge(message.sender, progress)
 
     def _nudge(self, peer: str, progress: Progress) -> None:
-        """The peer lives and lacks entries: what was sent may be lost. Ask, but once a heartbeat, not once a reply."""
+        """The peer answers a heartbeat sent after the last append, and still lacks entries: the append may be lost."""
         if progress.phase is Phase.PROBE:
             progress.probing = False
             self.unsent = True
-        elif progress.phase is Phase.REPLICATE and not progress.nudged:
-            progress.nudged = True
+        elif progress.phase is Phase.REPLICATE:
             self._send_append(peer, progress, empty=True)
 
     # Sending.
@@ -270,7 +269,6 @@ class Leader:
     def _broadcast_heartbeat(self) -> None:
         self._round += 1
         for peer, progress in self.progress.items():
-            progress.nudged = False
             self._send_heartbeat(peer, progress, self._round)
         if self.transferee is not None:
             self._try_transfer()  # what was sent before may be lost
@@ -295,6 +293,7 @@ class Leader:
         message = Append(self._cluster_id, self._id, peer, self._term, prev_index, prev_term, log.commit, entries)
         last = prev_index + len(entries)
         progress.sent_commit = max(progress.sent_commit, min(log.commit, last))
+        progress.sent_round = self._round
         if not empty:
             progress.sent(last, sum(map(size_of, entries)))
         self._outbox.append(message)

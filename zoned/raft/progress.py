@@ -46,10 +46,10 @@ class Progress:
         "active",
         "match",
         "next",
-        "nudged",
         "phase",
         "probing",
         "sent_commit",
+        "sent_round",
         "snapshot_index",
         "waited",
     )
@@ -60,7 +60,7 @@ class Progress:
         self.next = next_index
         self.active = True  # heard from since the last check of the quorum; a new leader gives everyone one period
         self.probing = False  # a probe is on its way: do not send another until it is answered or a heartbeat is
-        self.nudged = False  # an append to find losses was already sent in this tick
+        self.sent_round = 0  # the leader's heartbeat round when an append was last sent
         self.sent_commit = 0
         self.acked_round = 0
         self.snapshot_index = 0
