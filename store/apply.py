@@ -15,6 +15,7 @@ from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image
 from store.operations import Assign, Create, Grant, Outcome, State, Write, decode_write, perform
+from store.soundness import unsound
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
         if outcome is not None and write.node == me:
             journal.settle(connection, write, outcome, entry.index, now)
             own.append(Applied(write.sequence, entry.index, outcome))
-        if outcome is not None and not isinstance(write.operation, Grant):
-            journal.refresh_overlay(connection, write.operation.uuid, me)
+        if outcome is not None and outcome.uuid is not None:
+            journal.refresh_overlay(connection, outcome.uuid, me)
     connection.execute("UPDATE replica SET position = ?", (expected - 1,))
     return own
 
@@ -69,6 +70,9 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     if write.sequence != mark(connection, write.node) + 1:
         return None
     connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (write.node, write.sequence))
+    problem = unsound(write.operation)
+    if problem:
+        return Outcome(State.REFUSED, "malformed", problem)
     if isinstance(write.operation, Grant):
         return ranges.grant(connection, write.node, write.operation, position, write.node == me)
     return _apply_to_image(connection, write.operation.uuid, write, position)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 Job = Callable[[apsw.Connection], T]
 
 JOBS_PER_ROUND_MAX = 256
-READERS = 2
+READERS = 4
 CACHE_KIB = 16_384  # page cache of each connection
 
 
@@ -125,8 +125,8 @@ def _round(writer: apsw.Connection, jobs: list[Job[Any]]) -> list[outcome.Outcom
         writer.execute("COMMIT")
     except apsw.FullError as error:
         _roll_back(writer)
-        full = StorageFull(f"the disk of the data directory is full: {error}")
-        return [outcome.Error(full)] * len(jobs)
+        # One outcome each: an outcome can be unwrapped only once.
+        return [outcome.Error(StorageFull(f"the disk of the data directory is full: {error}")) for _ in jobs]
     except BaseException:
         _roll_back(writer)
         raise
@@ -155,6 +155,7 @@ def _connect(path: Path, flags: int = apsw.SQLITE_OPEN_READONLY) -> apsw.Connect
 
 def open_writer(path: Path) -> apsw.Connection:
     """The connection that does all writing and all checkpointing; makes and migrates the file."""
+    path.touch(0o600)  # before SQLite makes it, with the permissions that its companions then get as well
     connection = _connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
     migrate(connection, str(path))
     connection.pragma("journal_mode", "wal")
@@ -197,9 +198,10 @@ async def open_database(directory: Path, run: RunInThread = trio.to_thread.run_s
             writer = open_writer(path)
         except StoreError:
             raise
+        except OSError as error:
+            raise CannotOpen(f"{path} cannot be opened: {error.strerror}; check node.data_dir") from None
         except (apsw.CantOpenError, apsw.NotADBError, apsw.CorruptError, apsw.ReadOnlyError, apsw.IOError) as error:
             raise CannotOpen(f"{path} cannot be opened: {error}; check node.data_dir and its permissions") from None
-        path.chmod(0o600)
         database = Database(path, writer, run)
         try:
             async with trio.open_nursery() as nursery:

@@ -153,13 +153,17 @@ def format_ami(integer: int) -> str:
 
 
 def parse_reference(text: str) -> str | int | None:
-    """A reference as UUID text or integer: `42`, `ami-0000002a`, or a UUID; None if it is none of these."""
+    """A reference as UUID (lower case) or integer: `42`, `ami-0000002a`, or a UUID; None if it is none of these."""
     if text.isascii() and text.isdigit() and len(text) <= 19:
-        return int(text)
+        return _in_range(int(text))
     if text.startswith("ami-") and 8 <= len(text) - 4 <= 16:
         digits = text[4:]
-        return int(digits, 16) if set(digits) <= set("0123456789abcdef") else None
-    return text if is_uuid(text) else None
+        return _in_range(int(digits, 16)) if set(digits) <= set("0123456789abcdef") else None
+    return text.lower() if is_uuid(text) else None
+
+
+def _in_range(integer: int) -> int | None:
+    return integer if integer <= INT64_MAX else None
 
 
 def is_uuid(text: str) -> bool:

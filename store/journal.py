@@ -15,6 +15,7 @@ from store import catalogue, ranges
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image
 from store.operations import Assign, Create, Grant, Operation, Outcome, State, Write, decode, encode, perform
+from store.soundness import OPERATION_BYTES_MAX, RECORD_BYTES_MAX, unsound
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
     sequence = _store(connection, operation, at)
     uuid = None if isinstance(operation, Grant) else operation.uuid
     after = refresh_overlay(connection, uuid, me) if uuid else None
+    if after is not None and len(after.encode()) > RECORD_BYTES_MAX:
+        raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
     return Journaled(f"{me}.{sequence}", sequence, after)
 
 
@@ -100,8 +103,10 @@ def _foresee(image: Image | None, write: Write) -> tuple[Image | None, Outcome]:
 
 def _repeated(connection: apsw.Connection, me: str, image: Image) -> Journaled:
     """A create of what is there already: its receipt is that of the write that made it, if that still waits."""
-    sequence: int | None = connection.execute("SELECT max(sequence) FROM journal WHERE uuid = ?", (image.uuid,)).get
-    return Journaled(f"{me}.{sequence}" if sequence else image.write, sequence, image)
+    if catalogue.committed(connection, image.uuid) is not None:
+        return Journaled(image.write, None, image)
+    sequence: Any = connection.execute("SELECT min(sequence) FROM journal WHERE uuid = ?", (image.uuid,)).get
+    return Journaled(f"{me}.{sequence}", sequence, image)
 
 
 def _check_room(connection: apsw.Connection, limits: Limits) -> None:
@@ -117,7 +122,12 @@ def _check_room(connection: apsw.Connection, limits: Limits) -> None:
 
 
 def _store(connection: apsw.Connection, operation: Operation, at: float) -> int:
+    problem = unsound(operation)
+    if problem:
+        raise Refused(Outcome(State.REFUSED, "malformed", problem))
     data = encode(operation)
+    if len(data) > OPERATION_BYTES_MAX:
+        raise Refused(Outcome(State.REFUSED, "too-large", f"a write has at most {OPERATION_BYTES_MAX} bytes"))
     sequence: int = connection.execute(
         "UPDATE node SET sequence = sequence + 1, journal_entries = journal_entries + 1,"
         " journal_bytes = journal_bytes + ? RETURNING sequence",
@@ -158,17 +168,14 @@ def has_grant(connection: apsw.Connection) -> bool:
 def settle(connection: apsw.Connection, write: Write, outcome: Outcome, position: int, now: float) -> None:
     """Takes an applied write of this node off the journal and keeps its receipt."""
     row: Any = connection.execute(
-        "DELETE FROM journal WHERE sequence = ? RETURNING length(operation), at", (write.sequence,)
+        "DELETE FROM journal WHERE sequence = ? RETURNING operation, at", (write.sequence,)
     ).fetchone()
-    if row is None:
-        last: Any = connection.execute("SELECT sequence FROM node").get
-        if write.sequence > last:
-            raise Impossible(
-                f"write {write.id} was made by this node, but its data directory knows only {last}: an older copy was"
-                " put back; give the node an empty data directory, so that it joins under a new ID"
-            )
-        return
-    size, at = row
+    if row is None or decode(row[0]) != write.operation:
+        raise Impossible(
+            f"write {write.id} was made under this node's ID, but not by what this data directory knows: an older copy"
+            " was put back, or two daemons share it; give the node an empty data directory, so that it gets a new ID"
+        )
+    size, at = len(row[0]), row[1]
     connection.execute(
         "UPDATE node SET journal_entries = journal_entries - 1, journal_bytes = journal_bytes - ?", (size,)
     )

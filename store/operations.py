@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from store.images import DEFAULTS, Image, Location, Scalar
+from store.images import DEFAULTS, Image, Location, Scalar, is_uuid
 
 Change = tuple[Scalar, Scalar]  # (value the writer saw, value it asks for); None for a property: absent
 
@@ -76,6 +76,7 @@ class Grant:
 Operation = Create | Update | Delete | Assign | Grant
 ImageOperation = Create | Update | Delete | Assign
 _CODES: tuple[type, ...] = (Create, Update, Delete, Assign, Grant)
+_CODES_BY_NUMBER: dict[int, Any] = dict(enumerate(_CODES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +131,22 @@ def encode(operation: Operation) -> bytes:
 def decode(data: bytes) -> Operation:
     """Raises OperationError for anything that `encode` of this version did not make."""
     try:
-        code, values = msgpack.unpackb(data, use_list=False)
-        kind = _CODES[code]
+        code, values = msgpack.unpackb(data)
+        kind = _CODES_BY_NUMBER[code]
         named = dict(zip((item.name for item in fields(kind)), values, strict=True))
-        for name in ("locations", "locations_added"):
-            if name in named:
-                named[name] = tuple(Location(url, metadata) for url, metadata in named[name])
-        operation: Operation = kind(**named)
+        operation: Operation = kind(**{name: _rich(kind, name, value) for name, value in named.items()})
         return operation
-    except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
         raise OperationError(f"not an operation of this version: {error}") from None
+
+
+def _rich(kind: type, name: str, value: Any) -> Any:
+    """What msgpack made plain, as the dataclass has it: tuples where it has tuples, and nowhere else."""
+    if name in ("locations", "locations_added"):
+        return tuple(Location(url, metadata) for url, metadata in value)
+    if kind is Update and name in ("fields", "properties"):
+        return {key: tuple(change) for key, change in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _plain(operation: Operation, name: str) -> Any:
@@ -162,6 +169,8 @@ def decode_write(data: bytes) -> Write:
         raise OperationError(f"not a write of this version: {error}") from None
     if type(node) is not str or type(sequence) is not int or type(operation) is not bytes:
         raise OperationError("not a write of this version: wrong types")
+    if not is_uuid(node) or not 1 <= sequence < 2**53:
+        raise OperationError("not a write of this version: no node's sequence")
     return Write(node, sequence, decode(operation), bool(buffered))
 
 

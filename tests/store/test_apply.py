@@ -1,6 +1,7 @@
 """Journal, ranges and applying, on a real file."""
 
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -16,6 +17,7 @@ from store.errors import Impossible, JournalFull, Refused
 from store.operations import Assign, Create, Delete, Grant, Operation, State, Update
 from tests.store.conftest import AT, ME, NOW, OTHER, dump, entry
 
+THIRD, FOURTH = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "cd")
 U1, U2, U3 = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
 CEILING = 2**53 - 1
 
@@ -32,14 +34,14 @@ def write(connection: apsw.Connection, operation: Operation, limits: journal.Lim
         connection.execute("RELEASE write")
 
 
-def granted(connection: apsw.Connection, count: int = 3) -> None:
+def granted(connection: apsw.Connection, limits: journal.Limits, count: int = 3) -> None:
     """Position 1, by another node's hand: gives ME nothing; then ME's own grant at position 2."""
-    connection.execute("UPDATE node SET sequence = 1")
+    write(connection, Grant(count, CEILING), limits)
     apply(connection, [entry(1, 1, Grant(10, CEILING), OTHER), entry(2, 1, Grant(count, CEILING))], ME, NOW)
 
 
 def test_an_integer_and_its_record_are_one_transaction(connection, limits):
-    granted(connection)
+    granted(connection, limits)
     made = write(connection, new(name="n"), limits)
     assert made.image is not None
     assert made.image.integer == 11
@@ -54,7 +56,7 @@ def test_an_integer_and_its_record_are_one_transaction(connection, limits):
 
 
 def test_own_writes_are_read_at_once_and_leave_the_journal_when_applied(connection, limits):
-    granted(connection)
+    granted(connection, limits)
     made = write(connection, new(name="n"), limits)
     found = catalogue.find(connection, U1)
     assert found is not None
@@ -134,7 +136,7 @@ def test_without_integers_a_record_is_made_and_numbered_later(connection, limits
     assert catalogue.unnumbered(connection, ME, 10) == [U1]
     assert catalogue.unnumbered(connection, OTHER, 10) == []
     with connection:
-        connection.execute("UPDATE node SET sequence = 2")
+        journal.append(connection, ME, Grant(5, CEILING), NOW, limits)
         apply(connection, [entry(2, 2, Grant(5, CEILING))], ME, NOW)
     write(connection, Assign(U1), limits)
     assert catalogue.unnumbered(connection, ME, 10) == []
@@ -146,9 +148,8 @@ def test_without_integers_a_record_is_made_and_numbered_later(connection, limits
 
 
 def test_a_wrong_node_cannot_use_an_integer_twice(connection):
-    connection.execute("UPDATE node SET sequence = 1")
-    own = apply(connection, [entry(1, 1, new(U1, 5), OTHER), entry(2, 1, new(U2, 5))], ME, NOW)
-    assert own[0].outcome.code == "integer-taken"
+    apply(connection, [entry(1, 1, new(U1, 5), OTHER), entry(2, 1, new(U2, 5), THIRD)], ME, NOW)
+    assert mark(connection, THIRD) == 1
     assert catalogue.holder(connection, 5) == U1
     assert catalogue.find(connection, U2) is None
 
@@ -162,7 +163,7 @@ def test_ranges_never_overlap_and_end_at_the_ceiling(connection):
 
 
 def test_runway_is_counted_in_days_of_the_busiest_day(connection, limits):
-    granted(connection, 100)
+    granted(connection, limits, 100)
     assert ranges.runway(connection, NOW).days is None
     for n in range(10):
         write(connection, new(f"00000000-0000-4000-8000-0000000001{n:02}"), limits)
@@ -189,9 +190,41 @@ def test_a_create_that_is_repeated_has_the_receipt_of_the_first(connection, limi
     assert (later.write_id, later.sequence) == (first.write_id, None)
 
 
-def test_an_old_copy_of_the_data_directory_is_noticed(connection):
-    with pytest.raises(Impossible, match="older copy"):
+def test_an_old_copy_of_the_data_directory_is_noticed(connection, limits):
+    with pytest.raises(Impossible, match="older copy"), connection:
         apply(connection, [entry(1, 1, new())], ME, NOW)
+    write(connection, new(U2), limits)
+    with pytest.raises(Impossible, match="older copy"), connection:
+        apply(connection, [entry(1, 1, new(U1))], ME, NOW)
+    assert journal.backlog(connection).entries == 1
+
+
+def test_an_unsound_operation_in_the_log_is_refused_and_stops_nobody(connection):
+    unsound: list[Any] = [
+        Create(U1, None, AT, {"created_at": None}),
+        Create(U1, 2**60, AT, {}),
+        Create(5, None, AT, {}),  # type: ignore[arg-type]  # that is the point
+        Create(U1, None, AT, 5),  # type: ignore[arg-type]  # that is the point
+        Create(U1, None, AT, {"odd": 1}),
+        Create(U1, None, AT, {}, {"p": 5}),  # type: ignore[dict-item]  # that is the point
+        Update(U1, AT, {"name": ("a",)}),  # type: ignore[dict-item]  # that is the point
+        Assign(U1, -1),
+        Grant(-5, 10),
+        Delete("x", AT),
+    ]
+    apply(connection, [entry(n, n, operation, OTHER) for n, operation in enumerate(unsound, 1)], ME, NOW)
+    assert mark(connection, OTHER) == len(unsound)
+    assert catalogue.replica(connection).images == 0
+
+
+def test_writes_and_records_are_bounded_in_size(connection, limits):
+    big = {f"p{n}": "x" * 60_000 for n in range(5)}
+    with pytest.raises(Refused, match="a record has at most"), connection:
+        journal.append(connection, ME, Create(U1, None, AT, {}, big), NOW, limits)
+    bigger = {f"p{n}": "x" * 60_000 for n in range(20)}
+    with pytest.raises(Refused, match="a write has at most"), connection:
+        journal.append(connection, ME, Create(U1, None, AT, {}, bigger), NOW, limits)
+    assert journal.backlog(connection) == journal.Backlog(0, 0, None, 0)
 
 
 def test_pages_are_newest_first_with_own_writes_and_without_tombstones(connection, limits):
@@ -253,7 +286,7 @@ def test_equal_logs_give_equal_replicas_however_they_are_cut(tmp_path_factory, s
         sequences[node] += 1 if skew else 0  # sometimes a repeat
         entries.append(entry(position, max(1, sequences[node]), operation, node, buffered))
     dumps = []
-    for who in (ME, OTHER):
+    for who in (THIRD, FOURTH):
         opened = open_writer(Path(tmp_path_factory.mktemp("replica")) / "zoned.db")
         with opened:
             identity.start(opened, who, "a", "zoned")

@@ -23,7 +23,7 @@ from store.operations import (
 )
 
 UUID = "c9ec9bad-8ab1-4555-b70e-7590c2b07303"
-A, B = "node-a", "node-b"
+A, B = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "ab")
 
 
 def at(second: int) -> str:

@@ -43,9 +43,12 @@ RESERVED_PREFIX = "os_glance"
 def parse_json(body: bytes) -> Any:
     """Raises Problem for what is not JSON."""
     try:
-        return orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise bad(f"the body is not JSON: {error}", "bad-json") from None
+    if depth(document) > JSON_DEPTH_MAX:
+        raise bad(f"the body is nested more than {JSON_DEPTH_MAX} deep", "bad-json")
+    return document
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -129,7 +132,12 @@ def _create(
         check_field(name, value)
     check_properties(properties)
     known = {name: value for name, value in fields.items() if value != DEFAULTS[name]}
-    return Create(uuid, None, clock.text(clock.wall()), known, properties, check_tags(tags), locations)
+    return Create(uuid.lower(), None, clock.text(clock.wall()), known, properties, check_tags(tags), locations)
+
+
+def shown(value: Any) -> str:
+    """A value in an error text: enough to recognise it."""
+    return repr(value)[:80]
 
 
 def check_field(name: str, value: Any) -> None:
@@ -137,7 +145,7 @@ def check_field(name: str, value: Any) -> None:
     if problem is None and name in ("created_at", "updated_at") and clock.parse(str(value)) is None:
         problem = "must be a time as 2026-11-22T09:00:00Z"
     if problem:
-        raise bad(f"Invalid value {value!r} for attribute {name}: {problem}", "bad-attribute")
+        raise bad(f"Invalid value {shown(value)} for attribute {name}: {problem}", "bad-attribute")
 
 
 def check_properties(properties: Mapping[str, Any]) -> None:
@@ -149,7 +157,7 @@ def check_properties(properties: Mapping[str, Any]) -> None:
 
 def check_property(name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise bad(f"Invalid value {value!r} for property {name}: must be a text", "bad-property")
+        raise bad(f"Invalid value {shown(value)} for property {name[:80]}: must be a text", "bad-property")
     problem = text_problem(value, PROPERTY_CHARS_MAX) or text_problem(name, NAME_CHARS_MAX)
     if problem or not name:
         raise bad(f"Property {name[:80]!r} {problem or 'has no name'}", "bad-property")
@@ -186,8 +194,8 @@ def parse_location(value: Any) -> Location:
     url, metadata = value.get("url"), value.get("metadata", {})
     if not isinstance(url, str) or "://" not in url or text_problem(url, URL_CHARS_MAX):
         raise bad("a location's url must be a URL text", "bad-location")
-    if not isinstance(metadata, dict) or depth(metadata) > JSON_DEPTH_MAX:
-        raise bad(f"a location's metadata must be an object, nested at most {JSON_DEPTH_MAX} deep", "bad-location")
+    if not isinstance(metadata, dict):
+        raise bad("a location's metadata must be an object", "bad-location")
     return Location(url, metadata)
 
 

@@ -74,15 +74,15 @@ async def change(request: Request) -> Response:
     if update is None:
         return reply(documents.images_document(found.image), headers=record_headers(found))
     submitted = await write(zone, update)
-    after = look_up(zone, image_id, integers=False)
-    headers = {**record_headers(after), **write_headers(zone, submitted)}
-    return reply(documents.images_document(after.image), headers=headers)
+    assert submitted.image is not None
+    headers = {"ETag": f'"{submitted.image.write}"', **write_headers(zone, submitted)}
+    return reply(documents.images_document(submitted.image), headers=headers)
 
 
 async def delete(request: Request) -> Response:
     zone, image_id = zone_of(request), request.path_params["image_id"]
     look_up(zone, image_id, integers=False)
-    submitted = await write(zone, Delete(image_id, clock.text(clock.wall()), if_match(request)))
+    submitted = await write(zone, Delete(image_id.lower(), clock.text(clock.wall()), if_match(request)))
     return Response(None, 204, write_headers(zone, submitted))
 
 
@@ -92,7 +92,7 @@ async def index(request: Request) -> Response:
     after = None
     marker = request.query_params.get("marker")
     if marker is not None:
-        found = zone.find(marker)
+        found = zone.find(marker.lower())
         if found is None or found.image.deleted_at is not None:
             raise bad(f"Image {marker[:80]} could not be found: the marker must be the ID of an image.", "bad-marker")
         after = (str(found.image.fields["created_at"]), found.image.uuid)
@@ -117,13 +117,15 @@ def _hidden(request: Request) -> bool:
 
 
 def _equals(request: Request) -> tuple[tuple[str, str], ...]:
-    found = []
+    found: list[tuple[str, str]] = []
     for name, value in request.query_params.multi_items():
         if name in ("limit", "marker", "os_hidden") or (name == "visibility" and value == "all"):
             continue
         if name not in _COLUMNS:
             known = ", ".join(("limit", "marker", "os_hidden", *_COLUMNS))
             raise bad(f"{name[:80]} cannot be asked for yet; known are {known}", "bad-query")
+        if _COLUMNS[name] in dict(found):
+            raise bad(f"{name} is given twice", "bad-query")
         if name == "visibility" and value not in VISIBILITIES:
             raise bad(f"Invalid visibility value: {value[:40]}", "bad-query")
         found.append((_COLUMNS[name], value))

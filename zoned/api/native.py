@@ -136,7 +136,7 @@ async def show_write(request: Request) -> Response:
 
 def _seconds(text: str) -> float:
     number = text.removesuffix("s")
-    if not number.isascii() or not number.isdigit() or int(number) > WAIT_MAX_S:
+    if not number.isascii() or not number.isdigit() or len(number) > 4 or int(number) > WAIT_MAX_S:
         raise bad(f"wait must be 0 to {WAIT_MAX_S:.0f} seconds, as 30s, is {text[:40]!r}", "bad-query")
     return float(number)
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from store.images import FIELDS, PROPERTIES_MAX, Image, Location, Scalar
+from store.images import FIELDS, LOCATIONS_MAX, PROPERTIES_MAX, Image, Location, Scalar
 from store.operations import Change, Update
 from zoned.api.documents import (
     READ_ONLY,
@@ -70,7 +70,7 @@ def _step(raw: Any, media_type: str) -> Step:
     else:
         verb, path = str(raw.get("op")), raw.get("path")
         if verb not in _VERBS:
-            raise bad(f"Operations must be add, replace or remove, not {verb!r}.", "bad-patch")
+            raise bad(f"Operations must be add, replace or remove, not {verb[:40]!r}.", "bad-patch")
     if verb != "remove" and "value" not in raw:
         raise bad(f'Operation "{verb}" requires a member named "value".', "bad-patch")
     return Step(verb, _path(path), raw.get("value"), media_type == V20)
@@ -78,11 +78,11 @@ def _step(raw: Any, media_type: str) -> Step:
 
 def _path(path: Any) -> tuple[str, ...]:
     if not isinstance(path, str) or not path.startswith("/") or _STRAY_TILDE.search(path):
-        raise bad(f"Invalid JSON pointer for this resource: {path!r}", "bad-patch")
+        raise bad(f"Invalid JSON pointer for this resource: {str(path)[:200]!r}", "bad-patch")
     parts = tuple(part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/"))
     longest = 2 if parts[0] == "locations" else 1
     if not all(parts) or len(parts) > longest:
-        raise bad(f"Invalid JSON pointer for this resource: {path!r}", "bad-patch")
+        raise bad(f"Invalid JSON pointer for this resource: {str(path)[:200]!r}", "bad-patch")
     return parts
 
 
@@ -165,12 +165,18 @@ def _apply_location(edit: _Edit, step: Step) -> None:
         location = parse_location(step.value)
         if any(one.url == location.url for one in edit.locations):
             raise bad(f"Invalid location: {location.url} is there already", "bad-location")
-        if place != "-" and not (place.isascii() and place.isdigit() and int(place) <= len(edit.locations)):
+        if place != "-" and not _is_place(place, len(edit.locations) + 1):
             raise bad("Invalid position for adding a location.", "bad-location")
+        if len(edit.locations) >= LOCATIONS_MAX:
+            raise Problem(413, "too-many-locations", f"an image has at most {LOCATIONS_MAX} locations")
         edit.locations.append(location)
     else:
-        if not (place.isascii() and place.isdigit() and int(place) < len(edit.locations)):
+        if not _is_place(place, len(edit.locations)):
             raise bad("Invalid position for removing a location.", "bad-location")
         if len(edit.locations) == 1:
             raise Problem(403, "last-location", "The last location of an image may not be removed.")
         del edit.locations[int(place)]
+
+
+def _is_place(text: str, below: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 4 and int(text) < below

@@ -26,6 +26,7 @@ STATUSES: Mapping[str, int] = {
     "exhausted": 507,
     "conflict": 409,
     "integer-taken": 409,
+    "too-large": 413,
 }
 
 

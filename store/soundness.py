@@ -1,0 +1,134 @@
+"""Whether an operation is one that a correct node could have made. Sans-IO.
+
+Operations come from the local faces and, forwarded, from other nodes. Each is checked where it enters a journal and
+where it enters the log; applying checks once more and refuses what is unsound, the same on every node, so that nothing
+that got into a log by whatever mistake can stop the nodes that hold it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from store.images import (
+    FIELDS,
+    LOCATIONS_MAX,
+    NAME_CHARS_MAX,
+    PROPERTIES_MAX,
+    PROPERTY_CHARS_MAX,
+    TAGS_MAX,
+    URL_CHARS_MAX,
+    Location,
+    is_uuid,
+    text_problem,
+)
+from store.operations import Assign, Create, Delete, Grant, Operation, Update
+
+INTEGER_MAX = 2**53 - 1
+OPERATION_BYTES_MAX = 1_048_576  # encoded; a log entry, a forwarded batch and a peer's message must hold it with room
+RECORD_BYTES_MAX = 262_144  # in canonical form; an update carries what it saw and what it wants, so twice this fits
+
+
+def unsound(operation: Operation) -> str | None:
+    """Why no correct node could have made this, or None."""
+    match operation:
+        case Grant(count, ceiling):
+            fine = _is_integer(count) and _is_integer(ceiling)
+            return None if fine else "a grant needs a count and a ceiling"
+        case Assign(uuid, integer):
+            return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
+        case Delete(uuid, at, if_match):
+            return _uuid(uuid) or _text(at, 20) or _optional(if_match)
+        case Update():
+            return _update(operation)
+        case Create():
+            return _create(operation)
+
+
+# What was decoded may have any types, whatever the dataclasses say: hence Any.
+
+
+def _create(operation: Any) -> str | None:
+    if operation.integer is not None and not _is_integer(operation.integer):
+        return "the integer is out of range"
+    if not isinstance(operation.fields, Mapping) or not isinstance(operation.properties, Mapping):
+        return "attributes must be maps"
+    return (
+        _uuid(operation.uuid)
+        or _text(operation.at, 20)
+        or _first(_field(name, value) for name, value in operation.fields.items())
+        or _properties({name: (None, value) for name, value in operation.properties.items()}, removable=False)
+        or _texts(operation.tags, TAGS_MAX)
+        or _locations(operation.locations)
+    )
+
+
+def _update(operation: Any) -> str | None:
+    for changes in (operation.fields, operation.properties):
+        if not isinstance(changes, Mapping) or not all(type(c) is tuple and len(c) == 2 for c in changes.values()):
+            return "changes must be maps to pairs"
+    return (
+        _uuid(operation.uuid)
+        or _text(operation.at, 20)
+        or _first(_field(name, seen) or _field(name, wanted) for name, (seen, wanted) in operation.fields.items())
+        or _properties(operation.properties, removable=True)
+        or _texts(operation.tags_added, TAGS_MAX)
+        or _texts(operation.tags_removed, 2 * TAGS_MAX)
+        or _locations(operation.locations_added)
+        or _texts(operation.locations_removed, 2 * LOCATIONS_MAX, URL_CHARS_MAX)
+        or _optional(operation.if_match)
+    )
+
+
+def _first(problems: Any) -> str | None:
+    return next((problem for problem in problems if problem), None)
+
+
+def _is_integer(value: object) -> bool:
+    return type(value) is int and 1 <= value <= INTEGER_MAX
+
+
+def _uuid(value: object) -> str | None:
+    return None if isinstance(value, str) and is_uuid(value) and value == value.lower() else "the UUID is none"
+
+
+def _text(value: object, chars_max: int) -> str | None:
+    return text_problem(value, chars_max) if isinstance(value, str) else "a text is missing"
+
+
+def _optional(value: object) -> str | None:
+    return None if value is None else _text(value, NAME_CHARS_MAX)
+
+
+def _field(name: object, value: object) -> str | None:
+    if not isinstance(name, str) or name not in FIELDS:
+        return "unknown attribute"
+    problem = FIELDS[name].problem(value)
+    return f"{name} {problem}" if problem else None
+
+
+def _properties(changes: Mapping[Any, Any], *, removable: bool) -> str | None:
+    if len(changes) > 2 * PROPERTIES_MAX:
+        return "too many properties"
+    for name, pair in changes.items():
+        problem = _text(name, NAME_CHARS_MAX)
+        for value in pair if removable else pair[1:]:
+            problem = problem or (None if removable and value is None else _text(value, PROPERTY_CHARS_MAX))
+        if problem:
+            return f"property {problem}"
+    return None
+
+
+def _texts(values: object, most: int, chars_max: int = NAME_CHARS_MAX) -> str | None:
+    if type(values) is not tuple or len(values) > most:
+        return "a list of texts is missing or too long"
+    return _first(_text(value, chars_max) for value in values)
+
+
+def _locations(values: object) -> str | None:
+    if type(values) is not tuple or len(values) > LOCATIONS_MAX:
+        return "locations are missing or too many"
+    for value in values:
+        if not isinstance(value, Location) or not isinstance(value.metadata, Mapping):
+            return "a location is none"
+        if problem := _text(value.url, URL_CHARS_MAX):
+            return f"location {problem}"
+    return None
