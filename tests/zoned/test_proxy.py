@@ -21,7 +21,7 @@ from store.entries import Entry, EntryKind
 from store.errors import JournalFull, Refused
 from store.journal import Limits
 from store.operations import Create, Delete, Grant, State, Update, Write, decode_write, encode_write
-from tests.zoned.conftest import ME, open_store, until
+from tests.zoned.conftest import ME, OTHER, open_store, until
 from tests.zoned.test_registry import LogInMemory
 from zoned import clock
 from zoned import proxy as proxy_module
@@ -274,9 +274,9 @@ async def test_a_buffered_change_of_what_others_changed_meanwhile_is_a_conflict_
         await trio.sleep(0.03)
         mine = await proxy.submit(Update(operation.uuid, AT, fields={"name": ("old", "mine")}))
         assert mine.state == "buffered"
-        theirs = Write("other", 1, Update(operation.uuid, AT, fields={"name": ("old", "theirs")}))
+        theirs = Write(OTHER, 1, Update(operation.uuid, AT, fields={"name": ("old", "theirs")}))
         way.node.entries.append(encode_write(theirs))
-        await until(lambda: apply.mark(database.reader, "other") == 1)
+        await until(lambda: apply.mark(database.reader, OTHER) == 1)
         way.elect("two")
         await until(lambda: backlog(database) == 0)
         receipt = journal.receipt(database.reader, 2)
@@ -330,7 +330,7 @@ async def test_what_an_election_lost_is_sent_again_to_the_next_registry(database
         await until(lambda: len(way.node.entries) == 6)
         way.elect("two", survive)
         way.applies = True
-        await until(lambda: backlog(database) == 0)
+        await until(lambda: backlog(database) == 0, proxy_module.STALL_S / 2)
         check_exactly_once(database, way, uuids)
 
 

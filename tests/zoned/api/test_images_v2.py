@@ -146,10 +146,22 @@ async def test_what_is_no_uuid_of_an_image_is_not_found(zone, method, image_id):
     assert answer.status_code == 404
 
 
-async def test_uuids_are_compared_as_text(zone):
-    image_id = (await made(zone, id=fresh().upper()))["id"]
-    assert (await zone.get(f"/v2/images/{image_id}")).status_code == 200
-    assert (await zone.get(f"/v2/images/{image_id.lower()}")).status_code == 404
+async def test_a_uuid_is_the_same_in_upper_and_lower_case(zone):
+    chosen = fresh()
+    assert (await made(zone, id=chosen.upper()))["id"] == chosen
+    for spelled in (chosen, chosen.upper()):
+        assert (await zone.get(f"/v2/images/{spelled}")).json()["id"] == chosen
+        assert (await patch(zone, spelled, add("name", spelled))).status_code == 200
+        assert (await zone.post("/v2/images", json={"id": spelled})).status_code == 409
+        assert (await zone.get("/v2/images", params={"marker": spelled})).status_code == 200
+    assert (await zone.delete(f"/v2/images/{chosen.upper()}")).status_code == 204
+
+
+@pytest.mark.xfail(strict=True, reason="the filter by ID compares as text")
+async def test_a_filter_by_id_finds_a_uuid_in_either_case(zone):
+    chosen = (await made(zone))["id"]
+    listed = (await zone.get("/v2/images", params={"id": chosen.upper()})).json()["images"]
+    assert [one["id"] for one in listed] == [chosen]
 
 
 # Lists.
@@ -166,23 +178,27 @@ async def walk(zone: httpx.AsyncClient, link: str) -> list[list[str]]:
     return pages
 
 
+def newest_first(images: list[dict[str, Any]]) -> list[str]:
+    """The IDs in the order of lists: by time of creation, then by ID, both descending."""
+    return [one["id"] for one in sorted(images, key=lambda one: (one["created_at"], one["id"]), reverse=True)]
+
+
 async def test_next_links_walk_every_image_once_and_end_on_the_last_full_page(zone):
     owner = fresh()
-    ids = {(await made(zone, owner=owner))["id"] for _ in range(4)}
+    ids = newest_first([await made(zone, owner=owner) for _ in range(4)])
     pages = await walk(zone, f"/v2/images?owner={owner}&limit=2")
     assert [len(page) for page in pages] == [2, 2]
-    assert {one for page in pages for one in page} == ids
-    assert sorted((one for page in pages for one in page), reverse=True) == [one for page in pages for one in page]
+    assert [one for page in pages for one in page] == ids
 
 
 async def test_links_repeat_the_query_and_the_first_forgets_the_marker(zone):
     name = f"a b&c=\u00e9 {fresh()}"
-    ids = [(await made(zone, name=name))["id"] for _ in range(3)]
+    ids = newest_first([await made(zone, name=name) for _ in range(3)])
     first = (await zone.get("/v2/images", params={"name": name, "limit": 1})).json()
     second = (await zone.get(first["next"])).json()
     assert second["first"] == first["first"]
     assert httpx.URL(second["first"]).params == httpx.QueryParams({"name": name, "limit": 1})
-    assert (await walk(zone, first["first"])) == [[one] for one in sorted(ids, reverse=True)]
+    assert (await walk(zone, first["first"])) == [[one] for one in ids]
 
 
 async def test_a_limit_of_nothing_is_an_empty_list(zone):
