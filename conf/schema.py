@@ -95,7 +95,9 @@ class Http:
     listen: str = setting("127.0.0.1:9292", "HOST:PORT of the Images API and the native API", address)
     advertise_url: str = setting("", "URL that other zones tell their users; empty: http:// and `listen`")
     header_bytes_max: int = setting(32_768, "one request's line and headers, bytes", between(1_024, 1_048_576))
-    body_bytes_max: int = setting(1_048_576, "one request's body, bytes; a record is about 1,500", at_least(4_096))
+    body_bytes_max: int = setting(
+        1_048_576, "one request's body, bytes; a record is about 1,500", between(4_096, 16_777_216)
+    )
     header_timeout_s: float = setting(10.0, "for a request's headers to arrive", at_least(0.1))
     body_timeout_s: float = setting(30.0, "for a request's body to arrive", at_least(0.1))
     idle_timeout_s: float = setting(75.0, "before a connection with no request is closed", at_least(0.1))
@@ -111,7 +113,7 @@ class Peers:
     listen: str = setting("127.0.0.1:9293", "HOST:PORT, TCP and UDP", address)
     advertise: str = setting("", "HOST:PORT under which other nodes reach this one; empty: `listen`", address_or_empty)
     seeds: tuple[str, ...] = setting((), "HOST:PORT of some other nodes: first contact only", addresses)
-    body_bytes_max: int = setting(16_777_216, "one message between nodes, bytes", at_least(65_536))
+    body_bytes_max: int = setting(16_777_216, "one message between nodes, bytes", at_least(8_388_608))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,8 @@ def cross_mistakes(config: Config) -> list[Mistake]:
     if expect == 1 and seeds:
         problem = "1 founds a cluster of this node alone; with peers.seeds set it to 0 to join theirs, or to 3"
         found.append(Mistake("registry.expect", problem))
+    if split_address(config.peers.listen)[0] in ("0.0.0.0", "::") and not config.peers.advertise:  # noqa: S104  # it is refused
+        found.append(Mistake("peers.advertise", "is needed: no peer can reach this node at a wildcard address"))
     if split_address(config.http.listen) == split_address(config.peers.listen) and not config.http.listen.endswith(
         ":0"
     ):

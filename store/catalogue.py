@@ -15,7 +15,7 @@ import apsw
 from store.images import Image
 
 _DIGEST_MODULUS = 1 << 256
-PAGE_MAX = 1_000
+PAGE_BYTES_MAX = 8_388_608  # of records in one page; a page ends early rather than be larger
 
 
 class Source(Enum):
@@ -41,6 +41,14 @@ class Replica:
     digest: str
     images: int
     next_integer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some records in order, and whether others follow."""
+
+    found: list[Found]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,7 @@ def find(connection: apsw.Connection, reference: str | int) -> Found | None:
     return None
 
 
-def page(connection: apsw.Connection, query: Query) -> list[Found]:
+def page(connection: apsw.Connection, query: Query) -> Page:
     """At most `query.limit` live records by (created_at, uuid) descending, own unapplied writes included."""
     where, values = ["deleted = 0"], []
     if query.hidden is not None:
@@ -86,7 +94,7 @@ def page(connection: apsw.Connection, query: Query) -> list[Found]:
         where.append("(created_at, uuid) < (?, ?)")
         values += query.after
     condition, order = " AND ".join(where), "ORDER BY created_at DESC, uuid DESC LIMIT ?"
-    limit = min(query.limit, PAGE_MAX)
+    limit = query.limit + 1  # one more tells whether others follow
     # Each half reads at most `limit` rows in index order; the outer order merges at most twice that.
     rows = connection.execute(
         f"""SELECT mine, record FROM (
@@ -97,7 +105,14 @@ def page(connection: apsw.Connection, query: Query) -> list[Found]:
             ) {order}""",  # noqa: S608  # our own names
         (*values, limit, *values, limit, limit),
     )
-    return [Found(Image.decode(record), Source.JOURNAL if mine else Source.LOCAL) for mine, record in rows]
+    found: list[Found] = []
+    size = 0
+    for mine, record in rows:
+        size += len(record)
+        if len(found) == query.limit or (found and size > PAGE_BYTES_MAX):
+            return Page(found, more=True)
+        found.append(Found(Image.decode(record), Source.JOURNAL if mine else Source.LOCAL))
+    return Page(found, more=False)
 
 
 _PROMOTED = ("owner", "name", "status", "visibility")  # base attributes with a column of their own

@@ -40,12 +40,15 @@ def start(connection: apsw.Connection, new_id: str, zone: str, label: str) -> Id
     return Identity(row[0], zone, label, row[3] + 1)
 
 
-def promise(connection: apsw.Connection, wanted: Membership) -> Membership:
-    """Binds this node to found the cluster with `wanted`, unless it is bound already; returns what it is bound to."""
-    connection.execute("UPDATE node SET promise = ? WHERE promise IS NULL", (wanted.encode(),))
-    bound = promised(connection)
-    assert bound is not None
-    return bound
+def promise(connection: apsw.Connection, wanted: Membership) -> Membership | None:
+    """Binds this node to found the cluster with `wanted`, unless it is bound or in a cluster already.
+
+    Returns what it is bound to, None if nothing.
+    """
+    connection.execute(
+        "UPDATE node SET promise = ? WHERE promise IS NULL AND NOT EXISTS (SELECT 1 FROM log)", (wanted.encode(),)
+    )
+    return promised(connection)
 
 
 def promised(connection: apsw.Connection) -> Membership | None:

@@ -38,6 +38,7 @@ def run(path: Path | None) -> None:
     """Serve this zone until SIGTERM."""
     import trio
 
+    from gossip import NotAlone
     from store.errors import CannotOpen
     from zoned import daemon, logs
     from zoned.errors import CannotStart
@@ -48,7 +49,7 @@ def run(path: Path | None) -> None:
     try:
         trio.run(daemon.run, config)
     except BaseExceptionGroup as group:
-        expected = [error for error in leaves(group) if isinstance(error, CannotOpen | CannotStart)]
+        expected = [error for error in leaves(group) if isinstance(error, CannotOpen | CannotStart | NotAlone)]
         if expected:
             fail(str(expected[0]), 1)
         errors = [error for error in leaves(group) if not isinstance(error, KeyboardInterrupt)]

@@ -62,8 +62,9 @@ class Asker:
         except TimeoutError:
             fail(f"the daemon at {self.socket} did not answer within {self.timeout_s:g} s", 6)
         except (OSError, http.client.HTTPException) as error:
+            said = " ".join(str(error).split())[:200]
             fail(
-                f"no daemon answers at {self.socket} ({error}); start `zoned run`, or name its socket with --socket",
+                f"no daemon answers at {self.socket} ({said}); start `zoned run`, or name its socket with --socket",
                 3,
             )
         finally:
@@ -73,7 +74,8 @@ class Asker:
         except ValueError:
             fail(f"the daemon answered {answer.status} with something else than JSON", 1)
         if answer.status >= 400:
-            fail(str(document.get("detail", document)), EXITS.get(answer.status, 1))
+            detail = document.get("detail", document) if isinstance(document, dict) else document
+            fail(text(detail), EXITS.get(answer.status, 1))
         return document
 
 
@@ -142,7 +144,17 @@ FORM = click.option(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Careful(click.Group):
+    """An answer of another shape than this version's is one line, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyError, TypeError, AttributeError) as error:
+            fail(f"the daemon's answer is not as zonectl {__version__} knows it ({type(error).__name__}: {error})", 1)
+
+
+@click.group(cls=_Careful, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="zonectl")
 @click.option("--socket", "path", type=click.Path(path_type=Path), metavar="PATH", help="The daemon's admin socket.")
 @click.option("--timeout", type=click.FloatRange(0.1), default=TIMEOUT_S, show_default=True, help="Seconds to wait.")
@@ -157,7 +169,7 @@ def main(context: click.Context, path: Path | None, timeout: float, form: str | 
 
 def asker_of(context: click.Context, form: str | None) -> Asker:
     """`-f` may stand before or after the command."""
-    asker: Asker = context.find_root().obj
+    asker: Asker = context.obj
     return asker if form is None else Asker(asker.socket, form, asker.timeout_s)
 
 
@@ -285,8 +297,8 @@ def writes_show(context: click.Context, write_id: str, form: str | None) -> None
 @click.pass_context
 def ids(context: click.Context, form: str | None) -> None:
     """Integer ranges of this node and how long they last."""
+    asker = context.obj = asker_of(context, form)
     if context.invoked_subcommand is None:
-        asker = asker_of(context, form)
         document = asker.get("/zone/v1/ids")
         lines = [
             ("left", document["left"]),

@@ -9,7 +9,7 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
@@ -59,25 +59,35 @@ class Running:
 
 async def run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
     """Runs one daemon until SIGTERM or SIGINT. Raises CannotOpen or CannotStart before anything is served."""
+    stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
-            started = await nursery.start(_run, config)
-            task_status.started(started)
-            async for number in signals:
-                logger.info("stopping", signal=signal.Signals(number).name)
-                break
+            nursery.start_soon(_watch_signals, signals, stop, nursery.cancel_scope)
+            await serve(config, stop, task_status=task_status)
             nursery.cancel_scope.cancel()
 
 
-async def _run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
+async def _watch_signals(signals: AsyncIterator[int], stop: trio.Event, scope: trio.CancelScope) -> None:
+    async for number in signals:
+        if stop.is_set():
+            scope.cancel()  # asked twice: at once
+        logger.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+
+async def serve(
+    config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Everything; returns after `stop` is set and all is closed in order."""
     rng = SystemRandom()
     directory = paths.data_dir(config)
-    async with open_database(directory) as database:
+    async with open_database(directory) as database, AsyncExitStack() as stack:
         me = await database.write(lambda c: identity.start(c, str(uuid.uuid4()), config.node.zone, config.gossip.label))
         structlog.contextvars.bind_contextvars(zone=me.zone)
         public = await open_tcp("http.listen", config.http.listen)
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
         admin = await open_admin(paths.admin_socket(config))
+        stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
         url = config.http.advertise_url or _url(bound_address(public))
         async with (
             httpx.AsyncClient(
@@ -105,30 +115,22 @@ async def _run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.T
 
             peer_app = make_peer_app(config.gossip.label, gossip, replication, database)
             await inner.start(_serve, peer_app, [peer], _peer_limits(config), None)
-            inner.start_soon(publish, gossip, replication, url)
+            inner.start_soon(publish, gossip, replication, zone, url)
             inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
             await inner.start(proxy.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
-            try:
-                async with trio.open_nursery() as faces:
-                    on_request = _log_request if config.log.requests else None
-                    app = make_app(zone)
-                    await faces.start(_serve, app, [public], _limits(config), on_request)
-                    await faces.start(_serve, app, [admin], _limits(config), on_request)
-                    logger.info(
-                        "ready",
-                        url=url,
-                        peer=f"{gossip.me.host}:{gossip.me.port}",
-                        node=me.node_id,
-                        version=__version__,
-                    )
-                    task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone))
-            finally:
-                with trio.CancelScope(shield=True):
-                    await replication.step_down(STEP_DOWN_TIMEOUT_S)
-                    await gossip.leave(LEAVE_TIMEOUT_S)
-                paths.admin_socket(config).unlink(missing_ok=True)
+            async with trio.open_nursery() as faces:
+                on_request = _log_request if config.log.requests else None
+                for listener in (public, admin):
+                    await faces.start(_serve, make_app(zone), [listener], _limits(config), on_request)
+                logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
+                task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone))
+                await stop.wait()
+                faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
+            await replication.step_down(STEP_DOWN_TIMEOUT_S)
+            await gossip.leave(LEAVE_TIMEOUT_S)
+            inner.cancel_scope.cancel()
 
 
 async def _serve(
@@ -221,7 +223,7 @@ async def hear(gossip: Gossip, replication: Replication) -> None:
             replication.hear()
 
 
-async def publish(gossip: Gossip, replication: Replication, url: str) -> None:
+async def publish(gossip: Gossip, replication: Replication, zone: Zone, url: str) -> None:
     """Tells the other nodes, over gossip, what this one is and how far it has come."""
     while True:
         replication.role_changed.clear()
@@ -231,7 +233,13 @@ async def publish(gossip: Gossip, replication: Replication, url: str) -> None:
             cluster=membership.cluster_id if membership else None,
             voter=membership is not None and replication.me in membership.voters,
             registry=replication.registry_term,
+            draining=zone.draining,
+        )
+        days = zone.runway().days
+        gossip.report(
             position=replication.positions.position,
+            runway_days=round(days, 1) if days is not None else None,
+            load=round(os.getloadavg()[0], 1),
         )
         with trio.move_on_after(PUBLISH_S):
             await replication.role_changed.event.wait()

@@ -27,6 +27,7 @@ from zoned.supervise import Backoff, first_of
 POLL_S = 10.0  # a donor with nothing newer answers after this long
 PULL_TIMEOUT_S = 10.0  # for the answer itself
 BATCH_BYTES_MAX = 1_048_576
+BEHIND_MAX = 1_000  # a donor further behind the furthest is not asked
 BATCH_ENTRIES_MAX = 2_048
 
 logger = structlog.get_logger()
@@ -69,11 +70,19 @@ async def give(database: Database, positions: Positions, after: int, wait_s: flo
 
 def unpack(packed: Any) -> tuple[str, list[Entry]]:
     """The follower's side of `give`. Raises PeerRefused for anything else."""
-    try:
-        cluster, rows = packed
-        return str(cluster), [Entry(int(i), int(t), EntryKind(k), bytes(d)) for i, t, k, d in rows]
-    except (TypeError, ValueError):
-        raise PeerRefused("answered with no entries") from None
+    match packed:
+        case [str(cluster), [*rows]]:
+            return cluster, [_entry(row) for row in rows]
+        case _:
+            raise PeerRefused("answered with no entries")
+
+
+def _entry(row: Any) -> Entry:
+    match row:
+        case [int(index), int(term), (0 | 1 | 2) as kind, bytes(data)] if 0 < index < 2**53 and 0 < term < 2**53:
+            return Entry(index, term, EntryKind(kind), data)
+        case _:
+            raise PeerRefused("answered with what is no entry")
 
 
 async def pull(peers: Peers, donor: str, after: int, known_cluster: str, wait_s: float = 0.0) -> list[Entry]:
@@ -84,7 +93,14 @@ async def pull(peers: Peers, donor: str, after: int, known_cluster: str, wait_s:
     cluster, entries = unpack(await peers.ask(donor, "log", [after, wait_s], wait_s + PULL_TIMEOUT_S))
     if known_cluster and cluster != known_cluster:
         raise PeerRefused(f"belongs to cluster {cluster}, this node to {known_cluster}")
+    if [entry.index for entry in entries] != list(range(after + 1, after + 1 + len(entries))):
+        raise PeerRefused("answered with entries that do not follow on ours")
     return entries
+
+
+def _position(view: MemberView) -> int:
+    position = view.facts.get("position")
+    return position if isinstance(position, int) else 0
 
 
 class Follower:
@@ -106,6 +122,7 @@ class Follower:
         self._on_applied = on_applied
         self._rng = rng
         self._backoff = Backoff(0.1, 5.0, rng)
+        self._failed = ""  # the donor that failed last
 
     async def serve(self, until: Callable[[], bool]) -> None:
         """Pulls until `until` holds; asked after each batch."""
@@ -117,7 +134,11 @@ class Follower:
                 self._backoff.reset()
 
     def _choose(self) -> str | None:
-        ahead = [view for view in self._members if view.is_up and view.facts.get("voter") and view.node_id != self._me]
+        """The nearest that publishes the most, leaving out whoever just failed while there is another."""
+        able = [view for view in self._members if view.is_up and view.facts.get("voter") and view.node_id != self._me]
+        able = [view for view in able if view.node_id != self._failed] or able
+        head = max((_position(view) for view in able), default=0)
+        ahead = [view for view in able if _position(view) + BEHIND_MAX >= head]
         near = [view for view in ahead if view.rtt_s is not None]
         if near:
             return min(near, key=lambda view: view.rtt_s or 0.0).node_id
@@ -131,6 +152,7 @@ class Follower:
             applied = await self._keep(entries) if entries else []
         except (PeerUnreachable, PeerRefused) as error:
             logger.info("donor not reached", peer=donor, problem=str(error))
+            self._failed = donor
             return False
         except StorageFull as error:
             logger.error("log cannot be written", problem=str(error))

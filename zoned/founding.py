@@ -20,6 +20,7 @@ from gossip import MemberView
 from store import identity, log
 from store.database import Database
 from store.entries import Entry, EntryKind, Membership
+from store.errors import StorageFull
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.peers import Peers
 
@@ -34,7 +35,7 @@ logger = structlog.get_logger()
 
 def founding_membership(label: str, founders: Iterable[str]) -> Membership:
     """What these founders, and nobody else, begin with; the same wherever it is worked out."""
-    voters = tuple(sorted(founders))
+    voters = tuple(sorted(set(founders)))
     return Membership(str(uuid.uuid5(_NAMESPACE, "\n".join((label, *voters)))), voters)
 
 
@@ -68,11 +69,11 @@ class Stance:
 
 def unpack_stance(packed: Any) -> Stance:
     """Raises PeerRefused for anything but a stance."""
-    try:
-        expect, listed, promised, cluster = packed
-        return Stance(int(expect), tuple(str(item) for item in listed), str(promised), str(cluster))
-    except (TypeError, ValueError):
-        raise PeerRefused("answered with no stance on founding") from None
+    match packed:
+        case [int(expect), [*listed], str(promised), str(cluster)] if all(isinstance(one, str) for one in listed):
+            return Stance(expect, tuple(listed), promised, cluster)
+        case _:
+            raise PeerRefused("answered with no stance on founding")
 
 
 class Founding:
@@ -104,24 +105,26 @@ class Founding:
         if self._me not in membership.voters or len(membership.voters) != self._expect:
             return self.stance().promised
         bound = await self._database.write(lambda c: identity.promise(c, membership))
-        return bound.cluster_id
+        return bound.cluster_id if bound is not None else ""
 
     async def run(self) -> Membership | None:
         """Returns the membership once this node has founded with others, None once another cluster is seen."""
         while True:
-            promised = identity.promised(self._database.reader)
+            wanted = identity.promised(self._database.reader)
             seen = cluster_seen(self._members)
-            if promised is not None and (seen == promised.cluster_id or await self._all_promised(promised)):
-                await self._found(promised)
-                return promised
-            if seen is not None and (promised is None or seen != promised.cluster_id):
+            if seen is not None and (wanted is None or seen != wanted.cluster_id):
                 return None
             founders = candidates(self._members, self._expect)
-            complete = promised is None and len(founders) == self._expect and self._me in founders
-            if complete and await self._all_see(founders):
-                await self.promise(founders)
-            else:
-                await trio.sleep(LOOK_S)
+            complete = len(founders) == self._expect and self._me in founders
+            if wanted is None and complete and await self._all_see(founders):
+                wanted = founding_membership(self._label, founders)
+            try:
+                if wanted is not None and (seen == wanted.cluster_id or await self._all_promised(wanted)):
+                    await self._found(wanted)
+                    return wanted
+            except StorageFull as error:
+                logger.warning("founding waits", problem=str(error))
+            await trio.sleep(LOOK_S)
 
     async def _all_see(self, founders: list[str]) -> bool:
         for node_id in founders:
@@ -131,15 +134,24 @@ class Founding:
         return True
 
     async def _all_promised(self, membership: Membership) -> bool:
+        """Asks for promises in the order of IDs, this node's own in its turn, and stops at the first that differs.
+
+        The order is what keeps two overlapping sets from each holding a promise that the other needs: whoever gets the
+        lowest common node goes on, the other binds nobody behind it.
+        """
         for node_id in membership.voters:
             stance = await self._ask(node_id, membership.voters)
             if stance is None or stance.promised != membership.cluster_id:
+                return False
+            if stance.cluster not in ("", membership.cluster_id):
                 return False
         return True
 
     async def _ask(self, node_id: str, founders: tuple[str, ...] | None) -> Stance | None:
         """A node's stance, None if it cannot be had now; with `founders` it is asked to promise first."""
         if node_id == self._me:
+            if founders:
+                await self.promise(founders)
             return self.stance()
         try:
             answer = await self._peers.ask(node_id, "founding", list(founders) if founders else None, ASK_TIMEOUT_S)

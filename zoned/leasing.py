@@ -39,21 +39,27 @@ class Leasing:
         self._database = database
         self._proxy = proxy
         self._settings = settings
+        self._exhausted = False
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Looks and asks, for ever."""
-        task_status.started()
+        """Looks and asks, for ever; has looked once when it says that it started."""
         while True:
             try:
                 await self._look()
             except StorageFull as error:
                 logger.warning("integers not asked for", problem=str(error))
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
             await trio.sleep(LOOK_S)
 
     async def _look(self) -> None:
         reader = self._database.reader
         count = wanted(self._settings, ranges.runway(reader, clock.wall()))
-        if count and not journal.has_grant(reader):
+        exhausted = catalogue.replica(reader).next_integer > self._settings.ceiling
+        if exhausted and not self._exhausted:
+            logger.error("integers are used up", ceiling=self._settings.ceiling)
+        self._exhausted = exhausted
+        if count and not exhausted and not journal.has_grant(reader):
             await self._proxy.submit(Grant(count, self._settings.ceiling), wait=False)
         for uuid in catalogue.unnumbered(reader, self._proxy.me, NUMBER_MAX):
             try:

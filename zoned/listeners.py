@@ -63,16 +63,16 @@ async def open_admin(path: Path) -> trio.SocketListener:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_stale(path)
-        bound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
         try:
-            await bound.bind(os.fspath(path))
+            bound.bind(os.fspath(path))
         finally:
             os.umask(mask)
         bound.listen(BACKLOG)
     except OSError as error:
         raise CannotStart(f"admin.socket {path} cannot be listened on: {error.strerror}; change admin.socket") from None
-    return trio.SocketListener(bound)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(bound))
 
 
 def _remove_stale(path: Path) -> None:

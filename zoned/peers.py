@@ -19,6 +19,8 @@ from zoned.raft.pace import Pace
 from zoned.supervise import Signal
 
 LABEL_HEADER = "Zoned-Label"
+RECIPIENT_HEADER = "Zoned-To"  # the node meant: an address may have passed to another
+ANSWER_BYTES_MAX = 16_777_216
 OUTBOX_MAX = 4_096  # messages; beyond, the oldest are dropped: Raft sends again
 MSGPACK = "application/msgpack"
 
@@ -37,7 +39,7 @@ class Peers:
     def __init__(self, client: httpx.AsyncClient, book: AddressBook, label: str) -> None:
         self._client = client
         self._book = book
-        self._headers = {LABEL_HEADER: label, "Content-Type": MSGPACK}
+        self._headers = {LABEL_HEADER: label, "Content-Type": MSGPACK, "Accept-Encoding": "identity"}
 
     async def ask(self, node_id: str, path: str, body: Any, timeout_s: float) -> Any:
         """POSTs `body` to `/peer/v1/` + `path` of the node; its answer, unpacked.
@@ -57,15 +59,32 @@ class Peers:
             raise PeerUnreachable(f"no address of node {node_id} is known")
         host, port = address
         url = f"http://[{host}]:{port}/peer/v1/{path}" if ":" in host else f"http://{host}:{port}/peer/v1/{path}"
+        headers = {**self._headers, RECIPIENT_HEADER: node_id}
         try:
-            answer = await self._client.post(url, content=data, headers=self._headers, timeout=timeout_s)
-        except (httpx.HTTPError, OSError) as error:
+            request = self._client.build_request("POST", url, content=data, headers=headers, timeout=timeout_s)
+            answer = await self._client.send(request, stream=True)
+            try:
+                body = await self._read(answer, url)
+            finally:
+                await answer.aclose()
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            # Addresses come from gossip: an unusable one is a peer that cannot be reached, and nothing more.
             raise PeerUnreachable(f"{url}: {type(error).__name__}: {error}") from None
         if answer.status_code >= 500:
-            raise PeerUnreachable(f"{url}: {answer.status_code} {answer.text[:200]}")
+            raise PeerUnreachable(f"{url}: {answer.status_code} {body[:200].decode(errors='replace')}")
         if answer.status_code >= 400:
-            raise PeerRefused(f"{url}: {answer.text[:200]}")
-        return answer.content
+            raise PeerRefused(f"{url}: {body[:200].decode(errors='replace')}")
+        return body
+
+    async def _read(self, answer: httpx.Response, url: str) -> bytes:
+        """The body, at most ANSWER_BYTES_MAX; nothing is decompressed."""
+        pieces, size = [], 0
+        async for piece in answer.aiter_raw():
+            pieces.append(piece)
+            size += len(piece)
+            if size > ANSWER_BYTES_MAX:
+                raise PeerUnreachable(f"{url} answered with more than {ANSWER_BYTES_MAX} bytes")
+        return b"".join(pieces)
 
 
 class RaftPost:

@@ -96,9 +96,12 @@ class Proxy:
         made: Journaled = await self._database.write(lambda c: journal.append(c, me, operation, now, limits))
         if made.sequence is None:
             return Submitted(made.write_id, None, made.image)
+        patience_s = self._patience_s() if wait else 0.0
+        if wait and not patience_s:
+            self._buffered.add(made.sequence)  # before it can be forwarded
         self._news.set()
-        if wait:
-            await self.wait_for(made.sequence, self._patience_s())
+        if patience_s:
+            await self.wait_for(made.sequence, patience_s)
         receipt = journal.receipt(self._database.reader, made.sequence)
         if wait and receipt is not None and receipt.state == "journaled":
             self._buffered.add(made.sequence)
@@ -111,7 +114,7 @@ class Proxy:
     async def _wait_for_range(self) -> None:
         """A create that comes while the node's first range is under way waits for it, as it would for its outcome."""
         with trio.move_on_after(self._patience_s()):
-            while not ranges.leases(self._database.reader):
+            while not ranges.leases(self._database.reader) and journal.has_grant(self._database.reader):
                 await self._settled.wait()
 
     async def wait_for(self, sequence: int, timeout_s: float) -> None:
@@ -138,6 +141,7 @@ class Proxy:
             if event is not None:
                 event.set()
         if applied:
+            self._failing = False  # whatever the last answer was, writes do come through
             self._news.set()
             self._settled.set()
             self._settled = trio.Event()
@@ -154,7 +158,7 @@ class Proxy:
             self._mark_away(registry is None or self._failing)
             batch = self._next_batch() if registry is not None else []
             if registry is not None and batch:
-                await self._send(registry, batch)
+                await self._send(registry, batch, changed)
             elif not await first_of(changed, self._news.event, at_most_s=STALL_S):
                 self._sent = 0
             if changed.is_set():
@@ -177,24 +181,26 @@ class Proxy:
     def _is_buffered(self, sequence: int) -> bool:
         return sequence <= self._buffered_through or sequence in self._buffered
 
-    async def _send(self, registry: str, batch: Sequence[Write]) -> None:
+    async def _send(self, registry: str, batch: Sequence[Write], changed: trio.Event) -> None:
+        # When this node is the registry, forwarding never waits: heartbeats must get their turn all the same.
+        await trio.lowlevel.checkpoint()
         try:
             answer = await self._forwarder.forward(registry, batch)
         except (PeerUnreachable, PeerRefused) as error:
             if not self._failing:
                 logger.warning("registry not reached", registry=registry, problem=str(error))
             answer = None
-        self._failing = answer is None
+        self._failing = answer is None or isinstance(answer, NotRegistry)
         match answer:
             case Accepted(through):
                 self._backoff.reset()
-                self._sent = through
+                self._sent = min(through, batch[-1].sequence)
             case Overloaded():
                 await self._backoff.pause()
             case NotRegistry() | None:
                 self._sent = 0
                 self._mark_away(True)
-                await self._backoff.pause(self._forwarder.changed())
+                await self._backoff.pause(changed)
 
 
 def limits(settings: Journal, directory: str) -> Limits:

@@ -12,7 +12,7 @@ import trio
 
 from gossip import MemberView
 from store import catalogue, journal, ranges
-from store.catalogue import Found, Query
+from store.catalogue import Found, Page, Query
 from store.database import Database
 from store.identity import Identity
 from store.journal import Receipt
@@ -60,7 +60,7 @@ class Zone:
         """The record by UUID or integer, tombstones included."""
         return catalogue.find(self._database.reader, reference)
 
-    async def page(self, query: Query) -> list[Found]:
+    async def page(self, query: Query) -> Page:
         return await self._database.read(lambda c: catalogue.page(c, query))
 
     async def submit(self, operation: Operation) -> Submitted:
@@ -172,6 +172,6 @@ class Zone:
             "peer": "{}:{}".format(*view.address),
             "voter": bool(facts.get("voter")),
             "registry": facts.get("registry") is not None,
-            "position": facts.get("position"),
+            "position": view.vitals.get("position"),
             "version": facts.get("version"),
         }

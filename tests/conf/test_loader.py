@@ -44,7 +44,7 @@ def test_every_mistake_is_reported_at_once_with_its_dotted_key():
     }
     assert "did you mean registry.expect" in found["registry.expct"]
     assert "must be a number, is text" in found["registry.wait_s"]
-    assert "at least 4096" in found["http.body_bytes_max"]
+    assert "between 4096 and" in found["http.body_bytes_max"]
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_pages_are_newest_first_with_own_writes_and_without_tombstones(connectio
     assert mine is not None
 
     def page(**asked) -> list[str]:
-        return [found.image.uuid for found in catalogue.page(connection, Query(**asked))]
+        return [found.image.uuid for found in catalogue.page(connection, Query(**asked)).found]
 
     assert page(limit=10) == [mine.uuid, U3, U2, U1]
     assert page(limit=2) == [mine.uuid, U3]

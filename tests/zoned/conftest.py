@@ -64,7 +64,7 @@ def serve(text: str) -> Iterator[Running]:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            running = await nursery.start(daemon._run, parse(text))
+            running = await nursery.start(daemon.serve, parse(text), trio.Event())
             told.put((running, trio.lowlevel.current_trio_token(), nursery.cancel_scope))
 
     def work() -> None:

@@ -1,12 +1,13 @@
 """What native and Images API routes share: bodies in, records and writes out."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from store.catalogue import Found
 from store.images import parse_reference
@@ -21,6 +22,15 @@ JSON = "application/json"
 
 def reply(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps(document), status, headers, JSON)
+
+
+def by_method(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:
+    """One route for a path, so that a 405 names every method that works there. HEAD is answered as GET."""
+
+    async def dispatch(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, dispatch, methods=list(handlers))
 
 
 def zone_of(request: Request) -> Zone:

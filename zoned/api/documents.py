@@ -38,6 +38,7 @@ READ_ONLY = frozenset(
 )
 RESERVED = frozenset(("location", "deleted", "deleted_at"))
 RESERVED_PREFIX = "os_glance"
+NOT_PROPERTIES = READ_ONLY | RESERVED | set(FIELDS) | {"id", "tags", "locations"}
 
 
 def parse_json(body: bytes) -> Any:
@@ -101,9 +102,9 @@ def images_create(document: dict[str, Any], new_uuid: str) -> Create:
     uuid, tags = document.pop("id", new_uuid), document.pop("tags", [])
     for name, value in document.items():
         if name in READ_ONLY:
-            raise Problem(403, "read-only", f"Attribute '{name}' is read-only.")
+            raise Problem(403, "read-only", f"Attribute '{name[:80]}' is read-only.")
         if name in RESERVED or name == "locations" or name.startswith(RESERVED_PREFIX):
-            raise Problem(403, "reserved", f"Attribute '{name}' is reserved.")
+            raise Problem(403, "reserved", f"Attribute '{name[:80]}' is reserved.")
         (fields if name in FIELDS else properties)[name] = value
     return _create(uuid, fields, properties, tags, ())
 
@@ -152,6 +153,8 @@ def check_properties(properties: Mapping[str, Any]) -> None:
     if len(properties) > PROPERTIES_MAX:
         raise Problem(413, "too-many-properties", f"an image has at most {PROPERTIES_MAX} properties")
     for name, value in properties.items():
+        if name in NOT_PROPERTIES or name.startswith(RESERVED_PREFIX):
+            raise bad(f"{name[:80]!r} is no free property: the name has a meaning of its own", "bad-property")
         check_property(name, value)
 
 

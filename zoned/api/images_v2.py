@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from store.catalogue import FILTERS, Query
 from store.images import VISIBILITIES
@@ -17,6 +16,7 @@ from store.operations import Delete
 from zoned import clock
 from zoned.api import documents, patches, problems
 from zoned.api.answers import (
+    by_method,
     if_match,
     is_not_modified,
     look_up,
@@ -96,16 +96,14 @@ async def index(request: Request) -> Response:
         if found is None or found.image.deleted_at is not None:
             raise bad(f"Image {marker[:80]} could not be found: the marker must be the ID of an image.", "bad-marker")
         after = (str(found.image.fields["created_at"]), found.image.uuid)
-    # One more than asked tells whether there is a next page.
-    page = await zone.page(Query(limit + 1, after, _hidden(request), _equals(request))) if limit else []
-    shown = page[:limit]
+    page = await zone.page(Query(limit, after, _hidden(request), _equals(request)))
     body = {
-        "images": [documents.images_document(found.image) for found in shown],
+        "images": [documents.images_document(found.image) for found in page.found],
         "first": _link(request, None),
         "schema": "/v2/schemas/images",
     }
-    if len(page) > limit:
-        body["next"] = _link(request, shown[-1].image.uuid)
+    if page.more and page.found:
+        body["next"] = _link(request, page.found[-1].image.uuid)
     return reply(body)
 
 
@@ -145,9 +143,6 @@ async def on_problem(request: Request, error: Exception) -> Response:
 
 
 routes = [
-    Route("/images", create, methods=["POST"]),
-    Route("/images", index, methods=["GET"]),
-    Route("/images/{image_id}", show, methods=["GET", "HEAD"]),
-    Route("/images/{image_id}", change, methods=["PATCH"]),
-    Route("/images/{image_id}", delete, methods=["DELETE"]),
+    by_method("/images", POST=create, GET=index),
+    by_method("/images/{image_id}", GET=show, PATCH=change, DELETE=delete),
 ]

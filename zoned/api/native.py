@@ -19,6 +19,7 @@ from store.operations import Delete
 from zoned import clock
 from zoned.api import documents, problems
 from zoned.api.answers import (
+    by_method,
     if_match,
     is_not_modified,
     look_up,
@@ -53,12 +54,11 @@ async def index(request: Request) -> Response:
     if marker is not None:
         found = look_up(zone, marker, integers=True)
         after = (str(found.image.fields["created_at"]), found.image.uuid)
-    page = await zone.page(Query(limit + 1, after, None))
-    shown = page[:limit]
+    page = await zone.page(Query(limit, after, None))
     return reply(
         {
-            "images": [documents.native_document(found.image) for found in shown],
-            "next": shown[-1].image.uuid if len(page) > limit else None,
+            "images": [documents.native_document(found.image) for found in page.found],
+            "next": page.found[-1].image.uuid if page.more else None,
             "position": zone.position,
             "complete": zone.is_synced,
         }
@@ -168,10 +168,8 @@ async def on_problem(request: Request, error: Exception) -> Response:
 
 
 routes = [
-    Route("/images", register, methods=["POST"]),
-    Route("/images", index, methods=["GET"]),
-    Route("/images/{reference}", show, methods=["GET", "HEAD"]),
-    Route("/images/{reference}", delete, methods=["DELETE"]),
+    by_method("/images", POST=register, GET=index),
+    by_method("/images/{reference}", GET=show, DELETE=delete),
     Route("/ids", ids),
     Route("/ids/{reference}", show_id),
     Route("/zones", zones),

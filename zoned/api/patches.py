@@ -122,7 +122,7 @@ def _apply(edit: _Edit, step: Step) -> None:
     if name in READ_ONLY or name in ("id", "created_at", "updated_at"):
         raise Problem(403, "read-only", f"Attribute '{name}' is read-only.")
     if name in RESERVED or name.startswith(RESERVED_PREFIX):
-        raise Problem(403, "reserved", f"Attribute '{name}' is reserved.")
+        raise Problem(403, "reserved", f"Attribute '{name[:80]}' is reserved.")
     if name == "locations":
         _apply_location(edit, step)
     elif name == "tags":

@@ -4,6 +4,7 @@ msgpack both ways. A request of another cluster label is refused before anything
 reaches the log of whoever sent it.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
@@ -15,14 +16,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from gossip import CodecError, Gossip
+from gossip import CodecError, Gossip, Starting
 from store.database import Database
 from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
+from store.soundness import OPERATION_BYTES_MAX, unsound
 from zoned import follow, registry
 from zoned.api.app import App
 from zoned.autopilot import SteerRefused
-from zoned.peers import LABEL_HEADER, MSGPACK
+from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER
 from zoned.raft.messages import MessageError, decode_batch
 from zoned.replication import Replication
 
@@ -57,6 +59,9 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
         writes = [decode_write(row) for row in rows]
     except (TypeError, ValueError, OperationError) as error:
         raise _Refused(400, f"no forwarded writes of this version: {error}") from None
+    problem = next((problem for problem in (unsound(write.operation) for write in writes) if problem), None)
+    if problem or any(len(row) > OPERATION_BYTES_MAX + 256 for row in rows):
+        raise _Refused(400, f"a forwarded write is unsound: {problem or 'too large'}")
     if not writes or len(writes) > FORWARDED_MAX or len({write.node for write in writes}) != 1:
         raise _Refused(400, f"1 to {FORWARDED_MAX} writes of one node are forwarded at a time")
     if any(after.sequence != before.sequence + 1 for before, after in pairwise(writes)):
@@ -101,15 +106,17 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
     async def log(request: Request) -> Response:
         asked = await _body(request)
         match asked:
-            case [int(after), int() | float() as wait_s] if after >= 0:
+            case [int(after), int() | float() as wait_s] if 0 <= after < 2**53 and math.isfinite(wait_s):
                 return _answer(await follow.give(database, replication.positions, after, wait_s))
         raise _Refused(400, "ask for the log with [position, seconds]")
 
     async def exchange(request: Request) -> Response:
         try:
-            return Response(gossip.answer_exchange(await request.body()), media_type=MSGPACK)
+            return Response(await gossip.answer(await request.body()), media_type=MSGPACK)
         except CodecError as error:
             raise _Refused(400, str(error)) from None
+        except Starting as error:
+            raise _Refused(503, str(error)) from None
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, _Refused)
@@ -127,6 +134,9 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
             theirs = request.headers.get(LABEL_HEADER.lower(), "")
             if theirs != label:
                 raise _Refused(403, f"cluster label is {label!r} here, {theirs[:64]!r} there; set gossip.label alike")
+            meant = request.headers.get(RECIPIENT_HEADER.lower(), replication.me)
+            if meant != replication.me:
+                raise _Refused(421, f"this is node {replication.me}, not {meant[:64]}")
             return await handler(request)
 
         return check_label

@@ -5,6 +5,7 @@ then send the messages that vouch for it, then tell the core. While the disk wor
 unsynced keep leaving through `urgent`, so that a slow sync never looks like a dead leader.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 import apsw
@@ -18,6 +19,7 @@ from store.entries import EntryKind, Membership
 from store.errors import StorageFull
 from zoned import clock
 from zoned.raft.core import Raft
+from zoned.raft.log import RaftError
 from zoned.raft.messages import Message
 from zoned.raft.pace import Pace
 from zoned.raft.ready import (
@@ -32,6 +34,7 @@ from zoned.raft.ready import (
 )
 from zoned.supervise import Signal
 
+INBOX_MAX = 8_192  # messages waiting for the core
 FULL_RETRY_S = 1.0  # a full disk is tried again this often; the messages of the round wait with it
 
 OnApplied = Callable[[int, Sequence[Applied]], None]
@@ -60,14 +63,27 @@ class RaftNode:
         self._on_applied = on_applied
         self._on_change = on_change
         self._work = Signal()
+        self._inbox: deque[Message] = deque()
+        self._arrived = Signal()
         self._reads: dict[int, tuple[trio.Event, list[int | None]]] = {}
         self._seen = (core.leader_id, core.is_registry, core.term)
 
     def step(self, messages: Iterable[Message]) -> None:
-        """Takes messages from peers; returns at once."""
+        """Queues messages from peers; beyond INBOX_MAX the newest are lost, as on a wire.
+
+        The core sees them in this node's own task: what it finds impossible must end the daemon, not one request.
+        """
         for message in messages:
-            self.core.step(message)
-        self._pump()
+            if len(self._inbox) < INBOX_MAX:
+                self._inbox.append(message)
+        self._arrived.set()
+
+    async def _listen(self) -> None:
+        while True:
+            await self._arrived.wait()
+            while self._inbox:
+                self.core.step(self._inbox.popleft())
+            self._pump()
 
     def propose(self, writes: Sequence[bytes]) -> range:
         """Appends encoded writes; returns their positions. Raises NotLeader or Busy."""
@@ -104,6 +120,7 @@ class RaftNode:
         """Runs until cancelled. An impossible state or a failed sync leaves it, and must end the daemon."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
+            nursery.start_soon(self._listen)
             task_status.started()
             self._pump()
             while True:
@@ -157,7 +174,19 @@ class RaftNode:
                 return await self._database.write(transaction)
             except StorageFull as error:
                 logger.error("log cannot be written", problem=str(error), retry_s=FULL_RETRY_S)
+                self._hand_over()
                 await trio.sleep(FULL_RETRY_S)
+
+    def _hand_over(self) -> None:
+        """A leader that cannot write gives way to one that can."""
+        progress = self.core.progress
+        voters = [peer for peer in self.core.membership.voters if peer in progress] if self.core.membership else []
+        active = [peer for peer in voters if progress[peer].active]
+        if active:
+            try:
+                self.transfer(max(active, key=lambda peer: progress[peer].match))
+            except RaftError as error:
+                logger.info("registry not handed over", problem=str(error))
 
     def _tell(self) -> None:
         for notice in self.core.notices():
