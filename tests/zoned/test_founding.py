@@ -357,7 +357,6 @@ async def test_a_wiped_founder_of_a_running_cluster_joins_it(tmp_path):
         assert network.nodes[D].promised is None
 
 
-@pytest.mark.xfail(strict=True, reason="a founder named more than once counts more than once")
 async def test_a_founder_counts_once_however_often_it_is_named(tmp_path):
     async with open_nodes(tmp_path, A) as network:
         network.nodes[A].sees(view(A))

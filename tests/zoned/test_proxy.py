@@ -228,9 +228,6 @@ async def test_an_unreachable_registry_counts_as_away_too(database):
         assert trio.current_time() - begun < WAIT_S * 0.5
 
 
-@pytest.mark.xfail(
-    strict=True, reason="each round forgets since when the node asked has said that it is not the registry"
-)
 async def test_a_node_that_keeps_saying_it_is_not_the_registry_counts_as_away_too(database):
     way = Way(database)
     way.script.extend(["not-registry"] * 10_000)
