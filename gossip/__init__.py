@@ -2,13 +2,17 @@
 
 from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
 from gossip.errors import (
+    AddressTaken,
     BadIdentity,
     CodecError,
     ExchangeFailed,
     GossipError,
+    IdentityTaken,
     Malformed,
     NotAFrame,
+    NotAlone,
     Oversize,
+    Starting,
     WrongLabel,
     WrongVersion,
 )
@@ -20,6 +24,7 @@ from gossip.swim import Swim
 
 __all__ = [
     "Address",
+    "AddressTaken",
     "BadIdentity",
     "Change",
     "CodecError",
@@ -32,15 +37,18 @@ __all__ = [
     "Gossip",
     "GossipError",
     "GossipOptions",
+    "IdentityTaken",
     "Malformed",
     "Member",
     "MemberView",
     "NotAFrame",
+    "NotAlone",
     "Notice",
     "Notify",
     "Oversize",
     "Refusal",
     "Send",
+    "Starting",
     "State",
     "Subscription",
     "Superseded",

@@ -24,6 +24,7 @@ from gossip.messages import (
     Ack,
     Alive,
     Dead,
+    Digest,
     Entry,
     ExchangeState,
     Facts,
@@ -37,6 +38,7 @@ from gossip.messages import (
     PingReq,
     State,
     Suspect,
+    Vitals,
 )
 
 VERSION = 1
@@ -47,9 +49,12 @@ LABEL_BYTES_MAX = 64
 ZONE_BYTES_MAX = 64
 HOST_BYTES_MAX = 253  # the longest DNS name
 FACTS_BYTES_MAX = 512  # of the encoded map
+VITALS_BYTES_MAX = 128  # of the encoded map
 FACT_NAME_BYTES_MAX = 64
 FACTS_MAX = 64
 PARTS_MAX = 64
+PART_TYPES_MAX = 127  # types up to here that we do not know are of a newer minor version and are skipped
+FRAMES_MAX = 8  # packets in the answer to one packet that came by HTTP
 ENTRIES_MAX = 4096
 DATAGRAM_BYTES_MAX = 1400  # accepted; what we send is bounded by `GossipOptions.datagram_bytes`
 EXCHANGE_BYTES_MAX = 4 * 1024 * 1024
@@ -65,7 +70,7 @@ def encode_packet(label: str, packet: Packet) -> bytes:
 
 
 def encode_exchange(label: str, state: ExchangeState) -> bytes:
-    entries = [[entry.state.value, *_member_values(entry.member)] for entry in state.entries]
+    entries = [_entry_values(entry) for entry in state.entries]
     return _header(MAGIC_EXCHANGE, label) + _pack([_id_bytes(state.source), state.generation, entries])
 
 
@@ -82,13 +87,44 @@ def overhead_bytes(label: str) -> int:
 def decode_packet(label: str, data: bytes) -> Packet:
     """Raises a `CodecError` for anything but a datagram of this cluster and version."""
     source, generation, parts = _body(MAGIC_DATAGRAM, label, data, DATAGRAM_BYTES_MAX, PARTS_MAX)
-    return Packet(source, generation, tuple(_read_part(values) for values in parts))
+    read = (_read_part(values) for values in parts)
+    return Packet(source, generation, tuple(part for part in read if part is not None))
 
 
 def decode_exchange(label: str, data: bytes) -> ExchangeState:
     """Raises a `CodecError` for anything but the full state of a member of this cluster and version."""
-    source, generation, entries = _body(MAGIC_EXCHANGE, label, data, EXCHANGE_BYTES_MAX, ENTRIES_MAX)
-    return ExchangeState(source, generation, tuple(_read_entry(values) for values in entries))
+    source, generation, entries = open_exchange(label, data)
+    return ExchangeState(source, generation, read_entries(entries))
+
+
+def open_exchange(label: str, data: bytes) -> tuple[str, int, Values]:
+    """Source, generation and the raw entries of a full state, for `read_entries`: a large one is read in slices."""
+    return _body(MAGIC_EXCHANGE, label, data, EXCHANGE_BYTES_MAX, ENTRIES_MAX)
+
+
+def read_entries(values: Values) -> tuple[Entry, ...]:
+    """Raises `Malformed`."""
+    return tuple(_read_entry(one) for one in values)
+
+
+def join_frames(frames: list[bytes]) -> bytes:
+    """Packets as one HTTP body: each with its length in two bytes before it."""
+    return b"".join(len(frame).to_bytes(2) + frame for frame in frames[:FRAMES_MAX])
+
+
+def split_frames(body: bytes) -> list[bytes]:
+    """The packets of such a body; what is cut off or beyond FRAMES_MAX is not read."""
+    frames: list[bytes] = []
+    while len(body) >= 2 and len(frames) < FRAMES_MAX:
+        length = int.from_bytes(body[:2])
+        frames.append(body[2 : 2 + length])
+        body = body[2 + length :]
+    return frames
+
+
+def is_packet(data: bytes) -> bool:
+    """Is this, by its first bytes, a datagram and not a full state?"""
+    return data[:2] == MAGIC_DATAGRAM
 
 
 def check_member(member: Member) -> Member:
@@ -134,6 +170,10 @@ def _member_values(member: Member) -> Values:
     ]
 
 
+def _entry_values(entry: Entry) -> Values:
+    return [entry.state.value, *_member_values(entry.member), entry.beat, dict(entry.vitals)]
+
+
 def _part_values(part: Part) -> Values:
     match part:
         case Ping(seq, target):
@@ -152,6 +192,10 @@ def _part_values(part: Part) -> Values:
             return [6, _id_bytes(node_id), generation, incarnation, _id_bytes(accuser)]
         case Left(node_id, generation, incarnation):
             return [7, _id_bytes(node_id), generation, incarnation]
+        case Digest(value, is_quiet):
+            return [8, value, is_quiet]
+        case Vitals(node_id, generation, beat, values):
+            return [9, _id_bytes(node_id), generation, beat, dict(values)]
 
 
 def _body(magic: bytes, label: str, data: bytes, bytes_max: int, items_max: int) -> tuple[str, int, Values]:
@@ -240,7 +284,12 @@ def _fact(value: object) -> FactValue:
     _refuse("fact")
 
 
-def read_facts(value: object) -> Facts:
+def read_vitals(value: object) -> Facts:
+    """Vitals that may travel; raises `Malformed`."""
+    return read_facts(value, VITALS_BYTES_MAX)
+
+
+def read_facts(value: object, bytes_max: int = FACTS_BYTES_MAX) -> Facts:
     """Facts that may travel; raises `Malformed`."""
     if not isinstance(value, Mapping) or len(value) > FACTS_MAX:
         _refuse("facts")
@@ -249,8 +298,8 @@ def read_facts(value: object) -> Facts:
         size = len(_pack(facts))
     except ValueError:  # a lone surrogate has no UTF-8
         _refuse("facts")
-    if size > FACTS_BYTES_MAX:
-        _refuse(f"facts of {size} bytes, at most {FACTS_BYTES_MAX} fit")
+    if size > bytes_max:
+        _refuse(f"facts of {size} bytes, at most {bytes_max} fit")
     return facts
 
 
@@ -270,9 +319,10 @@ def _read_member(values: Values) -> Member:
 
 
 def _read_entry(value: object) -> Entry:
-    """[state, member fields ...]."""
-    values = _array(value, 9)
-    return Entry(_read_member(values[1:]), State(_integer(values[0], "state", 0, 3)))
+    """[state, member fields ..., beat, vitals]."""
+    values = _array(value, 11)
+    state = State(_integer(values[0], "state", 0, 3))
+    return Entry(_read_member(values[1:9]), state, _integer(values[9], "beat"), read_vitals(values[10]))
 
 
 def _read_ping(values: Values) -> Part:
@@ -328,6 +378,20 @@ def _read_left(values: Values) -> Part:
     return Left(_id(node_id), _integer(generation, "generation"), _integer(incarnation, "incarnation"))
 
 
+def _read_digest(values: Values) -> Part:
+    """[digest, is quiet]."""
+    value, is_quiet = _array(values, 2)
+    if type(is_quiet) is not bool:
+        _refuse("is quiet")
+    return Digest(_integer(value, "digest"), is_quiet)
+
+
+def _read_vitals(values: Values) -> Part:
+    """[id, generation, beat, values]."""
+    node_id, generation, beat, facts = _array(values, 4)
+    return Vitals(_id(node_id), _integer(generation, "generation"), _integer(beat, "beat", 1), read_vitals(facts))
+
+
 _READERS: tuple[Callable[[Values], Part], ...] = (
     _read_ping,
     _read_ack,
@@ -337,10 +401,14 @@ _READERS: tuple[Callable[[Values], Part], ...] = (
     _read_suspect,
     _read_dead,
     _read_left,
+    _read_digest,
+    _read_vitals,
 )
 
 
-def _read_part(value: object) -> Part:
+def _read_part(value: object) -> Part | None:
+    """None for a type that a newer minor version may have added."""
     if type(value) is not list or not value:
         _refuse("part")
-    return _READERS[_integer(value[0], "part type", 0, len(_READERS) - 1)](value[1:])
+    kind = _integer(value[0], "part type", 0, PART_TYPES_MAX)
+    return _READERS[kind](value[1:]) if kind < len(_READERS) else None

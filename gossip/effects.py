@@ -6,6 +6,9 @@ from typing import TypeAlias
 from gossip.members import Event, MemberView
 from gossip.messages import Address, Packet
 
+# The sender of what came by HTTP and the address of its answers: they go back on the same request.
+ON_STREAM: Address = ("", 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -37,10 +40,13 @@ Notice: TypeAlias = Change | Superseded | Refusal
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One datagram."""
+    """One datagram; with `stream` the same bytes as an HTTP POST to the same address, whose answer is received as if it
+    had come as datagrams.
+    """
 
     address: Address
     packet: Packet
+    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)

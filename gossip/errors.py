@@ -59,3 +59,19 @@ class BadIdentity(GossipError):
 
 class ExchangeFailed(GossipError):
     """A full-state exchange did not come about: unreachable, refused or unreadable. It is dialled again later."""
+
+
+class Starting(GossipError):
+    """This node still asks whether it is the only one of its kind, and tells nobody anything. Ask again in a second."""
+
+
+class NotAlone(GossipError):
+    """Another running node holds what is ours alone. This start is refused before it said a word; the other goes on."""
+
+
+class IdentityTaken(NotAlone):
+    """A node with this very ID runs elsewhere: the data directory was copied. Nothing was sent; the other goes on."""
+
+
+class AddressTaken(NotAlone):
+    """Another node answers at the address that we were told to advertise. Nothing was sent; the other goes on."""

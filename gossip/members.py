@@ -7,14 +7,18 @@ up their own order (generation, revision) beside it.
 The *ring* is the shuffled order in which the living are probed. Every member is visited once per round, which bounds
 the time until a dead one is found (random choice would not); newcomers enter at a random place, and somebody just
 accused elsewhere may be moved to the front, so that an independent second opinion comes soon.
+
+The *digest* is the exclusive or of a hash of each row, kept as rows change: two members with the same digest believe
+the same. Suspicions do not count (they end by themselves), nor do tombstones (they are forgotten at different times).
 """
 
+import hashlib
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import Random
 
-from gossip.messages import Address, Facts, Left, Member, State, Verdict
+from gossip.messages import Address, Facts, Left, Member, State, Verdict, Vitals
 
 
 class Event(Enum):
@@ -32,7 +36,8 @@ class Event(Enum):
 @dataclass(frozen=True, slots=True)
 class MemberView:
     """A member and what is believed of it. `since` is when the state began and `acked` when it last answered a probe of
-    ours, both in monotonic seconds of this process; `rtt_s` is a smoothed round trip.
+    ours, both in monotonic seconds of this process; `rtt_s` is a smoothed round trip; `vitals` are its newest, counted
+    by `beat`.
     """
 
     member: Member
@@ -40,6 +45,8 @@ class MemberView:
     since: float
     rtt_s: float | None = None
     acked: float | None = None
+    beat: int = 0
+    vitals: Facts = field(default_factory=dict)
 
     @property
     def node_id(self) -> str:
@@ -74,6 +81,7 @@ class Members:
         self.me = me.node_id
         self.views: dict[str, MemberView] = {me.node_id: MemberView(me, State.ALIVE, now)}
         self.address_version = 0
+        self.digest = row_digest(self.views[me.node_id])
         self._rng = rng
         self._max = members_max
         self._ring: list[str] = []  # the others that are up
@@ -87,9 +95,9 @@ class Members:
 
     def put_me(self, member: Member, state: State, now: float) -> None:
         known = self.views[self.me]
-        self.views[self.me] = replace(
-            known, member=member, state=state, since=known.since if state is known.state else now
-        )
+        since = known.since if state is known.state else now
+        self.views[self.me] = replace(known, member=member, state=state, since=since)
+        self.digest ^= row_digest(known) ^ row_digest(self.views[self.me])
 
     def hear_alive(self, member: Member, now: float) -> Event | None:
         """Take one node's description of itself. None when it is old news or the table is full."""
@@ -136,6 +144,14 @@ class Members:
         if rtt_s is not None:
             smooth = rtt_s if smooth is None else smooth + (rtt_s - smooth) / 8
         self.views[node_id] = replace(known, rtt_s=smooth, acked=now)
+
+    def hear_vitals(self, vitals: Vitals) -> bool:
+        """False when they are old news, or of a start of the node that we do not know."""
+        known = self.views.get(vitals.node_id)
+        if known is None or vitals.generation != known.generation or vitals.beat <= known.beat:
+            return False
+        self.views[vitals.node_id] = replace(known, beat=vitals.beat, vitals=vitals.values)
+        return True
 
     def next_target(self) -> str | None:
         """Whom to probe now; None when nobody else is up."""
@@ -185,7 +201,7 @@ class Members:
         return True
 
     def _forget(self, node_id: str) -> None:
-        del self.views[node_id]
+        self.digest ^= row_digest(self.views.pop(node_id))
         self.address_version += 1
         if node_id in self._urgent:
             self._urgent.remove(node_id)
@@ -193,6 +209,7 @@ class Members:
     def _put(self, view: MemberView) -> None:
         known = self.views.get(view.node_id)
         self.views[view.node_id] = view
+        self.digest ^= row_digest(view) ^ (row_digest(known) if known is not None else 0)
         if known is None or known.address != view.address or State.LEFT in (known.state, view.state):
             self.address_version += 1
         was_up = known is not None and known.is_up
@@ -205,6 +222,15 @@ class Members:
             place = self._ring.index(view.node_id)
             del self._ring[place]
             self._next -= place < self._next
+
+
+def row_digest(view: MemberView) -> int:
+    """63 bits of one row, 0 for a tombstone."""
+    if view.state is State.LEFT:
+        return 0
+    member = view.member
+    row = f"{member.node_id} {member.generation} {member.incarnation} {member.revision} {view.state is State.DEAD}"
+    return int.from_bytes(hashlib.blake2b(row.encode(), digest_size=8).digest()) >> 1
 
 
 def _alive_event(known: MemberView, merged: MemberView) -> Event:

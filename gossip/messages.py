@@ -10,8 +10,9 @@ wins, so the order and the number of times in which it arrives do not matter:
 - the *incarnation* grows only by the node itself, when it refutes what others say of it;
 - at equal version the worse state wins (alive < suspect < dead < left), so that an accusation can be heard at all.
 
-The *facts* that a node publishes have a counter of their own, the *revision*: news of a position must neither refute a
-suspicion nor be held up by one.
+The *facts* that a node publishes have a counter of their own, the *revision*: news of a role must neither refute a
+suspicion nor be held up by one. What changes all the time (a position) is no fact but one of the *vitals*, which cost
+no broadcast.
 
 After SWIM (Das, Gupta, Motivala, 2002) and Lifeguard (Dadgar, Phillips, Currey, 2017).
 """
@@ -124,8 +125,32 @@ class Left:
 
 
 Verdict: TypeAlias = Suspect | Dead | Left
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The sum of all that the sender believes (`Members.digest`); rides on acks. `is_quiet` when it has no news to pass
+    on, so a difference between two quiet members means that one of them missed something.
+    """
+
+    value: int
+    is_quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What changes all the time (a position, a load). It rides on pings and acks, the newest `beat` wins, a lost one is
+    replaced by the next, and nobody spends a broadcast on them.
+    """
+
+    node_id: str
+    generation: int
+    beat: int
+    values: Facts = field(default_factory=dict)
+
+
 Claim: TypeAlias = Alive | Verdict
-Part: TypeAlias = Ping | Ack | PingReq | Nack | Claim
+Part: TypeAlias = Ping | Ack | PingReq | Nack | Claim | Digest | Vitals
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +164,12 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a full-state exchange."""
+    """One row of a full-state exchange; with the member's last vitals if it ever reported any."""
 
     member: Member
     state: State
+    beat: int = 0
+    vitals: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

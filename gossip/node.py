@@ -5,6 +5,7 @@ again. Everything that may block (a full exchange, a name) runs beside it in the
 the core, after which the loop's alarm is set anew. No bad packet and no socket error ends a task; each is counted.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
@@ -15,18 +16,31 @@ import httpx
 import structlog
 import trio
 
-from gossip.codec import decode_exchange, decode_packet, encode_exchange, encode_packet
-from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
-from gossip.errors import CodecError, ExchangeFailed, WrongLabel, WrongVersion
+from gossip.caution import Asking, check_alone
+from gossip.codec import (
+    decode_exchange,
+    decode_packet,
+    encode_exchange,
+    encode_packet,
+    is_packet,
+    join_frames,
+    open_exchange,
+    read_entries,
+    split_frames,
+)
+from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
+from gossip.errors import CodecError, ExchangeFailed, Starting, WrongLabel, WrongVersion
 from gossip.exchange import Dial, Refused, exchange
 from gossip.members import MemberView
-from gossip.messages import Address, FactValue, Member
+from gossip.messages import Address, ExchangeState, FactValue, Member, Packet, Ping
 from gossip.options import GossipOptions
 from gossip.swim import Swim
 from gossip.throttle import Throttle
 from gossip.udp import Datagrams, adopt, bind, parse_address
 
 REFUSAL_INTERVAL_S = 60.0
+SLICE_ENTRIES = 128  # of a full state merged at a time, some milliseconds; then others have their turn
+STREAMS_MAX = 64  # packets under way by HTTP
 
 BookChanged = Callable[[tuple[Address, ...]], None]
 
@@ -74,7 +88,8 @@ class Gossip:
 
     `counts` are datagrams and exchanges by outcome: `datagrams_in`, `datagrams_out`, `dropped_<reason>`,
     `exchanges_ok`, `exchanges_failed`, `exchanges_refused`, `exchanges_skipped`, `exchanges_answered`,
-    `exchanges_bad_<reason>`.
+    `exchanges_bad_<reason>`; `streams_ok`, `streams_failed`, `streams_skipped` and
+    `streams_answered` for packets by HTTP.
     """
 
     def __init__(
@@ -98,6 +113,9 @@ class Gossip:
         self._subscriptions: list[Subscription] = []
         self._warned = Throttle(REFUSAL_INTERVAL_S)
         self._has_left = trio.Event()
+        self._joined = False
+        self._answers: list[bytes] | None = None  # what goes back on the request being answered
+        self._expected: tuple[str, trio.Event] | None = None  # before joining: the ack that we wait for
         self.members: Mapping[str, MemberView] = MappingProxyType(core.views)
 
     @property
@@ -128,22 +146,33 @@ class Gossip:
         """Change own facts; None withdraws one. Raises `BadIdentity` when they would not fit; then nothing changed."""
         self._do(self._core.update_facts(facts, self._clock()))
 
+    def report(self, **vitals: FactValue | None) -> None:
+        """Say what changes all the time, all of it at once: known to others within some probe intervals, at no cost.
+        None is left out. Raises `BadIdentity` when they would not fit; then nothing changed.
+        """
+        self._core.update_vitals({name: value for name, value in vitals.items() if value is not None})
+
     def subscribe(self, notices_max: int = 256) -> Subscription:
         """A channel of notices from now on; close it, or leave it with `async with`."""
         subscription = Subscription(notices_max, self._forget)
         self._subscriptions.append(subscription)
         return subscription
 
-    def answer_exchange(self, body: bytes) -> bytes:
-        """Answer a peer's full-state exchange. Raises a `CodecError` whose text is fit to be sent back."""
+    async def answer(self, body: bytes) -> bytes:
+        """Answer what a peer sent by HTTP, a full state or a single packet. Raises a `CodecError` whose text is fit to
+        be sent back, and `Starting` until we have joined ourselves.
+        """
+        if not self._joined:
+            raise Starting("this node is starting; ask again in a second")
         try:
-            state = decode_exchange(self._label, body)
+            if is_packet(body):
+                return self._answer_packet(body)
+            await self._merge(open_exchange(self._label, body), None)
         except CodecError as bad:
             self.counts[f"exchanges_bad_{bad.reason}"] += 1
             raise
         self.counts["exchanges_answered"] += 1
-        self._do(self._core.merge(state, self._clock()))
-        return encode_exchange(self._label, self._core.exchange_state())
+        return self.state()
 
     async def leave(self, timeout_s: float) -> None:
         """Say good-bye and wait until it was said often enough, at most `timeout_s`. Probes are answered meanwhile."""
@@ -155,14 +184,15 @@ class Gossip:
 
     async def run(self) -> None:
         while True:
-            await self._datagrams.wait(self._core.deadline - self._clock())
+            await self._datagrams.wait(self._core.deadline - self._clock() if self._joined else math.inf)
             for data, sender in self._datagrams.receive():
                 self._receive(data, sender)
             now = self._clock()
-            if self._core.deadline <= now:
+            if self._joined and self._core.deadline <= now:
                 self._do(self._core.wake(now))
 
     def join(self, seeds: Sequence[Address], book: Sequence[Address]) -> None:
+        self._joined = True
         self._do(self._core.join(seeds, self._clock(), book=book))
 
     def end(self) -> None:
@@ -177,21 +207,48 @@ class Gossip:
             if isinstance(bad, WrongLabel | WrongVersion):
                 self._refused(sender, str(bad))
             return
-        self._do(self._core.receive(packet, sender, self._clock()))
+        if self._joined:
+            self._do(self._core.receive(packet, sender, self._clock()))
+            return
+        if self._expected is not None and packet.source == self._expected[0]:
+            self._expected[1].set()
+
+    def _answer_packet(self, body: bytes) -> bytes:
+        packet = decode_packet(self._label, body)
+        self.counts["streams_answered"] += 1
+        self._answers = []
+        try:
+            self._do(self._core.receive(packet, ON_STREAM, self._clock()))
+            return join_frames(self._answers)
+        finally:
+            self._answers = None
 
     def _do(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Send(address, packet):
-                    self._datagrams.send(encode_packet(self._label, packet), address)
+                case Send(address, packet, stream):
+                    self._transmit(address, encode_packet(self._label, packet), stream)
                 case Notify(notice):
                     self._notify(notice)
                 case Exchange(address):
                     self._dialling.start(self, address)
-        self._datagrams.waiting.deadline = trio.current_time() + max(0.0, self._core.deadline - self._clock())
+        if self._joined:
+            self._rearm()
         if self._core.has_left:
             self._has_left.set()
         self._keep_book()
+
+    def _rearm(self) -> None:
+        self._datagrams.waiting.deadline = trio.current_time() + max(0.0, self._core.deadline - self._clock())
+
+    def _transmit(self, address: Address, data: bytes, stream: bool) -> None:
+        if address == ON_STREAM:
+            if self._answers is not None:
+                self._answers.append(data)
+        elif stream:
+            self._dialling.send(self, address, data)
+        else:
+            self._datagrams.send(data, address)
 
     def _keep_book(self) -> None:
         if self._book_version != self._core.address_version:
@@ -213,17 +270,35 @@ class Gossip:
     # --- full exchanges -------------------------------------------------------------------------------------------
 
     def state(self) -> bytes:
-        return encode_exchange(self._label, self._core.exchange_state())
+        return encode_exchange(self._label, self._core.exchange_state(self._clock()))
 
-    def merged(self, address: Address, body: bytes) -> None:
+    def question(self) -> bytes:
+        """A full state that tells nothing: who gets it answers, and learns only that we ask."""
+        return encode_exchange(self._label, ExchangeState(self.me.node_id, self.me.generation, ()))
+
+    async def merged(self, address: Address, body: bytes) -> None:
         """The answer of a peer that we dialled."""
         try:
-            state = decode_exchange(self._label, body)
+            await self._merge(open_exchange(self._label, body), address)
         except CodecError as bad:
             self.refused(address, str(bad))
-            return
-        self.counts["exchanges_ok"] += 1
-        self._do(self._core.merge(state, self._clock(), address))
+        else:
+            self.counts["exchanges_ok"] += 1
+
+    def answered(self, address: Address, body: bytes) -> None:
+        """The answer to a packet that we sent by HTTP."""
+        self.counts["streams_ok"] += 1
+        for frame in split_frames(body):
+            self._receive(frame, address)
+
+    async def _merge(self, opened: tuple[str, int, list[object]], contact: Address | None) -> None:
+        source, generation, values = opened
+        for start in range(0, max(1, len(values)), SLICE_ENTRIES):
+            more = start + SLICE_ENTRIES < len(values)
+            state = ExchangeState(source, generation, read_entries(values[start : start + SLICE_ENTRIES]))
+            self._do(self._core.merge(state, self._clock(), contact, more=more))
+            if more:
+                await trio.lowlevel.checkpoint()
 
     def refused(self, address: Address, reason: str) -> None:
         self.counts["exchanges_refused"] += 1
@@ -232,6 +307,22 @@ class Gossip:
     def _refused(self, address: Address, reason: str) -> None:
         if self._warned.allows(address, self._clock()):
             self._notify(Refusal(address, reason))
+
+    async def check_alone(self, contacts: Sequence[Address]) -> None:
+        """Raises `NotAlone`; see `caution`."""
+
+        async def pull(address: Address) -> ExchangeState:
+            return decode_exchange(self._label, await self._dialling.ask(address, self.question()))
+
+        await check_alone(self.me, contacts, Asking(pull, self._ping), self._core.options.caution_s)
+
+    async def _ping(self, address: Address, node_id: str) -> bool:
+        self._expected = node_id, trio.Event()
+        self._transmit(
+            address, encode_packet(self._label, Packet(self.me.node_id, self.me.generation, (Ping(0, node_id),))), False
+        )
+        await self._expected[1].wait()
+        return True
 
     def _forget(self, subscription: Subscription) -> None:
         if subscription in self._subscriptions:
@@ -248,6 +339,29 @@ class Dialling:
         self._dial = Dial(client, scheme, rng, options.exchange_timeout_s)
         self._nursery = nursery
         self._under_way: set[Address] = set()
+        self._streams = 0
+
+    async def ask(self, address: Address, body: bytes) -> bytes:
+        return await exchange(self._dial, address, body)
+
+    def send(self, gossip: Gossip, address: Address, data: bytes) -> None:
+        """One packet by HTTP; a loss is a loss, as of a datagram."""
+        if self._streams >= STREAMS_MAX:
+            gossip.counts["streams_skipped"] += 1
+            return
+        self._streams += 1
+        self._nursery.start_soon(self._send, gossip, address, data)
+
+    async def _send(self, gossip: Gossip, address: Address, data: bytes) -> None:
+        try:
+            with trio.fail_after(self._options.probe_interval_s):
+                answer = await exchange(self._dial, address, data)
+        except (ExchangeFailed, trio.TooSlowError):
+            gossip.counts["streams_failed"] += 1
+        else:
+            gossip.answered(address, answer)
+        finally:
+            self._streams -= 1
 
     def start(self, gossip: Gossip, address: Address) -> None:
         if address in self._under_way:
@@ -268,7 +382,7 @@ class Dialling:
             # Dialled again by the core's own plan; an unreachable peer is no news here, its death is one there.
             gossip.counts["exchanges_failed"] += 1
         else:
-            gossip.merged(address, body)
+            await gossip.merged(address, body)
         finally:
             self._under_way.discard(address)
 
@@ -292,22 +406,32 @@ async def open_gossip(
 
     `seeds` are `host:port` (ValueError if not), dialled for ever; `book` what `Gossip.book` once said; `book_changed`
     is called with the new book whenever it changes. Raises OSError when the socket cannot be bound and `BadIdentity`
-    when `me` would not fit a datagram; nothing was sent then. As in every trio nursery, what the block raises arrives
-    in an ExceptionGroup.
+    when `me` would not fit a datagram; nothing was sent then. While the block runs already, it is asked around whether
+    this node is the only one of its kind, and `NotAlone` ends the block if not (with `caution_s` = 0 nobody is asked).
+    As in every trio nursery, what the block raises arrives in an ExceptionGroup.
     """
     addresses = [parse_address(text) for text in seeds]
     core = Swim(options, label, me, rng, clock())
     raw = await bind(*bind_to) if isinstance(bind_to, tuple) else adopt(bind_to)
     counts: Counter[str] = Counter()
+    contacts = [address for address in dict.fromkeys((*addresses, *book)) if address != me.address]
     # Closed last: a task may still be waiting on it while the nursery is being cancelled.
     with closing(raw):
         async with trio.open_nursery() as nursery:
             datagrams = Datagrams(raw, nursery, counts)
             dialling = Dialling(options, exchange_client, scheme, nursery, rng)
             gossip = Gossip(core, label, datagrams, counts, dialling, clock, book_changed)
-            try:
+
+            async def enter() -> None:
+                await gossip.check_alone(contacts)
                 gossip.join(addresses, book)
+
+            try:
                 nursery.start_soon(gossip.run)
+                if contacts and options.caution_s > 0:
+                    nursery.start_soon(enter)
+                else:
+                    gossip.join(addresses, book)
                 yield gossip
             finally:
                 nursery.cancel_scope.cancel()

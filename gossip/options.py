@@ -26,13 +26,15 @@ class GossipOptions:
     retransmit_mult: float = 3.0  # one broadcast is sent ceil(mult * log2(members + 1)) times by each member
     gossip_to_dead_s: float = 30.0  # the recently dead still hear gossip, so that a wrong verdict is refuted
     publish_interval_s: float = 0.5  # changes of own facts are broadcast at most so often; the first one at once
-    exchange_interval_s: float = 30.0  # full state with one random member, repairs what broadcasts missed
+    exchange_interval_s: float = 30.0  # full state with one random member, besides what the digests on acks find
     exchange_timeout_s: float = 5.0
     exchanges_max: int = 8  # full exchanges in flight that we started
+    caution_s: float = 1.0  # a start waits so long at most to learn whether its ID or address runs elsewhere
     redial_min_s: float = 0.1  # back-off of dialling seeds, the book and the dead: first pause ...
     redial_max_s: float = 30.0  # ... and the longest, kept for ever
     left_keep_s: float = 86_400.0  # a member that left is remembered so long, so that old news cannot revive it
     members_max: int = 4096
+    stream_only: bool = False  # no UDP at all: every packet is an HTTP POST to the same port, and the peers are told so
     datagram_bytes: int = 1200  # under the smallest usual path MTU (IPv6: 1280) with room for a seal
     notices_max: int = 256  # waiting per subscriber; then the oldest is dropped and counted
 
@@ -57,6 +59,7 @@ class GossipOptions:
             publish_interval_s=1.0,
             exchange_interval_s=60.0,
             exchange_timeout_s=15.0,
+            caution_s=3.0,
             redial_min_s=0.25,
             redial_max_s=60.0,
             gossip_to_dead_s=60.0,

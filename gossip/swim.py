@@ -17,9 +17,9 @@ from dataclasses import replace
 from random import Random
 
 from gossip.broadcasts import Broadcasts
-from gossip.codec import PARTS_MAX, check_label, check_member, overhead_bytes, part_bytes, read_facts
+from gossip.codec import PARTS_MAX, check_label, check_member, overhead_bytes, part_bytes, read_facts, read_vitals
 from gossip.contacts import Contacts
-from gossip.effects import Change, Effect, Exchange, Notify, Send, Superseded
+from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send, Superseded
 from gossip.errors import BadIdentity, Malformed
 from gossip.members import Event, Members, MemberView
 from gossip.messages import (
@@ -28,6 +28,7 @@ from gossip.messages import (
     Alive,
     Claim,
     Dead,
+    Digest,
     Entry,
     ExchangeState,
     Facts,
@@ -42,17 +43,21 @@ from gossip.messages import (
     State,
     Suspect,
     Verdict,
+    Vitals,
 )
 from gossip.options import GossipOptions
 from gossip.probing import Probe, Relays
+from gossip.repair import Repair
 from gossip.suspicion import Health, Suspicion, wanted_confirmations
 from gossip.throttle import Throttle
+from gossip.vitals import MENTIONED_MAX, Grapevine
 
 NEVER = float("inf")
 WARN_INTERVAL_S = 60.0
 GOODBYES_MAX = 16  # members told directly of our leaving; the rest hears it from them
 QUIET_JOIN_MIN = 64  # a newcomer that learns more members than this at once keeps it to itself: all others know
 REAP_INTERVAL_S = 60.0
+STREAM_FACT = "stream"  # a fact of members that have no UDP
 HASTE_SHARE = 0.2  # of a probe interval, until a second opinion is sought
 
 
@@ -61,18 +66,21 @@ class Swim:
 
     def __init__(self, options: GossipOptions, label: str, me: Member, rng: Random, now: float) -> None:
         check_member(me)
-        self._options = options
+        self.options = self._options = options
         self._rng = rng
         self._room = options.datagram_bytes - overhead_bytes(check_label(label))
         self._members = Members(me, rng, now, options.members_max)
         self._me = me
         self._facts = dict(me.facts)  # as wanted; what is published lags by at most the publish interval
         self._leaving = False
+        self._quiet_source = ""  # whose full state is just being merged, all of which the others know
         self._health = Health(options.health_max - 1)
         self._queue = Broadcasts(options.retransmit_mult)
         self._contacts = Contacts(options, rng)
         self._suspicions: dict[str, Suspicion] = {}
         self._relays = Relays()
+        self._repair = Repair(options.probe_interval_s, options.exchange_interval_s)
+        self._grapevine = Grapevine()
         self._probe: Probe | None = None
         self._seq = rng.getrandbits(32)
         self._told = Throttle(options.probe_interval_s)
@@ -183,8 +191,21 @@ class Swim:
                 self._publish(now)
         return self._leave_with()
 
+    def update_vitals(self, values: Facts) -> None:
+        """Report what changes all the time; it rides on the next pings and acks. Raises `BadIdentity` when it would not
+        fit; the old ones stay.
+        """
+        mine = self._members.views[self._me.node_id]
+        if _same_facts(values, mine.vitals):
+            return
+        try:
+            read_vitals(values)
+        except Malformed as bad:
+            raise BadIdentity(f"own vitals: {bad}") from None
+        self._members.hear_vitals(Vitals(mine.node_id, mine.generation, mine.beat + 1, dict(values)))
+
     def receive(self, packet: Packet, sender: Address, now: float) -> list[Effect]:
-        """Take one datagram that came from `sender`."""
+        """Take one datagram that came from `sender`, ON_STREAM if by HTTP: then what is sent there is the answer."""
         self._enter(now)
         if packet.source == self._me.node_id:
             self._hear_of_newer_start(packet.generation, now)
@@ -222,14 +243,24 @@ class Swim:
             self._members.forget_left(now - self._options.left_keep_s)
         return self._leave_with()
 
-    def exchange_state(self) -> ExchangeState:
-        """All that we believe, for a full-state exchange."""
-        entries = tuple(Entry(view.member, view.state) for view in self._members.views.values())
+    def exchange_state(self, now: float) -> ExchangeState:
+        """All that we believe, for a full-state exchange. Old tombstones are kept back: were all passed on for as long
+        as they are kept, members would teach each other for ever what each is about to forget.
+        """
+        since = now - self._options.left_keep_s / 2
+        entries = tuple(
+            Entry(view.member, view.state, view.beat, view.vitals)
+            for view in self._members.views.values()
+            if view.state is not State.LEFT or view.since > since
+        )
         return ExchangeState(self._me.node_id, self._me.generation, entries)
 
-    def merge(self, state: ExchangeState, now: float, contact: Address | None = None) -> list[Effect]:
+    def merge(
+        self, state: ExchangeState, now: float, contact: Address | None = None, *, more: bool = False
+    ) -> list[Effect]:
         """Take a peer's full state; `contact` is the address that we dialled, None when the peer came to us. As claims
-        are a join, it does not matter how old the state is.
+        are a join, it does not matter how old the state is. A large state may come in slices, all but the last with
+        `more`, and other things may happen between them.
         """
         self._enter(now)
         if contact is not None:
@@ -237,11 +268,15 @@ class Swim:
         if state.source == self._me.node_id:
             self._hear_of_newer_start(state.generation, now)
             return self._leave_with()
-        quiet = self._members.up_count == 1 and len(state.entries) > QUIET_JOIN_MIN
+        if self._members.up_count == 1 and len(state.entries) > QUIET_JOIN_MIN:
+            self._quiet_source = state.source
         for entry in state.entries:
             self._merge_entry(entry, now)
-        if quiet:
+        if self._quiet_source == state.source:
             self._queue.clear()
+        if more:
+            return self._leave_with()
+        self._quiet_source = ""
         source = self._members.views.get(state.source)
         if contact is not None and source is not None and source.state is State.DEAD:
             self._contacts.add(contact, now + self._options.probe_interval_s)  # it talks: it only has to refute yet
@@ -274,11 +309,33 @@ class Swim:
         content = list(parts)
         if view is not None and view.state is not State.ALIVE:
             content.append(self._verdict_on(view))
+        chats = any(isinstance(part, Ping | Ack) for part in parts)
         room = self._room - sum(part_bytes(part) for part in content)
-        news = self._queue.take(room, self._members.up_count, PARTS_MAX - len(content))
+        if chats:
+            room -= self._mention(self._me.node_id, content, room)
+        news = self._queue.take(room, self._members.up_count, PARTS_MAX - len(content) - MENTIONED_MAX)
         content += [claim for claim in news if claim not in content]
+        room -= sum(part_bytes(claim) for claim in news)
+        for other in self._grapevine.take(node_id) if chats else ():
+            room -= self._mention(other, content, room)
         if content:
-            self._effects.append(Send(address, Packet(self._me.node_id, self._me.generation, tuple(content))))
+            packet = Packet(self._me.node_id, self._me.generation, tuple(content))
+            self._effects.append(Send(address, packet, address != ON_STREAM and self._is_by_stream(view)))
+
+    def _is_by_stream(self, view: MemberView | None) -> bool:
+        return self._options.stream_only or (view is not None and view.facts.get(STREAM_FACT) is True)
+
+    def _mention(self, node_id: str, content: list[Part], room: int) -> int:
+        """Append this member's vitals if there are any and they fit; the bytes they take."""
+        view = self._members.views.get(node_id)
+        if view is None or view.beat == 0:
+            return 0
+        vitals = Vitals(node_id, view.generation, view.beat, view.vitals)
+        size = part_bytes(vitals)
+        if size > room:
+            return 0
+        content.append(vitals)
+        return size
 
     def _verdict_on(self, view: MemberView) -> Verdict:
         about = (view.node_id, view.generation, view.member.incarnation)
@@ -397,6 +454,11 @@ class Swim:
 
     def _merge_entry(self, entry: Entry, now: float) -> None:
         member, state = entry.member, entry.state
+        self._merge_member(member, state, now)
+        if entry.beat and member.node_id != self._me.node_id:
+            self._members.hear_vitals(Vitals(member.node_id, member.generation, entry.beat, entry.vitals))
+
+    def _merge_member(self, member: Member, state: State, now: float) -> None:
         if member.node_id == self._me.node_id:
             if state is State.ALIVE:
                 self._hear(Alive(member), now)
@@ -407,7 +469,8 @@ class Swim:
         if state is State.LEFT and known is not None:
             self._hear(Left(member.node_id, member.generation, member.incarnation), now)
         elif state is State.LEFT:
-            self._members.learn_gone(member, state, now)
+            # Kept for half the time and not passed on, see `exchange_state`.
+            self._members.learn_gone(member, state, now - self._options.left_keep_s / 2)
         elif state is State.DEAD and (known is None or not known.is_up):
             # Nothing to accuse. A stranger's death is no news either, but its address is worth dialling.
             if known is None:
@@ -428,7 +491,7 @@ class Swim:
         if self._leaving:
             return
         if view is None or packet.generation > view.generation:
-            if self._asked.allows("stranger", now):
+            if sender != ON_STREAM and self._asked.allows("stranger", now):
                 self._effects.append(Exchange(sender))
         elif packet.generation < view.generation:
             if self._told.allows(packet.source, now):
@@ -440,7 +503,7 @@ class Swim:
         match part:
             case Ping(seq, target):
                 if target == self._me.node_id:
-                    self._send(sender, source, Ack(seq))
+                    self._send(sender, source, Ack(seq), Digest(self._members.digest, not self._queue))
             case PingReq():
                 self._help(part, source, sender, now)
             case Ack(seq):
@@ -449,6 +512,14 @@ class Swim:
                 probe = self._probe
                 if probe is not None and probe.seq == seq and source in probe.helpers:
                     probe.nacked.add(source)
+            case Digest():
+                view = self._members.views.get(source)
+                quiet = not self._queue
+                if view is not None and self._repair.wants_exchange(self._members.digest, part, quiet, now):
+                    self._effects.append(Exchange(view.address))
+            case Vitals(node_id):
+                if node_id != self._me.node_id and self._members.hear_vitals(part):
+                    self._grapevine.heard(node_id)
             case Alive() | Suspect() | Dead() | Left():
                 pass  # heard before
 
@@ -456,8 +527,11 @@ class Swim:
         if request.target == self._me.node_id:
             self._send(sender, source, Ack(request.seq))
             return
-        if source not in self._members.views:
+        known = self._members.views.get(source)
+        if known is None:
             return  # for strangers we ping nobody
+        if sender == ON_STREAM:
+            sender = known.address  # this request will be over when the answer comes
         seq = self._next_seq()
         if self._relays.add(seq, request, source, sender, now):
             self._send((request.host, request.port), request.target, Ping(seq, request.target))
@@ -467,8 +541,8 @@ class Swim:
         if probe is not None and probe.seq == seq and (source == probe.target or source in probe.helpers):
             if not probe.acked:
                 probe.acked = True
+                direct = source == probe.target and probe.indirect_at < NEVER
                 probe.indirect_at = NEVER
-                direct = source == probe.target and not probe.helpers
                 if probe.target in self._members.views:
                     self._members.answered(probe.target, now - probe.sent if direct else None, now)
             return
@@ -502,6 +576,10 @@ class Swim:
             if helper.state is State.ALIVE:
                 probe.helpers.add(helper.node_id)
                 self._send(helper.address, helper.node_id, request)
+        if not self._is_by_stream(view):
+            # Where UDP is blocked and HTTP is not, the member lives: the same question by the other way, which counts.
+            ping = Packet(self._me.node_id, self._me.generation, (Ping(probe.seq, probe.target),))
+            self._effects.append(Send(view.address, ping, stream=True))
 
     def _end_probe(self, now: float) -> None:
         probe, self._probe = self._probe, None

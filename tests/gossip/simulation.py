@@ -15,11 +15,11 @@ from typing import Any
 from uuid import UUID
 
 from gossip.codec import decode_exchange, decode_packet, encode_exchange, encode_packet
-from gossip.effects import Change, Effect, Exchange, Notify, Send
+from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send
 from gossip.members import Event
 from gossip.messages import Address, ExchangeState, Member, Packet, State
 from gossip.options import GossipOptions
-from gossip.swim import Swim
+from gossip.swim import STREAM_FACT, Swim
 
 LABEL = "sim"
 PORT = 9293
@@ -67,14 +67,19 @@ class Cluster:
         self.rng = Random(seed)
         self.now = 1000.0
         self.cut: set[tuple[int, int]] = set()
+        self.udp_cut: set[tuple[int, int]] = set()
+        self.dropped: Callable[[Packet], bool] = lambda packet: False
         self.paused: dict[int, list[Callable[[], None]]] = {}
         self.cores: dict[int, Swim] = {}
         self.addresses: dict[int, Address] = {}
         self.deaths: list[Death] = []
         self.events: Counter[str] = Counter()
         self.sent: Counter[int] = Counter()
+        self.posts: Counter[int] = Counter()
+        self.exchanges = 0
         self._generation: Counter[int] = Counter()
         self._armed: dict[int, float] = {}
+        self._answers: list[Packet] = []
         self._core = core
         self._seeds = seeds
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -88,6 +93,8 @@ class Cluster:
         self._generation[number] += 1
         address = (host or f"10.0.0.{number}", PORT)
         me = Member(node_id(number), self._generation[number], f"zone-{number}", *address)
+        if self.options.stream_only:
+            me = replace(me, facts={STREAM_FACT: True})
         self.addresses[number] = address
         core = self._core(self.options, LABEL, me, Random(self.rng.random()), self.now)
         self.cores[number] = core
@@ -181,8 +188,13 @@ class Cluster:
     def _do(self, number: int, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Send(address, packet):
-                    self._send(number, address, packet)
+                case Send(address, packet, stream):
+                    if stream:
+                        self._post(number, address, packet)
+                    elif address == ON_STREAM:
+                        self._answers.append(packet)
+                    else:
+                        self._send(number, address, packet)
                 case Exchange(address):
                     self._exchange(number, address)
                 case Notify(Change(event, view)):
@@ -207,6 +219,8 @@ class Cluster:
         self.sent[number] += 1
         data = encode_packet(LABEL, packet)
         assert len(data) <= self.options.datagram_bytes, packet
+        if self.dropped(packet):
+            return
         copies = 2 if self.rng.random() < self.network.double else 1
         for _ in range(copies):
             if self.rng.random() >= self.network.loss:
@@ -215,15 +229,38 @@ class Cluster:
 
     def _arrive(self, source: int, sender: Address, address: Address, data: bytes) -> None:
         number = self._reached(address)
-        if number is None or (source, number) in self.cut:
+        if number is None or (source, number) in self.cut | self.udp_cut:
             return
         if number in self.paused:
             self.paused[number].append(partial(self._arrive, source, sender, address, data))
             return
         self._do(number, self.cores[number].receive(decode_packet(LABEL, data), sender, self.now))
 
+    def _post(self, number: int, address: Address, packet: Packet) -> None:
+        """A packet by HTTP: neither lost nor doubled, and answered to the sender alone."""
+        core = self.cores[number]
+        data = encode_packet(LABEL, packet)
+        self.posts[number] += 1
+
+        def arrive() -> None:
+            target = self._reached(address)
+            if target is None or target in self.paused or (number, target) in self.cut or (target, number) in self.cut:
+                return
+            self._answers = []
+            self._do(target, self.cores[target].receive(decode_packet(LABEL, data), ON_STREAM, self.now))
+            answers = self._answers
+            self._at(self.now + self._delay(), lambda: back(answers))
+
+        def back(answers: list[Packet]) -> None:
+            if self.cores.get(number) is core and number not in self.paused:
+                for answer in answers:
+                    self._do(number, core.receive(answer, address, self.now))
+
+        self._at(self.now + self._delay(), arrive)
+
     def _exchange(self, number: int, address: Address) -> None:
         core = self.cores.get(number)
+        self.exchanges += 1
         self._at(self.now + self._delay(), lambda: self._answer(number, core, address))
 
     def _answer(self, number: int, core: Swim | None, address: Address) -> None:
@@ -232,8 +269,8 @@ class Cluster:
             return
         if (number, target) in self.cut or (target, number) in self.cut:
             return
-        self._do(target, self.cores[target].merge(_copy(core.exchange_state()), self.now))
-        answer = _copy(self.cores[target].exchange_state())
+        self._do(target, self.cores[target].merge(_copy(core.exchange_state(self.now)), self.now))
+        answer = _copy(self.cores[target].exchange_state(self.now))
         self._at(self.now + self._delay(), lambda: self._merge(number, core, address, answer))
 
     def _merge(self, number: int, core: Swim, address: Address, answer: ExchangeState) -> None:

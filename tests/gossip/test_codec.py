@@ -12,6 +12,7 @@ from gossip.messages import (
     Ack,
     Alive,
     Dead,
+    Digest,
     Entry,
     ExchangeState,
     Left,
@@ -23,6 +24,7 @@ from gossip.messages import (
     PingReq,
     State,
     Suspect,
+    Vitals,
 )
 from gossip.options import GossipOptions
 
@@ -51,6 +53,7 @@ members = st.builds(
     revision=counts,
     facts=st.dictionaries(names, values, max_size=4),
 )
+vitals = st.dictionaries(st.text(printable, min_size=1, max_size=4), st.integers(0, 99), max_size=4)
 parts: st.SearchStrategy[Part] = st.one_of(
     st.builds(Ping, counts, ids),
     st.builds(Ack, counts),
@@ -60,10 +63,15 @@ parts: st.SearchStrategy[Part] = st.one_of(
     st.builds(Suspect, ids, counts, counts, ids),
     st.builds(Dead, ids, counts, counts, ids),
     st.builds(Left, ids, counts, counts),
+    st.builds(Digest, counts, st.booleans()),
+    st.builds(Vitals, ids, counts, st.integers(1, 2**63 - 1), vitals),
 )
 packets = st.builds(Packet, ids, counts, st.lists(parts, max_size=3).map(tuple))
 states = st.builds(
-    ExchangeState, ids, counts, st.lists(st.builds(Entry, members, st.sampled_from(State)), max_size=5).map(tuple)
+    ExchangeState,
+    ids,
+    counts,
+    st.lists(st.builds(Entry, members, st.sampled_from(State), counts, vitals), max_size=5).map(tuple),
 )
 
 

@@ -14,20 +14,25 @@ import pytest
 import trio
 
 from gossip import (
+    AddressTaken,
     BadIdentity,
     Change,
     CodecError,
     Event,
     Gossip,
     GossipOptions,
+    IdentityTaken,
     Member,
     Refusal,
+    Starting,
     State,
     WrongLabel,
     open_gossip,
 )
-from gossip.codec import DATAGRAM_BYTES_MAX, EXCHANGE_BYTES_MAX
+from gossip.codec import DATAGRAM_BYTES_MAX, EXCHANGE_BYTES_MAX, encode_exchange
 from gossip.exchange import PATH
+from gossip.messages import Entry, ExchangeState
+from gossip.node import SLICE_ENTRIES
 from gossip.udp import parse_address
 
 FAST = replace(
@@ -50,10 +55,13 @@ class Plane(httpx.AsyncBaseTransport):
         self.peers: dict[int, Gossip] = {}
         self.answer: httpx.Response | None = None
         self.requests: list[httpx.Request] = []
+        self.hang = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await trio.lowlevel.checkpoint()
         self.requests.append(request)
+        while self.hang:  # noqa: ASYNC110 - a test's patience
+            await trio.sleep(0.01)
         peer = self.peers.get(request.url.port or 0)
         if self.answer is not None:
             return self.answer
@@ -61,7 +69,9 @@ class Plane(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("refused", request=request)
         assert (request.method, request.url.path) == ("POST", PATH)
         try:
-            return httpx.Response(200, content=peer.answer_exchange(await request.aread()))
+            return httpx.Response(200, content=await peer.answer(await request.aread()))
+        except Starting as bad:
+            return httpx.Response(503, text=str(bad))
         except CodecError as bad:
             return httpx.Response(409, text=str(bad))
 
@@ -77,11 +87,11 @@ async def node(
     bound = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     await bound.bind(("127.0.0.1", 0))
     port = bound.getsockname()[1]
-    me = Member(ident(number), generation, f"zone-{number}", "127.0.0.1", port)
+    me = Member(ident(number), generation, f"zone-{number}", *more.pop("advertise", ("127.0.0.1", port)))
     async with (
         httpx.AsyncClient(transport=plane) as client,
         open_gossip(
-            FAST,
+            more.pop("options", FAST),
             label=label,
             me=me,
             bind_to=bound,
@@ -228,7 +238,7 @@ async def test_another_cluster_is_refused_with_both_labels_named_and_nothing_cha
         assert len(a.members) == len(b.members) == 1
         assert a.counts["exchanges_bad_label"] >= 3
         with pytest.raises(WrongLabel, match="cluster label 'red' does not match ours, 'blue'"):
-            a.answer_exchange(b"zx\x01\x03red\xc0")
+            await a.answer(b"zx\x01\x03red\xc0")
 
 
 async def test_bad_answers_to_an_exchange_are_counted_and_dialled_again() -> None:
@@ -315,7 +325,7 @@ async def test_the_exchange_goes_over_real_http_on_the_port_of_the_datagrams() -
                 length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
                 while len(body) < length:
                     body += await stream.receive_some(65536)
-                answer = a.answer_exchange(body)
+                answer = await a.answer(body)
                 await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(answer) + answer)
 
         listeners = await trio.open_tcp_listeners(a.address[1], host="127.0.0.1")
@@ -337,3 +347,102 @@ async def test_the_exchange_goes_over_real_http_on_the_port_of_the_datagrams() -
             await until(b, sees(b, 1, State.ALIVE))
             assert ident(2) in a.members
         nursery.cancel_scope.cancel()
+
+
+# --- before a node speaks
+
+
+async def test_a_copy_of_a_running_node_is_refused_and_the_older_goes_on() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, node(plane, 2, (a,)) as b:
+        await until(a, sees(a, 2, State.ALIVE))
+        with (
+            trio.fail_after(5),
+            pytest.RaisesGroup(pytest.RaisesExc(IdentityTaken, match="this data directory is a copy")),
+        ):
+            async with node(plane, 2, (a,), generation=2):
+                await trio.sleep_forever()
+        assert a.members[ident(2)].generation == 1
+        assert a.members[ident(2)].address == b.address
+        assert sees(a, 2, State.ALIVE)()
+
+
+async def test_a_restart_at_another_address_is_no_copy() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a:
+        async with node(plane, 2, (a,)):
+            await until(a, sees(a, 2, State.ALIVE))
+        async with node(plane, 2, (a,), generation=2) as b:  # long before its old self is found dead
+            await until(a, lambda: a.members[ident(2)].generation == 2)
+            assert a.members[ident(2)].address == b.address
+
+
+async def test_an_address_configured_twice_is_refused_at_the_second() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, node(plane, 2, (a,)) as b:
+        await until(a, sees(a, 2, State.ALIVE))
+        with trio.fail_after(5), pytest.RaisesGroup(pytest.RaisesExc(AddressTaken, match="set peers.advertise")):
+            async with node(plane, 3, (a,), advertise=b.address):
+                await trio.sleep_forever()
+        assert ident(3) not in a.members
+
+
+async def test_while_it_asks_a_start_tells_nobody_anything() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a:
+        plane.hang = True
+        async with node(plane, 2, (a,), generation=2) as b:
+            with pytest.raises(Starting, match="ask again"):
+                await b.answer(b"zx\x01\x04blue\xc0")
+            plane.hang = False
+            await until(a, sees(a, 2, State.ALIVE))
+
+
+# --- packets by HTTP
+
+
+async def test_two_nodes_without_udp_find_lose_and_find_each_other() -> None:
+    plane = Plane()
+    options = replace(FAST, stream_only=True, probe_interval_s=0.3, probe_timeout_s=0.1)
+    async with node(plane, 1, options=options) as a:
+        async with node(plane, 2, (a,), options=options) as b:
+            await until(a, sees(a, 2, State.ALIVE))
+            await poll(lambda: a.members[ident(2)].acked is not None)
+            b.publish(x=1)
+            await until(a, lambda: a.members[ident(2)].facts.get("x") == 1)
+            assert a.counts["datagrams_out"] == b.counts["datagrams_out"] == 0
+            assert a.counts["streams_ok"] > 0
+        await until(a, sees(a, 2, State.DEAD))
+        async with node(plane, 2, (a,), generation=2, options=options):
+            await until(a, sees(a, 2, State.ALIVE))
+
+
+async def test_a_full_state_is_merged_in_turns() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a:
+        entries = tuple(Entry(Member(ident(n), 1, f"z{n}", "127.0.0.1", 9), State.LEFT) for n in range(10, 2010))
+        body = encode_exchange("blue", ExchangeState(ident(9), 1, entries))
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            await a.answer(body)
+            nursery.cancel_scope.cancel()
+        assert turns >= 2000 / SLICE_ENTRIES - 3
+        assert len(a.members) == 2001
+
+
+async def test_vitals_ride_along() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, node(plane, 2, (a,)) as b:
+        b.report(position=7, staleness_s=None)
+        await poll(lambda: ident(2) in a.members and dict(a.members[ident(2)].vitals) == {"position": 7})
+        assert b.me.revision == 0
+        with pytest.raises(BadIdentity, match="own vitals"):
+            b.report(long="x" * 200)

@@ -27,6 +27,7 @@ from gossip.messages import (
     Alive,
     Claim,
     Dead,
+    Digest,
     Entry,
     ExchangeState,
     Left,
@@ -38,6 +39,7 @@ from gossip.messages import (
     PingReq,
     State,
     Suspect,
+    Vitals,
 )
 from gossip.options import GossipOptions
 from gossip.swim import Swim
@@ -105,6 +107,10 @@ def show_part(part: Part, seq: int) -> str:
             return f"ping-req {number - seq} {letter(target)} budget={budget_ms}"
         case Nack(number):
             return f"nack {number}"
+        case Vitals(node_id_, _, beat, values):
+            return f"vitals {letter(node_id_)} {beat} {dict(values)}"
+        case Digest(value, is_quiet):
+            return f"digest {value} {is_quiet}"
         case _:
             return show_claim(part)
 
@@ -202,8 +208,10 @@ class Bench:
 
     def shown(self, effect: Effect) -> str:
         match effect:
-            case Send(address, packet):
-                return f"-> {host(address)}: " + "; ".join(show_part(part, self.seq) for part in packet.parts)
+            case Send(address, packet, stream):
+                return f"{'=' if stream else '-'}> {host(address)}: " + "; ".join(
+                    show_part(part, self.seq) for part in packet.parts if not isinstance(part, Digest)
+                )
             case Exchange(address):
                 return f"exchange with {host(address)}"
             case Notify(Change(event, view)):

@@ -113,10 +113,8 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
     async def exchange(request: Request) -> Response:
         try:
             return Response(await gossip.answer(await request.body()), media_type=MSGPACK)
-        except CodecError as error:
-            raise _Refused(400, str(error)) from None
-        except Starting as error:
-            raise _Refused(503, str(error)) from None
+        except (CodecError, Starting) as error:
+            raise _Refused(503 if isinstance(error, Starting) else 400, str(error)) from None
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, _Refused)
