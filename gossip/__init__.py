@@ -1,5 +1,6 @@
 """Who is there: SWIM membership over UDP, sans-IO core and trio shell. `open_gossip` is the way in."""
 
+from gossip.credentials import Credentials
 from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
 from gossip.errors import (
     AddressTaken,
@@ -8,6 +9,7 @@ from gossip.errors import (
     ExchangeFailed,
     GossipError,
     IdentityTaken,
+    KeyringError,
     Malformed,
     NotAFrame,
     NotAlone,
@@ -16,10 +18,12 @@ from gossip.errors import (
     WrongLabel,
     WrongVersion,
 )
+from gossip.keyring import Key, Keyring, Role
 from gossip.members import Event, MemberView
 from gossip.messages import Address, Facts, FactValue, Member, State
-from gossip.node import Gossip, Subscription, open_gossip
+from gossip.node import Gossip, Security, Subscription, open_gossip
 from gossip.options import GossipOptions
+from gossip.sealing import Sealing
 from gossip.swim import Swim
 
 __all__ = [
@@ -28,6 +32,7 @@ __all__ = [
     "BadIdentity",
     "Change",
     "CodecError",
+    "Credentials",
     "Effect",
     "Event",
     "Exchange",
@@ -38,6 +43,9 @@ __all__ = [
     "GossipError",
     "GossipOptions",
     "IdentityTaken",
+    "Key",
+    "Keyring",
+    "KeyringError",
     "Malformed",
     "Member",
     "MemberView",
@@ -47,6 +55,9 @@ __all__ = [
     "Notify",
     "Oversize",
     "Refusal",
+    "Role",
+    "Sealing",
+    "Security",
     "Send",
     "Starting",
     "State",

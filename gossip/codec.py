@@ -5,7 +5,8 @@ A frame is a clear header, then one msgpack value:
     2 bytes  magic: "zg" for a datagram, "zx" for a full-state exchange
     1 byte   protocol version
     1 byte   length of the cluster label, then the label (UTF-8)
-    rest     msgpack array: [source, generation, [part, ...]], the source as the 16 bytes of its UUID
+    rest     msgpack array: [source, generation, [part, ...]], the source as the 16 bytes of its UUID;
+             in a full state [source, generation, [entry, ...], keyring]
 
 The header is compared before anything is parsed, so noise and other clusters cost next to nothing. The body is read
 with every length capped, extension types refused and every field's type and range checked by hand: whatever the bytes
@@ -13,7 +14,7 @@ are, the outcome is a value or a `CodecError`. What each array holds is written 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NoReturn, TypeAlias
 from uuid import UUID
 
@@ -57,8 +58,11 @@ PART_TYPES_MAX = 127  # types up to here that we do not know are of a newer mino
 FRAMES_MAX = 8  # packets in the answer to one packet that came by HTTP
 ENTRIES_MAX = 4096
 DATAGRAM_BYTES_MAX = 1400  # accepted; what we send is bounded by `GossipOptions.datagram_bytes`
-EXCHANGE_BYTES_MAX = 4 * 1024 * 1024
+EXCHANGE_BYTES_MAX = 6 * 1024 * 1024
 BUDGET_MS_MAX = 600_000
+KEYRING_BYTES_MAX = 2048
+PUBLIC_BYTES = 32
+SIGNATURE_BYTES = 64
 INTEGER_MAX = 2**63 - 1
 
 Values: TypeAlias = list[Any]
@@ -66,12 +70,12 @@ Values: TypeAlias = list[Any]
 
 def encode_packet(label: str, packet: Packet) -> bytes:
     parts = [_part_values(part) for part in packet.parts]
-    return _header(MAGIC_DATAGRAM, label) + _pack([_id_bytes(packet.source), packet.generation, parts])
+    return header(MAGIC_DATAGRAM, label) + _pack([_id_bytes(packet.source), packet.generation, parts])
 
 
 def encode_exchange(label: str, state: ExchangeState) -> bytes:
     entries = [_entry_values(entry) for entry in state.entries]
-    return _header(MAGIC_EXCHANGE, label) + _pack([_id_bytes(state.source), state.generation, entries])
+    return header(MAGIC_EXCHANGE, label) + _pack([_id_bytes(state.source), state.generation, entries, state.keyring])
 
 
 def part_bytes(part: Part) -> int:
@@ -81,25 +85,26 @@ def part_bytes(part: Part) -> int:
 
 def overhead_bytes(label: str) -> int:
     """What a datagram holds besides its parts, at most."""
-    return len(_header(MAGIC_DATAGRAM, label)) + 1 + 18 + 9 + 3
+    return len(header(MAGIC_DATAGRAM, label)) + 1 + 18 + 9 + 3
 
 
 def decode_packet(label: str, data: bytes) -> Packet:
     """Raises a `CodecError` for anything but a datagram of this cluster and version."""
-    source, generation, parts = _body(MAGIC_DATAGRAM, label, data, DATAGRAM_BYTES_MAX, PARTS_MAX)
+    source, generation, parts = _body(MAGIC_DATAGRAM, label, data, DATAGRAM_BYTES_MAX, PARTS_MAX, 3)
     read = (_read_part(values) for values in parts)
     return Packet(source, generation, tuple(part for part in read if part is not None))
 
 
 def decode_exchange(label: str, data: bytes) -> ExchangeState:
     """Raises a `CodecError` for anything but the full state of a member of this cluster and version."""
-    source, generation, entries = open_exchange(label, data)
-    return ExchangeState(source, generation, read_entries(entries))
+    source, generation, entries, keyring = open_exchange(label, data)
+    return ExchangeState(source, generation, read_entries(entries), keyring)
 
 
-def open_exchange(label: str, data: bytes) -> tuple[str, int, Values]:
-    """Source, generation and the raw entries of a full state, for `read_entries`: a large one is read in slices."""
-    return _body(MAGIC_EXCHANGE, label, data, EXCHANGE_BYTES_MAX, ENTRIES_MAX)
+def open_exchange(label: str, data: bytes) -> tuple[str, int, Values, bytes]:
+    """Source, generation, raw entries (for `read_entries`: a large state is read in slices) and keyring."""
+    source, generation, entries, keyring = _body(MAGIC_EXCHANGE, label, data, EXCHANGE_BYTES_MAX, ENTRIES_MAX, 4)
+    return source, generation, entries, _bytes(keyring, "keyring", range(KEYRING_BYTES_MAX + 1))
 
 
 def read_entries(values: Values) -> tuple[Entry, ...]:
@@ -144,7 +149,7 @@ def check_label(label: str) -> str:
     return label
 
 
-def _header(magic: bytes, label: str) -> bytes:
+def header(magic: bytes, label: str) -> bytes:
     raw = label.encode()
     return magic + bytes((VERSION, len(raw))) + raw
 
@@ -167,6 +172,8 @@ def _member_values(member: Member) -> Values:
         member.host,
         member.port,
         dict(member.facts),
+        member.public,
+        member.signature,
     ]
 
 
@@ -190,26 +197,27 @@ def _part_values(part: Part) -> Values:
             return [5, _id_bytes(node_id), generation, incarnation, _id_bytes(accuser)]
         case Dead(node_id, generation, incarnation, accuser):
             return [6, _id_bytes(node_id), generation, incarnation, _id_bytes(accuser)]
-        case Left(node_id, generation, incarnation):
-            return [7, _id_bytes(node_id), generation, incarnation]
+        case Left(node_id, generation, incarnation, signature):
+            return [7, _id_bytes(node_id), generation, incarnation, signature]
         case Digest(value, is_quiet):
             return [8, value, is_quiet]
         case Vitals(node_id, generation, beat, values):
             return [9, _id_bytes(node_id), generation, beat, dict(values)]
 
 
-def _body(magic: bytes, label: str, data: bytes, bytes_max: int, items_max: int) -> tuple[str, int, Values]:
+def _body(magic: bytes, label: str, data: bytes, bytes_max: int, items_max: int, length: int) -> Values:
+    """[source, generation, items ...]."""
     if len(data) > bytes_max:
         raise Oversize(f"{len(data)} bytes, at most {bytes_max} are read")
-    _check_header(magic, label, data)
-    body = _array(_unpack(data[4 + data[3] :], items_max), 3)
+    check_header(magic, label, data)
+    body = _array(_unpack(data[4 + data[3] :], items_max), length)
     items = body[2]
     if type(items) is not list:
         _refuse("items")
-    return _id(body[0]), _integer(body[1], "generation"), items
+    return [_id(body[0]), _integer(body[1], "generation"), *body[2:]]
 
 
-def _check_header(magic: bytes, label: str, data: bytes) -> None:
+def check_header(magic: bytes, label: str, data: bytes) -> None:
     if data[:2] != magic or len(data) < 4:
         raise NotAFrame(f"no {magic.decode()} frame")
     if data[2] != VERSION:
@@ -228,7 +236,7 @@ def _unpack(body: bytes, items_max: int) -> object:
             strict_map_key=True,
             ext_hook=_no_extensions,
             max_str_len=FACTS_BYTES_MAX,
-            max_bin_len=FACTS_BYTES_MAX,
+            max_bin_len=KEYRING_BYTES_MAX,
             max_array_len=max(items_max, 16),
             max_map_len=FACTS_MAX,
             max_ext_len=0,
@@ -264,6 +272,12 @@ def _id(value: object) -> str:
     if type(value) is not bytes or len(value) != 16:
         _refuse("node ID")
     return str(UUID(bytes=value))
+
+
+def _bytes(value: object, what: str, lengths: Container[int]) -> bytes:
+    if type(value) is not bytes or len(value) not in lengths:
+        _refuse(what)
+    return value
 
 
 def _text(value: object, what: str, bytes_max: int) -> str:
@@ -304,8 +318,8 @@ def read_facts(value: object, bytes_max: int = FACTS_BYTES_MAX) -> Facts:
 
 
 def _read_member(values: Values) -> Member:
-    """[id, generation, incarnation, revision, zone, host, port, facts]."""
-    fields = _array(values, 8)
+    """[id, generation, incarnation, revision, zone, host, port, facts, public key, signature]."""
+    fields = _array(values, 10)
     return Member(
         node_id=_id(fields[0]),
         generation=_integer(fields[1], "generation"),
@@ -315,14 +329,16 @@ def _read_member(values: Values) -> Member:
         host=_text(fields[5], "host", HOST_BYTES_MAX),
         port=_integer(fields[6], "port", 1, 65535),
         facts=read_facts(fields[7]),
+        public=_bytes(fields[8], "public key", (0, PUBLIC_BYTES)),
+        signature=_bytes(fields[9], "signature", (0, SIGNATURE_BYTES)),
     )
 
 
 def _read_entry(value: object) -> Entry:
     """[state, member fields ..., beat, vitals]."""
-    values = _array(value, 11)
+    values = _array(value, 13)
     state = State(_integer(values[0], "state", 0, 3))
-    return Entry(_read_member(values[1:9]), state, _integer(values[9], "beat"), read_vitals(values[10]))
+    return Entry(_read_member(values[1:11]), state, _integer(values[11], "beat"), read_vitals(values[12]))
 
 
 def _read_ping(values: Values) -> Part:
@@ -373,9 +389,10 @@ def _read_accusation(values: Values) -> tuple[str, int, int, str]:
 
 
 def _read_left(values: Values) -> Part:
-    """[id, generation, incarnation]."""
-    node_id, generation, incarnation = _array(values, 3)
-    return Left(_id(node_id), _integer(generation, "generation"), _integer(incarnation, "incarnation"))
+    """[id, generation, incarnation, signature]."""
+    node_id, generation, incarnation, signature = _array(values, 4)
+    signed = _bytes(signature, "signature", (0, SIGNATURE_BYTES))
+    return Left(_id(node_id), _integer(generation, "generation"), _integer(incarnation, "incarnation"), signed)
 
 
 def _read_digest(values: Values) -> Part:

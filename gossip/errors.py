@@ -53,6 +53,34 @@ class Malformed(CodecError):
     """The header is right and the body is not: types, ranges, lengths or nesting. Dropped; nothing was changed."""
 
 
+class NotSealed(CodecError):
+    """Plain, where only sealed messages are taken. Dropped unread; nothing was changed."""
+
+    reason = "plain"
+
+
+class UnknownKey(CodecError):
+    """Sealed with a key that we do not hold, or hold no more. Dropped unread; nothing was changed."""
+
+    reason = "key"
+
+
+class BadSeal(CodecError):
+    """The seal does not fit: forged, damaged, or the answer to another question. Dropped; nothing was changed."""
+
+    reason = "seal"
+
+
+class Replayed(CodecError):
+    """A sealed datagram that came before, or of a start of its sender that is over. Dropped; nothing was changed."""
+
+    reason = "replay"
+
+
+class KeyringError(GossipError):
+    """No keyring, or a change that would break it; the text says why. The keyring stays as it was."""
+
+
 class BadIdentity(GossipError):
     """An own identity or own facts that would not fit a datagram. Refused; what was published before stays."""
 

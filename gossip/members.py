@@ -113,7 +113,8 @@ class Members:
         refuted = member.incarnation > known.member.incarnation
         if not fresher and not refuted:
             return None
-        description = member if fresher else known.member
+        # What a node says grows in both or neither, but others may have accused it at an incarnation of their own.
+        description = member if fresher or member.revision == known.member.revision else known.member
         incarnation = max(member.incarnation, known.member.incarnation)
         state = State.ALIVE if refuted else known.state
         since = known.since if state is known.state else now
@@ -127,6 +128,8 @@ class Members:
         if known is None or not _beats(verdict, state, known):
             return None
         member = replace(known.member, generation=verdict.generation, incarnation=verdict.incarnation)
+        if isinstance(verdict, Left):
+            member = replace(member, signature=verdict.signature)
         since = known.since if state is known.state else now
         self._put(replace(known, member=member, state=state, since=since))
         if known.state is state:

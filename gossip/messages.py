@@ -49,6 +49,8 @@ class Member:
     incarnation: int = 0
     revision: int = 0
     facts: Facts = field(default_factory=dict)
+    public: bytes = b""  # Ed25519 key, and the signature of all above (of the good-bye, in a row that left)
+    signature: bytes = b""
 
     @property
     def address(self) -> Address:
@@ -117,11 +119,12 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The node said good-bye."""
+    """The node said good-bye; signed by itself where members sign."""
 
     node_id: str
     generation: int
     incarnation: int
+    signature: bytes = b""
 
 
 Verdict: TypeAlias = Suspect | Dead | Left
@@ -174,8 +177,26 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeState:
-    """All that one node believes, sent to one peer and answered with the same from there."""
+    """All that one node believes, sent to one peer and answered with the same from there. Sealed ones carry the
+    keyring as well.
+    """
 
     source: str
     generation: int
     entries: tuple[Entry, ...]
+    keyring: bytes = b""
+
+
+def same_facts(some: Facts, others: Facts) -> bool:
+    # 1 == True == 1.0, but peers see the type.
+    return some == others and all(type(value) is type(others[name]) for name, value in some.items())
+
+
+def state_of(verdict: Verdict) -> State:
+    match verdict:
+        case Suspect():
+            return State.SUSPECT
+        case Dead():
+            return State.DEAD
+        case Left():
+            return State.LEFT

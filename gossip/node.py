@@ -6,9 +6,11 @@ the core, after which the loop's alarm is set anew. No bad packet and no socket 
 """
 
 import math
+import secrets
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 
@@ -28,21 +30,35 @@ from gossip.codec import (
     read_entries,
     split_frames,
 )
+from gossip.credentials import Credentials
 from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
-from gossip.errors import CodecError, ExchangeFailed, Starting, WrongLabel, WrongVersion
+from gossip.errors import (
+    CodecError,
+    ExchangeFailed,
+    KeyringError,
+    Malformed,
+    Starting,
+    UnknownKey,
+    WrongLabel,
+    WrongVersion,
+)
 from gossip.exchange import Dial, Refused, exchange
+from gossip.keyring import Keyring, Role
 from gossip.members import MemberView
 from gossip.messages import Address, ExchangeState, FactValue, Member, Packet, Ping
 from gossip.options import GossipOptions
+from gossip.sealing import NONCE_BYTES, SEALED_BYTES, Envelope, Opened, ReplayWindow, Sealing, nonce_of
 from gossip.swim import Swim
 from gossip.throttle import Throttle
 from gossip.udp import Datagrams, adopt, bind, parse_address
 
 REFUSAL_INTERVAL_S = 60.0
+KEY_INTERVAL_S = 1.0  # between dials of those whose datagrams we have no key for
 SLICE_ENTRIES = 128  # of a full state merged at a time, some milliseconds; then others have their turn
 STREAMS_MAX = 64  # packets under way by HTTP
 
 BookChanged = Callable[[tuple[Address, ...]], None]
+KeysChanged = Callable[[Keyring], None]
 
 log = structlog.get_logger()
 
@@ -83,6 +99,21 @@ class Subscription(trio.abc.ReceiveChannel[Notice]):
         await trio.lowlevel.checkpoint()
 
 
+@dataclass(frozen=True, slots=True)
+class Security:
+    """How members know each other: `credentials` sign what we say of ourselves (and all must), the keyring seals what
+    is sent, as far as `sealing` says. `keys_changed` is called with every new keyring, to be kept on disk.
+    """
+
+    credentials: Credentials | None = None
+    sealing: Sealing = Sealing.OFF
+    keyring: Keyring | None = None
+    keys_changed: KeysChanged | None = None
+
+
+INSECURE = Security()
+
+
 class Gossip:
     """What the daemon holds while gossip is open. Made by `open_gossip`. Call it from the trio thread only.
 
@@ -96,6 +127,7 @@ class Gossip:
         self,
         core: Swim,
         label: str,
+        security: Security,
         datagrams: Datagrams,
         counts: Counter[str],
         dialling: "Dialling",
@@ -105,6 +137,11 @@ class Gossip:
         self.counts = counts
         self._core = core
         self._label = label
+        self._envelope = Envelope(label, security.sealing, security.keyring)
+        self._keys_changed = security.keys_changed
+        self._window = ReplayWindow()
+        self._asked_key = Throttle(KEY_INTERVAL_S)
+        self._salt()
         self._datagrams = datagrams
         self._dialling = dialling
         self._clock = clock
@@ -114,7 +151,7 @@ class Gossip:
         self._warned = Throttle(REFUSAL_INTERVAL_S)
         self._has_left = trio.Event()
         self._joined = False
-        self._answers: list[bytes] | None = None  # what goes back on the request being answered
+        self._answers: list[Packet] | None = None  # what goes back on the request being answered
         self._expected: tuple[str, trio.Event] | None = None  # before joining: the ack that we wait for
         self.members: Mapping[str, MemberView] = MappingProxyType(core.views)
 
@@ -132,6 +169,11 @@ class Gossip:
     def health(self) -> int:
         """Local health score; 0 is well."""
         return self._core.health
+
+    @property
+    def forged(self) -> int:
+        """Claims dropped because those whom they are about had not signed them."""
+        return self._core.forged
 
     @property
     def queued(self) -> int:
@@ -165,14 +207,16 @@ class Gossip:
         if not self._joined:
             raise Starting("this node is starting; ask again in a second")
         try:
-            if is_packet(body):
-                return self._answer_packet(body)
-            await self._merge(open_exchange(self._label, body), None)
+            opened = self._envelope.open(body)
+            if is_packet(opened.frame):
+                return self._answer_packet(opened)
+            if opened.key is None or opened.key.role is not Role.RETIRED:
+                await self._merge(opened, None)
         except CodecError as bad:
             self.counts[f"exchanges_bad_{bad.reason}"] += 1
             raise
         self.counts["exchanges_answered"] += 1
-        return self.state()
+        return self.state(opened)
 
     async def leave(self, timeout_s: float) -> None:
         """Say good-bye and wait until it was said often enough, at most `timeout_s`. Probes are answered meanwhile."""
@@ -199,13 +243,16 @@ class Gossip:
         for subscription in self._subscriptions:
             subscription.end()
 
-    def _receive(self, data: bytes, sender: Address) -> None:
+    def _receive(self, data: bytes, sender: Address, question: bytes = b"") -> None:
         try:
-            packet = decode_packet(self._label, data)
+            opened = self._envelope.open(data, question)
+            packet = self._read(opened)
         except CodecError as bad:
             self.counts[f"dropped_{bad.reason}"] += 1
             if isinstance(bad, WrongLabel | WrongVersion):
                 self._refused(sender, str(bad))
+            if isinstance(bad, UnknownKey):
+                self._lack_key(sender)
             return
         if self._joined:
             self._do(self._core.receive(packet, sender, self._clock()))
@@ -213,21 +260,39 @@ class Gossip:
         if self._expected is not None and packet.source == self._expected[0]:
             self._expected[1].set()
 
-    def _answer_packet(self, body: bytes) -> bytes:
-        packet = decode_packet(self._label, body)
+    def _read(self, opened: Opened) -> Packet:
+        packet = decode_packet(self._label, opened.frame)
+        if opened.source is not None:
+            if packet.source != opened.source:
+                raise Malformed("sender")
+            known = self.members.get(packet.source)
+            newest = known.generation if known is not None and packet.source != self.me.node_id else 0
+            self._window.check(packet.source, packet.generation, opened.sequence, newest)
+        return packet
+
+    def _lack_key(self, sender: Address) -> None:
+        """A member seals with a key that we do not have: perhaps we slept through a rotation. Its full state has it."""
+        if self._joined and self._asked_key.allows("key", self._clock()) and sender in self._core.addresses():
+            self._dialling.start(self, sender)
+
+    def _answer_packet(self, opened: Opened) -> bytes:
+        packet = self._read(opened)
         self.counts["streams_answered"] += 1
         self._answers = []
         try:
             self._do(self._core.receive(packet, ON_STREAM, self._clock()))
-            return join_frames(self._answers)
+            return join_frames([self._close(encode_packet(self._label, one), opened) for one in self._answers])
         finally:
             self._answers = None
+
+    def _close(self, frame: bytes, answers: Opened | None = None) -> bytes:
+        return self._envelope.close(frame, self.me.node_id, secrets.token_bytes(NONCE_BYTES), answers)
 
     def _do(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Send(address, packet, stream):
-                    self._transmit(address, encode_packet(self._label, packet), stream)
+                    self._transmit(address, packet, stream)
                 case Notify(notice):
                     self._notify(notice)
                 case Exchange(address):
@@ -241,11 +306,13 @@ class Gossip:
     def _rearm(self) -> None:
         self._datagrams.waiting.deadline = trio.current_time() + max(0.0, self._core.deadline - self._clock())
 
-    def _transmit(self, address: Address, data: bytes, stream: bool) -> None:
+    def _transmit(self, address: Address, packet: Packet, stream: bool) -> None:
         if address == ON_STREAM:
             if self._answers is not None:
-                self._answers.append(data)
-        elif stream:
+                self._answers.append(packet)
+            return
+        data = self._close(encode_packet(self._label, packet))
+        if stream:
             self._dialling.send(self, address, data)
         else:
             self._datagrams.send(data, address)
@@ -269,36 +336,86 @@ class Gossip:
 
     # --- full exchanges -------------------------------------------------------------------------------------------
 
-    def state(self) -> bytes:
-        return encode_exchange(self._label, self._core.exchange_state(self._clock()))
+    def state(self, answers: Opened | None = None) -> bytes:
+        """Our full state, for a peer or in answer to one's; to whoever came with a retired key, the keyring alone."""
+        state = self._core.exchange_state(self._clock())
+        key = answers.key if answers is not None else None
+        if key is not None and key.role is Role.RETIRED:
+            state = replace(state, entries=())
+        keyring = self._envelope.keyring
+        if keyring is not None and (key is not None or (answers is None and self._envelope.seals)):
+            state = replace(state, keyring=keyring.encode())
+        return self._close(encode_exchange(self._label, state), answers)
 
     def question(self) -> bytes:
         """A full state that tells nothing: who gets it answers, and learns only that we ask."""
-        return encode_exchange(self._label, ExchangeState(self.me.node_id, self.me.generation, ()))
+        nothing = ExchangeState(self.me.node_id, self.me.generation, ())
+        return self._close(encode_exchange(self._label, nothing))
 
-    async def merged(self, address: Address, body: bytes) -> None:
-        """The answer of a peer that we dialled."""
+    async def merged(self, address: Address, body: bytes, question: bytes) -> None:
+        """The answer of a peer that we dialled with what bears the nonce `question`."""
         try:
-            await self._merge(open_exchange(self._label, body), address)
+            await self._merge(self._envelope.open(body, question), address)
         except CodecError as bad:
             self.refused(address, str(bad))
         else:
             self.counts["exchanges_ok"] += 1
 
-    def answered(self, address: Address, body: bytes) -> None:
+    def answered(self, address: Address, body: bytes, question: bytes) -> None:
         """The answer to a packet that we sent by HTTP."""
         self.counts["streams_ok"] += 1
         for frame in split_frames(body):
-            self._receive(frame, address)
+            self._receive(frame, address, question)
 
-    async def _merge(self, opened: tuple[str, int, list[object]], contact: Address | None) -> None:
-        source, generation, values = opened
+    async def _merge(self, opened: Opened, contact: Address | None) -> None:
+        source, generation, values, keyring = open_exchange(self._label, opened.frame)
+        if opened.source is not None and opened.source != source:
+            raise Malformed("sender")
+        if keyring and opened.key is not None:
+            self._adopt(keyring)
         for start in range(0, max(1, len(values)), SLICE_ENTRIES):
             more = start + SLICE_ENTRIES < len(values)
             state = ExchangeState(source, generation, read_entries(values[start : start + SLICE_ENTRIES]))
             self._do(self._core.merge(state, self._clock(), contact, more=more))
             if more:
                 await trio.lowlevel.checkpoint()
+
+    # --- keys -----------------------------------------------------------------------------------------------------
+
+    @property
+    def sealing(self) -> Sealing:
+        return self._envelope.sealing
+
+    @property
+    def keyring(self) -> Keyring | None:
+        return self._envelope.keyring
+
+    def change_keys(self, keyring: Keyring) -> None:
+        """Use this keyring, made from ours by one of its methods, and pass it on to everybody at once."""
+        self._take(keyring)
+        self._do(self._core.call_all(self._clock()))
+
+    def _adopt(self, raw: bytes) -> None:
+        mine = self._envelope.keyring
+        try:
+            theirs = Keyring.decode(raw)
+        except KeyringError:
+            raise Malformed("keyring") from None
+        if mine is not None and theirs.beats(mine):
+            self._take(theirs)
+
+    def _take(self, keyring: Keyring) -> None:
+        self._envelope.keyring = keyring
+        self._salt()
+        log.info("keyring changed", version=keyring.version, primary=keyring.primary.key_id)
+        if self._keys_changed is not None:
+            self._keys_changed(keyring)
+
+    def _salt(self) -> None:
+        keyring = self._envelope.keyring
+        self._core.salt = keyring.fingerprint if keyring is not None and self._envelope.seals else 0
+
+    # --- refusals -------------------------------------------------------------------------------------------------
 
     def refused(self, address: Address, reason: str) -> None:
         self.counts["exchanges_refused"] += 1
@@ -312,15 +429,15 @@ class Gossip:
         """Raises `NotAlone`; see `caution`."""
 
         async def pull(address: Address) -> ExchangeState:
-            return decode_exchange(self._label, await self._dialling.ask(address, self.question()))
+            question = self.question()
+            opened = self._envelope.open(await self._dialling.ask(address, question), nonce_of(question))
+            return decode_exchange(self._label, opened.frame)
 
         await check_alone(self.me, contacts, Asking(pull, self._ping), self._core.options.caution_s)
 
     async def _ping(self, address: Address, node_id: str) -> bool:
         self._expected = node_id, trio.Event()
-        self._transmit(
-            address, encode_packet(self._label, Packet(self.me.node_id, self.me.generation, (Ping(0, node_id),))), False
-        )
+        self._transmit(address, Packet(self.me.node_id, self.me.generation, (Ping(0, node_id),)), False)
         await self._expected[1].wait()
         return True
 
@@ -359,7 +476,7 @@ class Dialling:
         except (ExchangeFailed, trio.TooSlowError):
             gossip.counts["streams_failed"] += 1
         else:
-            gossip.answered(address, answer)
+            gossip.answered(address, answer, nonce_of(data))
         finally:
             self._streams -= 1
 
@@ -375,14 +492,15 @@ class Dialling:
     async def _run(self, gossip: Gossip, address: Address) -> None:
         try:
             with trio.fail_after(self._options.exchange_timeout_s):
-                body = await exchange(self._dial, address, gossip.state())
+                state = gossip.state()
+                body = await exchange(self._dial, address, state)
         except Refused as bad:
             gossip.refused(address, str(bad))
         except (ExchangeFailed, trio.TooSlowError):
             # Dialled again by the core's own plan; an unreachable peer is no news here, its death is one there.
             gossip.counts["exchanges_failed"] += 1
         else:
-            await gossip.merged(address, body)
+            await gossip.merged(address, body, nonce_of(state))
         finally:
             self._under_way.discard(address)
 
@@ -401,6 +519,7 @@ async def open_gossip(
     clock: Callable[[], float] = trio.current_time,
     scheme: str = "http",
     book_changed: BookChanged | None = None,
+    security: Security = INSECURE,
 ) -> AsyncIterator[Gossip]:
     """Take part in gossip as `me` until the block ends (to the others a crash, unless `leave` was called).
 
@@ -411,7 +530,9 @@ async def open_gossip(
     As in every trio nursery, what the block raises arrives in an ExceptionGroup.
     """
     addresses = [parse_address(text) for text in seeds]
-    core = Swim(options, label, me, rng, clock())
+    if security.sealing is not Sealing.OFF:
+        options = replace(options, seal_bytes=SEALED_BYTES)
+    core = Swim(options, label, me, rng, clock(), security.credentials)
     raw = await bind(*bind_to) if isinstance(bind_to, tuple) else adopt(bind_to)
     counts: Counter[str] = Counter()
     contacts = [address for address in dict.fromkeys((*addresses, *book)) if address != me.address]
@@ -420,7 +541,7 @@ async def open_gossip(
         async with trio.open_nursery() as nursery:
             datagrams = Datagrams(raw, nursery, counts)
             dialling = Dialling(options, exchange_client, scheme, nursery, rng)
-            gossip = Gossip(core, label, datagrams, counts, dialling, clock, book_changed)
+            gossip = Gossip(core, label, security, datagrams, counts, dialling, clock, book_changed)
 
             async def enter() -> None:
                 await gossip.check_alone(contacts)

@@ -35,14 +35,15 @@ class GossipOptions:
     left_keep_s: float = 86_400.0  # a member that left is remembered so long, so that old news cannot revive it
     members_max: int = 4096
     stream_only: bool = False  # no UDP at all: every packet is an HTTP POST to the same port, and the peers are told so
-    datagram_bytes: int = 1200  # under the smallest usual path MTU (IPv6: 1280) with room for a seal
+    seal_bytes: int = 0  # kept free in every datagram
+    datagram_bytes: int = 1232  # under the smallest usual path MTU (IPv6: 1280) with room for a seal
     notices_max: int = 256  # waiting per subscriber; then the oldest is dropped and counted
 
     def __post_init__(self) -> None:
         if not 0 < self.probe_timeout_s < self.probe_interval_s:
             raise ValueError("probe_timeout_s must lie between 0 and probe_interval_s, or helpers get no time")
-        if self.datagram_bytes < 1200:
-            raise ValueError("datagram_bytes must be at least 1200, or the longest member would not fit")
+        if self.datagram_bytes < 1232:
+            raise ValueError("datagram_bytes must be at least 1232, or the longest member would not fit")
 
     @classmethod
     def lan(cls) -> "GossipOptions":

@@ -19,6 +19,7 @@ from random import Random
 from gossip.broadcasts import Broadcasts
 from gossip.codec import PARTS_MAX, check_label, check_member, overhead_bytes, part_bytes, read_facts, read_vitals
 from gossip.contacts import Contacts
+from gossip.credentials import Credentials, Trust
 from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send, Superseded
 from gossip.errors import BadIdentity, Malformed
 from gossip.members import Event, Members, MemberView
@@ -44,6 +45,8 @@ from gossip.messages import (
     Suspect,
     Verdict,
     Vitals,
+    same_facts,
+    state_of,
 )
 from gossip.options import GossipOptions
 from gossip.probing import Probe, Relays
@@ -64,11 +67,21 @@ HASTE_SHARE = 0.2  # of a probe interval, until a second opinion is sought
 class Swim:
     """The membership of one node. Build it with the own identity (incarnation and revision 0), then `join`."""
 
-    def __init__(self, options: GossipOptions, label: str, me: Member, rng: Random, now: float) -> None:
-        check_member(me)
+    def __init__(
+        self,
+        options: GossipOptions,
+        label: str,
+        me: Member,
+        rng: Random,
+        now: float,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """With `credentials` everything that members say of themselves must be signed; `me` gets its signature here."""
+        self._trust = Trust(credentials)
+        me = check_member(self._trust.signed(me))
         self.options = self._options = options
         self._rng = rng
-        self._room = options.datagram_bytes - overhead_bytes(check_label(label))
+        self._room = options.datagram_bytes - overhead_bytes(check_label(label)) - options.seal_bytes
         self._members = Members(me, rng, now, options.members_max)
         self._me = me
         self._facts = dict(me.facts)  # as wanted; what is published lags by at most the publish interval
@@ -83,6 +96,7 @@ class Swim:
         self._grapevine = Grapevine()
         self._probe: Probe | None = None
         self._seq = rng.getrandbits(32)
+        self.salt = 0  # of the digest: what else members should agree on
         self._told = Throttle(options.probe_interval_s)
         self._asked = Throttle(options.probe_interval_s)
         self._warned = Throttle(WARN_INTERVAL_S)
@@ -132,6 +146,16 @@ class Swim:
         return len(self._queue)
 
     @property
+    def digest(self) -> int:
+        """Of all that we believe, as it is told to others."""
+        return self._members.digest ^ self.salt
+
+    @property
+    def forged(self) -> int:
+        """Claims heard and dropped, because those whom they are about had not signed them."""
+        return self._trust.forged
+
+    @property
     def address_version(self) -> int:
         """Grows whenever `addresses()` may have changed."""
         return self._members.address_version
@@ -162,8 +186,9 @@ class Swim:
             self._probe = None
             self._suspicions.clear()
             self._probe_due = self._exchange_due = self._publish_due = NEVER
+            self._me = self._trust.signed_left(self._me)
             self._members.put_me(self._me, State.LEFT, now)
-            goodbye = Left(self._me.node_id, self._me.generation, self._me.incarnation)
+            goodbye = self._trust.goodbye(self._me)
             for view in self._members.sample(GOODBYES_MAX):
                 self._send(view.address, view.node_id, goodbye)
             self._spread(goodbye, now)
@@ -177,7 +202,7 @@ class Swim:
         """
         merged: dict[str, FactValue | None] = {**self._facts, **facts}
         wanted = {name: value for name, value in merged.items() if value is not None}
-        if _same_facts(wanted, self._facts):
+        if same_facts(wanted, self._facts):
             return []
         try:
             read_facts(wanted)
@@ -196,7 +221,7 @@ class Swim:
         fit; the old ones stay.
         """
         mine = self._members.views[self._me.node_id]
-        if _same_facts(values, mine.vitals):
+        if same_facts(values, mine.vitals):
             return
         try:
             read_vitals(values)
@@ -241,6 +266,12 @@ class Swim:
         if self._reap_due <= now:
             self._reap_due = now + REAP_INTERVAL_S
             self._members.forget_left(now - self._options.left_keep_s)
+        return self._leave_with()
+
+    def call_all(self, now: float) -> list[Effect]:
+        """Exchange full states with everybody that is up: something besides the table has changed."""
+        self._enter(now)
+        self._effects.extend(Exchange(view.address) for view in self._members.others() if view.is_up)
         return self._leave_with()
 
     def exchange_state(self, now: float) -> ExchangeState:
@@ -341,7 +372,7 @@ class Swim:
         about = (view.node_id, view.generation, view.member.incarnation)
         match view.state:
             case State.LEFT:
-                return Left(*about)
+                return self._trust.goodbye(view.member)
             case State.DEAD:
                 return Dead(*about, self._me.node_id)
             case State.ALIVE | State.SUSPECT:
@@ -353,6 +384,9 @@ class Swim:
 
     def _hear(self, claim: Claim, now: float, *, spread: bool = True) -> None:
         """Believe a claim if it is news, and pass it on."""
+        about = claim.member.node_id if isinstance(claim, Alive) else claim.node_id
+        if not self._trust.admits(claim, self._members.views.get(about)):
+            return
         match claim:
             case Alive(member):
                 if member.node_id == self._me.node_id:
@@ -369,7 +403,7 @@ class Swim:
                 if node_id == self._me.node_id:
                     self._hear_against_myself(claim, now)
                     return
-                state = _state_of(claim)
+                state = state_of(claim)
                 event = self._members.hear_verdict(claim, state, now)
                 if event is not None:
                     self._changed(event, claim, now, spread=spread)
@@ -444,7 +478,7 @@ class Swim:
             return
         # Having to refute means that we were too slow for someone.
         self._health.add(1)
-        self._me = replace(self._me, incarnation=max(self._me.incarnation, accused) + 1)
+        self._me = self._trust.signed(replace(self._me, incarnation=max(self._me.incarnation, accused) + 1))
         self._members.put_me(self._me, State.ALIVE, now)
         self._spread(Alive(self._me), now)
 
@@ -463,11 +497,13 @@ class Swim:
             if state is State.ALIVE:
                 self._hear(Alive(member), now)
             else:
-                self._hear_against_myself(Left(member.node_id, member.generation, member.incarnation), now)
+                self._hear(Dead(member.node_id, member.generation, member.incarnation, ""), now)
             return
         known = self._members.views.get(member.node_id)
         if state is State.LEFT and known is not None:
-            self._hear(Left(member.node_id, member.generation, member.incarnation), now)
+            self._hear(self._trust.goodbye(member), now)
+        elif known is None and not self._trust.is_genuine(member, state):
+            pass
         elif state is State.LEFT:
             # Kept for half the time and not passed on, see `exchange_state`.
             self._members.learn_gone(member, state, now - self._options.left_keep_s / 2)
@@ -503,7 +539,7 @@ class Swim:
         match part:
             case Ping(seq, target):
                 if target == self._me.node_id:
-                    self._send(sender, source, Ack(seq), Digest(self._members.digest, not self._queue))
+                    self._send(sender, source, Ack(seq), Digest(self.digest, not self._queue))
             case PingReq():
                 self._help(part, source, sender, now)
             case Ack(seq):
@@ -515,7 +551,7 @@ class Swim:
             case Digest():
                 view = self._members.views.get(source)
                 quiet = not self._queue
-                if view is not None and self._repair.wants_exchange(self._members.digest, part, quiet, now):
+                if view is not None and self._repair.wants_exchange(self.digest, part, quiet, now):
                     self._effects.append(Exchange(view.address))
             case Vitals(node_id):
                 if node_id != self._me.node_id and self._members.hear_vitals(part):
@@ -620,11 +656,11 @@ class Swim:
 
     def _publish(self, now: float) -> None:
         self._publish_due = NEVER
-        if _same_facts(self._facts, self._me.facts):
+        if same_facts(self._facts, self._me.facts):
             return  # changed, and changed back
         self._published = now
         facts: Facts = dict(self._facts)
-        self._me = replace(self._me, facts=facts, revision=self._me.revision + 1)
+        self._me = self._trust.signed(replace(self._me, facts=facts, revision=self._me.revision + 1))
         self._members.put_me(self._me, State.ALIVE, now)
         self._spread(Alive(self._me), now)
 
@@ -636,18 +672,3 @@ class Swim:
         if self._exchange_due <= now:
             self._exchange_due = now + self._options.exchange_interval_s * self._rng.uniform(0.75, 1.25)
             self._effects.extend(Exchange(view.address) for view in self._members.sample(1))
-
-
-def _same_facts(some: Facts, others: Facts) -> bool:
-    # 1 == True == 1.0, but peers see the type.
-    return some == others and all(type(value) is type(others[name]) for name, value in some.items())
-
-
-def _state_of(verdict: Verdict) -> State:
-    match verdict:
-        case Suspect():
-            return State.SUSPECT
-        case Dead():
-            return State.DEAD
-        case Left():
-            return State.LEFT

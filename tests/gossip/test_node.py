@@ -87,7 +87,9 @@ async def node(
     bound = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     await bound.bind(("127.0.0.1", 0))
     port = bound.getsockname()[1]
-    me = Member(ident(number), generation, f"zone-{number}", *more.pop("advertise", ("127.0.0.1", port)))
+    me = Member(
+        more.pop("node_id", ident(number)), generation, f"zone-{number}", *more.pop("advertise", ("127.0.0.1", port))
+    )
     async with (
         httpx.AsyncClient(transport=plane) as client,
         open_gossip(
