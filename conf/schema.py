@@ -139,6 +139,11 @@ class Registry:
         "lan: heartbeat 0.1 s, election 0.5 to 1 s; wan: 0.5 s, 5 to 10 s; both stretched when slow",
         one_of("lan", "wan"),
     )
+    log_entries_keep: int = setting(
+        20_000,
+        "applied entries kept for nodes that are a little behind; others get a snapshot",
+        between(100, 10_000_000),
+    )
     wait_s: float = setting(
         2.0, "a client waits this long for its write's outcome, then is answered `buffered`", between(0, 60)
     )

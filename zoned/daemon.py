@@ -30,7 +30,9 @@ from zoned.api.app import make_app
 from zoned.api.http1 import HttpLimits
 from zoned.api.peers import make_peer_app
 from zoned.api.server import RequestRecord, serve_http
+from zoned.bootstrap import Donor
 from zoned.founding import Founding
+from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
 from zoned.peers import Peers
@@ -110,10 +112,13 @@ async def serve(
                 limits(config.journal, str(directory)),
                 Backoff(0.05, 1.0, rng),
             )
-            replication.listen(lambda _, applied: proxy.on_applied(applied))
+            replication.listen(proxy.on_applied)
             zone = Zone(me, database, proxy, replication, members, url)
 
-            peer_app = make_peer_app(config.gossip.label, gossip, replication, database)
+            donor = Donor(database)
+            inner.start_soon(donor.serve)
+            inner.start_soon(Housekeeping(database, replication.positions, config.registry).serve)
+            peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
             await inner.start(_serve, peer_app, [peer], _peer_limits(config), None)
             inner.start_soon(publish, gossip, replication, zone, url)
             inner.start_soon(hear, gossip, replication)

@@ -19,6 +19,7 @@ from store.database import Database
 from store.entries import Entry, EntryKind, Membership
 from store.errors import StorageFull
 from zoned import clock
+from zoned.bootstrap import Fetcher, install
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.peers import Peers
 from zoned.raft.node import OnApplied
@@ -56,21 +57,32 @@ class Positions:
 
 def cluster_id(reader: apsw.Connection) -> str:
     """The cluster of this node's log, "" while it has none."""
-    founded = log.membership(reader, 1)
+    founded = log.membership(reader, log.last_position(reader))
     return Membership.decode(founded.data).cluster_id if founded else ""
 
 
 async def give(database: Database, positions: Positions, after: int, wait_s: float) -> list[Any]:
-    """The donor's side: [cluster ID, entries behind `after` that are applied here], once there are any."""
+    """The donor's side: [cluster ID, entries behind `after` that are applied here], once there are any.
+
+    [cluster ID, None] when the log begins later: only a snapshot helps.
+    """
+    if after + 1 < log.first_position(database.reader):
+        return [cluster_id(database.reader), None]
     await positions.wait_beyond(after, min(wait_s, POLL_S))
     high = min(positions.position, after + BATCH_ENTRIES_MAX) + 1
     entries = await database.read(lambda c: log.read(c, after + 1, high, BATCH_BYTES_MAX))
     return [cluster_id(database.reader), [[e.index, e.term, int(e.kind), e.data] for e in entries]]
 
 
+class TooFarBehind(Exception):
+    """The donor's log begins behind what was asked for. Nothing was changed; a snapshot is needed."""
+
+
 def unpack(packed: Any) -> tuple[str, list[Entry]]:
-    """The follower's side of `give`. Raises PeerRefused for anything else."""
+    """The follower's side of `give`. Raises TooFarBehind, or PeerRefused for what is no answer to it."""
     match packed:
+        case [str(), None]:
+            raise TooFarBehind
         case [str(cluster), [*rows]]:
             return cluster, [_entry(row) for row in rows]
         case _:
@@ -88,7 +100,7 @@ def _entry(row: Any) -> Entry:
 async def pull(peers: Peers, donor: str, after: int, known_cluster: str, wait_s: float = 0.0) -> list[Entry]:
     """Committed entries behind `after` from `donor`, if it is of our cluster ("": any).
 
-    Raises PeerUnreachable or PeerRefused.
+    Raises TooFarBehind, PeerUnreachable or PeerRefused.
     """
     cluster, entries = unpack(await peers.ask(donor, "log", [after, wait_s], wait_s + PULL_TIMEOUT_S))
     if known_cluster and cluster != known_cluster:
@@ -113,6 +125,7 @@ class Follower:
         peers: Peers,
         members: Iterable[MemberView],
         on_applied: OnApplied,
+        fetcher: Fetcher,
         rng: Random,
     ) -> None:
         self._me = me
@@ -120,6 +133,7 @@ class Follower:
         self._peers = peers
         self._members = members
         self._on_applied = on_applied
+        self._fetcher = fetcher
         self._rng = rng
         self._backoff = Backoff(0.1, 5.0, rng)
         self._failed = ""  # the donor that failed last
@@ -148,7 +162,11 @@ class Follower:
         reader = self._database.reader
         try:
             position = catalogue.replica(reader).position
-            entries = await pull(self._peers, donor, position, cluster_id(reader), POLL_S)
+            try:
+                entries = await pull(self._peers, donor, position, cluster_id(reader), POLL_S)
+            except TooFarBehind:
+                await self._install(donor)
+                return True
             applied = await self._keep(entries) if entries else []
         except (PeerUnreachable, PeerRefused) as error:
             logger.info("donor not reached", peer=donor, problem=str(error))
@@ -160,6 +178,16 @@ class Follower:
         if entries:
             self._on_applied(entries[-1].index, applied)
         return True
+
+    async def _install(self, donor: str) -> None:
+        fetched = await self._fetcher.fetch(donor)
+        known, membership = cluster_id(self._database.reader), fetched.membership
+        if membership is None or known not in ("", Membership.decode(membership.data).cluster_id):
+            raise PeerRefused("the snapshot is of another cluster")
+        await install(
+            self._database, fetched, self._me, lambda c: log.advance_commit(c, fetched.term, fetched.position)
+        )
+        self._on_applied(fetched.position, [])
 
     async def _keep(self, entries: Sequence[Entry]) -> list[Applied]:
         last = entries[-1]

@@ -91,7 +91,8 @@ class Founding:
 
     def stance(self) -> Stance:
         promised = identity.promised(self._database.reader)
-        founded = log.membership(self._database.reader, 1)
+        reader = self._database.reader
+        founded = log.membership(reader, log.last_position(reader))
         return Stance(
             self._expect,
             tuple(candidates(self._members, self._expect)),

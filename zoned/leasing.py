@@ -6,7 +6,6 @@ waits while the registry is away, which is why a lease is sized for weeks.
 
 import math
 
-import apsw
 import structlog
 import trio
 
@@ -20,8 +19,6 @@ from zoned.proxy import Proxy
 
 LOOK_S = 1.0  # how often the runway is looked at; a look costs two small reads
 NUMBER_MAX = 200  # records numbered in one look
-RECEIPTS_S = 30 * 86_400.0  # receipts are kept as long as the longest outage promised
-RECEIPTS_FORGOTTEN_MAX = 10_000  # removed in one go
 
 logger = structlog.get_logger()
 
@@ -66,13 +63,3 @@ class Leasing:
                 await self._proxy.submit(Assign(uuid), wait=False)
             except Refused:
                 break  # none left, or the record went away meanwhile; the next look sees which
-        await self._forget()
-
-    async def _forget(self) -> None:
-        before = clock.wall() - RECEIPTS_S
-        if journal.has_receipts_before(self._database.reader, before):
-
-            def forget(connection: apsw.Connection) -> int:
-                return journal.forget_receipts(connection, before, RECEIPTS_FORGOTTEN_MAX)
-
-            await self._database.write(forget)

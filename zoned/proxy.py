@@ -133,8 +133,12 @@ class Proxy:
         is_away = away is not None and trio.current_time() - away >= self._settings.wait_s
         return 0.0 if is_away else self._settings.wait_s
 
-    def on_applied(self, applied: Sequence[Applied]) -> None:
-        """Own writes were applied: their clients get answers."""
+    def on_applied(self, position: int, applied: Sequence[Applied]) -> None:
+        """Own writes were applied: their clients get answers. A snapshot brings no outcomes, only the mark."""
+        if not applied and self._waiters:
+            done = apply.mark(self._database.reader, self.me)
+            for sequence in [one for one in self._waiters if one <= done]:
+                self._waiters.pop(sequence).set()
         for one in applied:
             self._buffered.discard(one.sequence)
             event = self._waiters.pop(one.sequence, None)

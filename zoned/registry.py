@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import apsw
-
 from store import apply
+from store.database import Database
 from store.operations import Write, encode_write
 from zoned.errors import PeerRefused
 from zoned.raft.node import RaftNode
@@ -44,9 +43,9 @@ Answer = Accepted | NotRegistry | Overloaded
 class Registry:
     """The accepting side of the write path, on whichever node is elected."""
 
-    def __init__(self, node: RaftNode, reader: apsw.Connection) -> None:
+    def __init__(self, node: RaftNode, database: Database) -> None:
         self._node = node
-        self._reader = reader
+        self._database = database
         self._term = 0
         self._appended: dict[str, int] = {}  # per node, only for `_term`
 
@@ -64,7 +63,7 @@ class Registry:
             self._term = core.term
             self._appended.clear()
         node = writes[0].node
-        appended = max(self._appended.get(node, 0), apply.mark(self._reader, node))
+        appended = max(self._appended.get(node, 0), apply.mark(self._database.reader, node))
         fresh = [write for write in writes if write.sequence > appended]
         if not fresh or fresh[0].sequence != appended + 1:
             return Accepted(appended, self._term)

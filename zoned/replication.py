@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
+import apsw
 import structlog
 import trio
 
@@ -19,9 +20,11 @@ from store.apply import Applied
 from store.database import Database
 from store.entries import EntryKind, Membership
 from store.operations import Write, encode_write
+from store.snapshot import Snapshot as SnapshotFile
 from zoned.autopilot import Autopilot, SteerRefused, without
+from zoned.bootstrap import Fetcher, install
 from zoned.errors import PeerRefused, PeerUnreachable
-from zoned.follow import Follower, Positions, cluster_id, pull
+from zoned.follow import Follower, Positions, TooFarBehind, cluster_id, pull
 from zoned.founding import Founding, cluster_seen
 from zoned.peers import Peers, RaftPost
 from zoned.raft.core import Raft
@@ -29,7 +32,7 @@ from zoned.raft.log import RaftError
 from zoned.raft.messages import Message
 from zoned.raft.node import OnApplied, RaftNode
 from zoned.raft.pace import Pace
-from zoned.raft.ready import RaftOptions, Role
+from zoned.raft.ready import RaftOptions, Ready, Role, Snapshot
 from zoned.raft.storage import StoredLog
 from zoned.registry import Answer, NotRegistry, Registry, unpack
 from zoned.supervise import Signal, first_of
@@ -60,6 +63,7 @@ class Replication:
         self.part = "founding"  # then "voter", "learner" or "follower"
         self.founding = founding
         self.role_changed = Signal()  # for whoever publishes what this node is
+        self.fetcher = Fetcher(database, peers)
         self._database = database
         self._peers = peers
         self._members = members
@@ -135,6 +139,14 @@ class Replication:
     # For status.
 
     @property
+    def node(self) -> RaftNode | None:
+        return self._node
+
+    @property
+    def database(self) -> Database:
+        return self._database
+
+    @property
     def core(self) -> Raft | None:
         return self._node.core if self._node is not None else None
 
@@ -178,7 +190,8 @@ class Replication:
         """Pulls the log until it says that this node takes part."""
         self.part = "follower"
         self.note_change()
-        follower = Follower(self.me, self._database, self._peers, self._members.values(), self._on_applied, self._rng)
+        members, on_applied = self._members.values(), self._on_applied
+        follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng)
         await follower.serve(until=lambda: takes_part(self.me, self.membership()))
 
     async def _take_part(self, membership: Membership) -> None:
@@ -190,12 +203,15 @@ class Replication:
             uncommitted_max_bytes=self._settings.uncommitted_bytes_max,
         )
         reader = self._database.reader
-        core = Raft(self.me, StoredLog(reader), log.hard_state(reader), self.positions.position, options, self._rng)
+        core = Raft(
+            self.me, StoredLog(self._database), log.hard_state(reader), self.positions.position, options, self._rng
+        )
         async with trio.open_nursery() as nursery:
             pace = Pace(heartbeat_s, election_s)
             post = RaftPost(self._peers, nursery, election_s * 2, pace)
-            node = RaftNode(core, self._database, pace, post.send, self._on_applied, self.note_change)
-            self._registry = Registry(node, reader)
+            snapshots = _Snapshots(self, nursery)
+            node = RaftNode(core, self._database, pace, post.send, self._on_applied, self.note_change, snapshots)
+            self._registry = Registry(node, self._database)
             self._node = node
             self.part = "voter" if self.me in membership.voters else "learner"
             self.note_change()
@@ -227,7 +243,7 @@ class Replication:
     async def _is_removed_at(self, registry: str) -> bool:
         try:
             entries = await pull(self._peers, registry, self.positions.position, self.cluster_id)
-        except (PeerUnreachable, PeerRefused):
+        except (PeerUnreachable, PeerRefused, TooFarBehind):
             return False
         changes = [Membership.decode(entry.data) for entry in entries if entry.kind is EntryKind.MEMBERSHIP]
         return bool(changes) and not takes_part(self.me, changes[-1])
@@ -292,6 +308,46 @@ class Replication:
                 return
             while self.registry_term is not None:
                 await self._changed.wait()
+
+
+class _Snapshots:
+    """Implements `zoned.raft.node.Snapshots`: one fetch at a time, in a task beside the node's."""
+
+    def __init__(self, replication: Replication, nursery: trio.Nursery) -> None:
+        self._replication = replication
+        self._nursery = nursery
+        self._fetched: SnapshotFile | None = None
+        self._fetching = False
+
+    def want(self, leader_id: str) -> None:
+        if not self._fetching:
+            self._fetching = True
+            self._nursery.start_soon(self._fetch, leader_id)
+
+    async def _fetch(self, leader_id: str) -> None:
+        try:
+            logger.info("snapshot needed", donor=leader_id)
+            fetched = await self._replication.fetcher.fetch(leader_id)
+            node = self._replication.node
+            if node is not None and fetched.membership is not None:
+                self._fetched = fetched
+                node.restore(Snapshot(fetched.position, fetched.term, fetched.membership))
+        except (PeerUnreachable, PeerRefused) as error:
+            logger.warning("snapshot not fetched", donor=leader_id, problem=str(error))
+        finally:
+            self._fetching = False
+
+    async def install(self, ready: Ready) -> None:
+        fetched, hard_state = self._fetched, ready.hard_state
+        assert fetched is not None
+        assert ready.snapshot is not None
+        assert fetched.position == ready.snapshot.index
+
+        def finish(connection: apsw.Connection) -> None:
+            if hard_state is not None:
+                log.save_hard_state(connection, hard_state)
+
+        await install(self._replication.database, fetched, self._replication.me, finish)
 
 
 def takes_part(node_id: str, membership: Membership | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from gossip import MemberView
-from store import catalogue, journal, ranges
+from store import catalogue, journal, log, ranges
 from store.catalogue import Found, Page, Query
 from store.database import Database
 from store.identity import Identity
@@ -101,6 +101,7 @@ class Zone:
 
     def status(self) -> dict[str, Any]:
         replica = catalogue.replica(self._database.reader)
+        fetching = self.replication.fetcher.state
         return {
             "node": {
                 "node_id": self.identity.node_id,
@@ -113,6 +114,7 @@ class Zone:
             },
             "registry": self._registry_status(),
             "catalogue": {"position": replica.position, "images": replica.images, "hash": replica.digest},
+            "snapshot": asdict(fetching) if fetching is not None else None,
             "journal": self.journal_status(),
             "ids": self.ids_status(),
             "zones": self._count_zones(),
@@ -130,6 +132,8 @@ class Zone:
             "term": core.term if core else None,
             "cluster_id": replication.cluster_id or None,
             "voters": list(membership.voters) if membership else [],
+            "log_first": log.first_position(self._database.reader),
+            "log_last": log.last_position(self._database.reader),
         }
 
     def journal_status(self) -> dict[str, Any]:

@@ -42,7 +42,10 @@ async def until(what: str, look: Callable[[], Awaitable[bool]], patience_s: floa
 
 
 async def status(client: httpx.AsyncClient, daemon: Daemon) -> dict[str, Any]:
-    answer = await client.get(f"{daemon.url}/zone/v1/status")
+    try:
+        answer = await client.get(f"{daemon.url}/zone/v1/status")
+    except httpx.TransportError as error:
+        raise AssertionError(f"{daemon.zone} does not answer; its log ends:\n{daemon.log_tail()}") from error
     assert answer.status_code == 200, answer.text
     document: dict[str, Any] = answer.json()
     return document

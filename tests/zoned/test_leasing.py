@@ -82,15 +82,3 @@ async def test_what_was_made_without_an_integer_is_numbered_once_a_range_arrives
         assert len(set(numbers())) == 3
         assert catalogue.recount(database.reader) == catalogue.replica(database.reader)
         nursery.cancel_scope.cancel()
-
-
-async def test_receipts_are_forgotten_after_the_longest_outage_promised(database):
-    way = Way(database)
-    way.finished_at -= leasing.RECEIPTS_S + 1
-    async with running(database, way) as proxy:
-        await proxy.submit(Create(str(uuid4()), None, AT, {}))
-        assert journal.receipt(database.reader, 1) is not None
-        async with trio.open_nursery() as nursery:
-            await nursery.start(Leasing(database, proxy, SMALL).serve)
-            await until(lambda: journal.receipt(database.reader, 1) is None)
-            nursery.cancel_scope.cancel()

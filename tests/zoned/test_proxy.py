@@ -96,7 +96,7 @@ class Way:
                 entries = [Entry(self._position + n, 1, EntryKind.WRITE, data) for n, data in enumerate(taken, 1)]
                 own = await self._database.write(lambda c, e=entries: apply.apply(c, e, ME, self.finished_at))  # type: ignore[misc]  # mypy infers no lambda defaults
                 self._position += len(taken)
-                proxy.on_applied(own)
+                proxy.on_applied(self._position, own)
 
     applied: list[Write]
 

@@ -55,7 +55,7 @@ class LogInMemory:
         return range(len(self.entries) - len(writes) + 1, len(self.entries) + 1)
 
     def registry(self, database: Database) -> Registry:
-        return Registry(cast(RaftNode, self), database.reader)
+        return Registry(cast(RaftNode, self), database)
 
     def sequences(self, node: str = OTHER) -> list[int]:
         return [one.sequence for one in map(decode_write, self.entries) if one.node == node]
@@ -95,17 +95,18 @@ class Real:
     """A real Raft core of one voter on the real store, its rounds done at once."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._reader = database.reader
         self._writer = open_writer(database.path)
         membership = founding_membership("tests", [ME])
         self._write(lambda: log.save_entries(self._writer, [founding_entry(membership)]))
         options = RaftOptions(cluster_id=membership.cluster_id)
-        self.core = Raft(ME, StoredLog(self._reader), log.hard_state(self._reader), 0, options, Random(1))
+        self.core = Raft(ME, StoredLog(self._database), log.hard_state(self._reader), 0, options, Random(1))
         for _ in range(10 * options.election_ticks):
             self.core.tick()
             self._rounds()
         assert self.core.is_registry
-        self.registry = Registry(cast(RaftNode, self), self._reader)
+        self.registry = Registry(cast(RaftNode, self), self._database)
 
     def propose(self, writes: Sequence[bytes]) -> range:
         positions: range = self.core.propose([(EntryKind.WRITE, data) for data in writes])

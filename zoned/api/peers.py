@@ -21,9 +21,10 @@ from store.database import Database
 from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
-from zoned import follow, registry
+from zoned import bootstrap, follow, registry
 from zoned.api.app import App
 from zoned.autopilot import SteerRefused
+from zoned.bootstrap import Donor
 from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER
 from zoned.raft.messages import MessageError, decode_batch
 from zoned.replication import Replication
@@ -69,7 +70,7 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
     return str(cluster), writes
 
 
-def make_peer_app(label: str, gossip: Gossip, replication: Replication, database: Database) -> App:
+def make_peer_app(label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> App:
     """Everything on :9293 TCP."""
 
     async def raft(request: Request) -> Response:
@@ -110,6 +111,16 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
                 return _answer(await follow.give(database, replication.positions, after, wait_s))
         raise _Refused(400, "ask for the log with [position, seconds]")
 
+    async def snapshot(request: Request) -> Response:
+        return _answer(bootstrap.pack(donor.offer()))
+
+    async def snapshot_part(request: Request) -> Response:
+        match await _body(request):
+            case [str(sha256), int(offset), int(length)] if 0 <= offset < 2**53 and 0 < length < 2**53:
+                return _answer(await donor.part(sha256, offset, length))
+            case _:
+                raise _Refused(400, "ask for a part with [sha256, offset, length]")
+
     async def exchange(request: Request) -> Response:
         try:
             return Response(await gossip.answer(await request.body()), media_type=MSGPACK)
@@ -145,6 +156,8 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
         Route("/peer/v1/founding", guarded(founding), methods=["POST"]),
         Route("/peer/v1/log", guarded(log), methods=["POST"]),
         Route("/peer/v1/steer", guarded(steer), methods=["POST"]),
+        Route("/peer/v1/snapshot", guarded(snapshot), methods=["POST"]),
+        Route("/peer/v1/snapshot-part", guarded(snapshot_part), methods=["POST"]),
         # Gossip frames carry the label themselves.
         Route("/peer/v1/gossip", exchange, methods=["POST"]),
     ]

@@ -7,6 +7,7 @@ unsynced keep leaving through `urgent`, so that a slow sync never looks like a d
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import apsw
 import structlog
@@ -27,6 +28,7 @@ from zoned.raft.ready import (
     Campaigning,
     LeaderChanged,
     Ready,
+    Snapshot,
     SnapshotWanted,
     SteppedDown,
     Suspicious,
@@ -43,6 +45,16 @@ Send = Callable[[Iterable[Message]], None]
 logger = structlog.get_logger()
 
 
+class Snapshots(Protocol):
+    """How the state itself is got and put in place when the log does not reach back far enough."""
+
+    def want(self, leader_id: str) -> None:
+        """Fetches it from the leader, beside everything else, and then calls `RaftNode.restore`."""
+
+    async def install(self, ready: Ready) -> None:
+        """Puts the fetched state of `ready.snapshot` in place together with `ready.hard_state`, in one step."""
+
+
 class RaftNode:
     """Runs one core. `send` queues messages without waiting; `on_applied` hears of each applied position, `on_change`
     of a new leader, term or role."""
@@ -55,6 +67,7 @@ class RaftNode:
         send: Send,
         on_applied: OnApplied,
         on_change: Callable[[], None],
+        snapshots: "Snapshots",
     ) -> None:
         self.core = core
         self._database = database
@@ -62,6 +75,7 @@ class RaftNode:
         self._send = send
         self._on_applied = on_applied
         self._on_change = on_change
+        self._snapshots = snapshots
         self._work = Signal()
         self._inbox: deque[Message] = deque()
         self._arrived = Signal()
@@ -101,6 +115,12 @@ class RaftNode:
         """Begins to hand the leadership over. Raises NotLeader or Refused."""
         self.core.transfer(target)
         self._pump()
+
+    def restore(self, snapshot: Snapshot) -> bool:
+        """A fetched state may be put in place; False when it is of no use any more."""
+        useful = self.core.restore(snapshot)
+        self._pump()
+        return useful
 
     async def read_index(self) -> int | None:
         """A position such that everything acknowledged before this call is at or below it.
@@ -157,18 +177,22 @@ class RaftNode:
         self._pump()
         if ready.committed:
             self._on_applied(ready.committed[-1].index, applied)
+        elif ready.snapshot is not None:
+            self._on_applied(ready.snapshot.index, [])
 
     async def _persist(self, ready: Ready) -> list[Applied]:
         me = self.core.node_id
 
         def transaction(connection: apsw.Connection) -> list[Applied]:
-            if ready.truncate_from is not None:
+            if ready.truncate_from is not None and ready.snapshot is None:
                 log.truncate(connection, ready.truncate_from)
             log.save_entries(connection, ready.entries)
             if ready.hard_state is not None:
                 log.save_hard_state(connection, ready.hard_state)
             return apply.apply(connection, ready.committed, me, clock.wall())
 
+        if ready.snapshot is not None:
+            await self._snapshots.install(ready)
         while True:
             try:
                 return await self._database.write(transaction)
@@ -201,8 +225,8 @@ class RaftNode:
                     logger.info("campaigning", term=term, pre_vote=pre)
                 case TransferFailed(term, target):
                     logger.warning("leadership not handed over", term=term, target=target)
-                case SnapshotWanted(leader_id, index):
-                    logger.warning("snapshot needed", leader=leader_id, position=index)
+                case SnapshotWanted(leader_id):
+                    self._snapshots.want(leader_id)
                 case Suspicious(sender, what):
                     logger.warning("message dropped", sender=sender, what=what)
         seen = (self.core.leader_id, self.core.is_registry, self.core.term)

@@ -1,11 +1,11 @@
 """The Raft core's view of the log on disk: `LogStorage` over a reading connection."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import apsw
 
 from store import log
+from store.database import Database
 from store.entries import Entry
 from zoned.raft.log import Compacted
 
@@ -13,8 +13,13 @@ from zoned.raft.log import Compacted
 class StoredLog:
     """Point reads of a few microseconds each, inline in the trio thread."""
 
-    def __init__(self, reader: apsw.Connection) -> None:
-        self._reader = reader
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def _reader(self) -> apsw.Connection:
+        """Asked for each time: installing a snapshot replaces it."""
+        return self._database.reader
 
     def first_index(self) -> int:
         return log.first_position(self._reader)
@@ -23,15 +28,14 @@ class StoredLog:
         return log.last_position(self._reader)
 
     def term(self, index: int) -> int:
-        if index == 0:
-            return 0
-        term: Any = log.term_at(self._reader, index)
+        term = log.term_at(self._reader, index)
         if term is None:
             raise Compacted(f"log entry {index} is not held")
-        found: int = term
-        return found
+        return term
 
     def entries(self, lo: int, hi: int, max_bytes: int) -> Sequence[Entry]:
+        if lo < self.first_index():
+            raise Compacted(f"log entry {lo} is not held")
         return log.read(self._reader, lo, hi, max_bytes)
 
     def membership(self, at_most: int) -> Entry | None:

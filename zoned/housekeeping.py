@@ -1,0 +1,60 @@
+"""What keeps the store from growing for ever: the log's old entries and old receipts go, a little at a time."""
+
+import apsw
+import structlog
+import trio
+
+from conf import Registry
+from store import journal, log
+from store.database import Database
+from store.errors import StorageFull
+from zoned import clock
+from zoned.follow import Positions
+
+LOOK_S = 1.0
+ENTRIES_MAX = 5_000  # removed in one transaction, so that nobody waits for long
+RECEIPTS_S = 30 * 86_400.0  # receipts are kept as long as the longest outage promised
+RECEIPTS_MAX = 5_000
+
+
+def cut(first: int, applied: int, keep: int) -> int | None:
+    """Up to where to compact a log that begins at `first`; None to leave it. Begins late, so that it is worth it."""
+    if applied - first < keep + keep // 4:
+        return None
+    return min(applied - keep, first + ENTRIES_MAX)
+
+
+class Housekeeping:
+    """Runs for ever beside everything else."""
+
+    def __init__(self, database: Database, positions: Positions, settings: Registry) -> None:
+        self._database = database
+        self._positions = positions
+        self._settings = settings
+
+    async def serve(self) -> None:
+        while True:
+            try:
+                again = await self._compact() or await self._forget()
+            except StorageFull as error:
+                structlog.get_logger().warning("housekeeping waits", problem=str(error))
+                again = False
+            await trio.sleep(LOOK_S / 10 if again else LOOK_S)
+
+    async def _compact(self) -> bool:
+        first = log.first_position(self._database.reader)
+        position = cut(first, self._positions.position, self._settings.log_entries_keep)
+        if position is None:
+            return False
+        await self._database.write(lambda c: log.compact(c, position))
+        return True
+
+    async def _forget(self) -> bool:
+        before = clock.wall() - RECEIPTS_S
+        if not journal.has_receipts_before(self._database.reader, before):
+            return False
+
+        def forget(connection: apsw.Connection) -> int:
+            return journal.forget_receipts(connection, before, RECEIPTS_MAX)
+
+        return await self._database.write(forget) == RECEIPTS_MAX
