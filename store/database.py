@@ -64,6 +64,7 @@ class Database:
         self._wake = trio.Event()
         self._readers = [_connect(path) for _ in range(READERS)]
         self._readers_free = trio.Semaphore(READERS)
+        self._writing = trio.Lock()  # a round of writes, or the file's replacement
 
     async def write(self, job: Job[T]) -> T:
         """Runs `job` on the writing connection; returns its result once it is synced to disk.
@@ -99,10 +100,32 @@ class Database:
                 taken = [self._queue.popleft() for _ in range(min(len(self._queue), JOBS_PER_ROUND_MAX))]
                 # Shielded: whoever is cancelled meanwhile, a transaction that began also ends.
                 with trio.CancelScope(shield=True):
-                    results = await self._run(_round, self._writer, [waiting.job for waiting in taken])
+                    async with self._writing:
+                        results = await self._run(_round, self._writer, [waiting.job for waiting in taken])
                 for waiting, result in zip(taken, results, strict=True):
                     waiting.result = result
                     waiting.done.set()
+
+    async def replace(self, prepare: Callable[[], Path]) -> None:
+        """Puts another file in the place of this one. `prepare` runs in a thread while nothing is written.
+
+        It returns the file to use, complete and synced, on the same file system. Writes wait meanwhile; readers go on
+        until the last moment, which takes milliseconds. Killed at any instruction, one of the two files is there whole.
+        """
+        with trio.CancelScope(shield=True):
+            async with self._writing:
+                prepared = await self._run(prepare)
+                for _ in range(READERS):
+                    await self._readers_free.acquire()
+                # Closing the last connection folds the write-ahead log into the old file and removes it: it must not
+                # be there when the new file takes the name.
+                self.close()
+                prepared.rename(self.path)
+                self._writer = open_writer(self.path)
+                self.reader = _connect(self.path)
+                self._readers = [_connect(self.path) for _ in range(READERS)]
+                for _ in range(READERS):
+                    self._readers_free.release()
 
     def close(self) -> None:
         for connection in (self.reader, *self._readers, self._writer):

@@ -165,20 +165,36 @@ def has_grant(connection: apsw.Connection) -> bool:
     return bool(found)
 
 
+def keep_settled(
+    connection: apsw.Connection, sequence: int, data: bytes, at: float, uuid: str | None, position: int
+) -> None:
+    """Takes off the journal a write that a snapshot holds already: applied by `position`, outcome not known here."""
+    _forget(connection, sequence, len(data))
+    connection.execute(
+        "INSERT OR REPLACE INTO receipts"
+        " (sequence, uuid, integer, kind, state, code, detail, position, at, finished_at)"
+        " VALUES (?, ?, NULL, ?, 'committed', '', 'applied within a snapshot', ?, ?, ?)",
+        (sequence, uuid, kind_of(decode(data)), position, at, at),
+    )
+
+
+def _forget(connection: apsw.Connection, sequence: int, size: int) -> None:
+    connection.execute("DELETE FROM journal WHERE sequence = ?", (sequence,))
+    connection.execute(
+        "UPDATE node SET journal_entries = journal_entries - 1, journal_bytes = journal_bytes - ?", (size,)
+    )
+
+
 def settle(connection: apsw.Connection, write: Write, outcome: Outcome, position: int, now: float) -> None:
     """Takes an applied write of this node off the journal and keeps its receipt."""
-    row: Any = connection.execute(
-        "DELETE FROM journal WHERE sequence = ? RETURNING operation, at", (write.sequence,)
-    ).fetchone()
+    row: Any = connection.execute("SELECT operation, at FROM journal WHERE sequence = ?", (write.sequence,)).fetchone()
     if row is None or decode(row[0]) != write.operation:
         raise Impossible(
             f"write {write.id} was made under this node's ID, but not by what this data directory knows: an older copy"
             " was put back, or two daemons share it; give the node an empty data directory, so that it gets a new ID"
         )
     size, at = len(row[0]), row[1]
-    connection.execute(
-        "UPDATE node SET journal_entries = journal_entries - 1, journal_bytes = journal_bytes - ?", (size,)
-    )
+    _forget(connection, write.sequence, size)
     state = "committed" if outcome.state is State.DONE else outcome.state.value
     connection.execute(
         "INSERT OR REPLACE INTO receipts"

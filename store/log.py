@@ -1,6 +1,7 @@
 """The replicated log and Raft's hard state, as tables. Plain functions of a connection."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
@@ -48,21 +49,63 @@ def truncate(connection: apsw.Connection, position: int) -> None:
     connection.execute("DELETE FROM log WHERE position >= ?", (position,))
 
 
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """Where the log begins: the last entry that is gone, its term, and the membership in force there."""
+
+    position: int = 0
+    term: int = 0
+    membership: Entry | None = None
+
+
+def compacted(connection: apsw.Connection) -> Compacted:
+    row: Any = connection.execute(
+        "SELECT position, term, membership_position, membership_term, membership FROM compacted"
+    ).fetchone()
+    if row is None:
+        return Compacted()
+    membership = Entry(row[2], row[3], EntryKind.MEMBERSHIP, row[4]) if row[2] else None
+    return Compacted(row[0], row[1], membership)
+
+
+def save_compacted(connection: apsw.Connection, state: Compacted) -> None:
+    held = state.membership
+    of_membership = (held.index, held.term, held.data) if held is not None else (0, 0, b"")
+    connection.execute(
+        "INSERT OR REPLACE INTO compacted VALUES (1, ?, ?, ?, ?, ?)", (state.position, state.term, *of_membership)
+    )
+
+
+def compact(connection: apsw.Connection, position: int) -> int:
+    """Forgets the entries up to and including `position`, all of them applied; returns how many."""
+    before = compacted(connection)
+    term = term_at(connection, position)
+    applied: Any = connection.execute("SELECT position FROM replica").get
+    if position <= before.position or term is None or position > applied:
+        return 0
+    save_compacted(connection, Compacted(position, term, membership(connection, position)))
+    connection.execute("DELETE FROM log WHERE position <= ?", (position,))
+    return connection.changes()
+
+
 def first_position(connection: apsw.Connection) -> int:
-    """The oldest entry's index; 1 when there is none."""
-    found: int | None = connection.execute("SELECT min(position) FROM log").get
-    return found or 1
+    """The index of the oldest entry held, or that will be held next."""
+    return compacted(connection).position + 1
 
 
 def last_position(connection: apsw.Connection) -> int:
-    """The newest entry's index; 0 when there is none."""
-    found: int | None = connection.execute("SELECT max(position) FROM log").get
-    return found or 0
+    """The newest entry's index; where the log begins when there is none, 0 at first."""
+    found: Any = connection.execute("SELECT max(position) FROM log").get
+    return int(found) if found is not None else compacted(connection).position
 
 
 def term_at(connection: apsw.Connection, position: int) -> int | None:
-    found: int | None = connection.execute("SELECT term FROM log WHERE position = ?", (position,)).get
-    return found
+    """The term of an entry that is held, or of the last one that is gone; None of any other."""
+    found: Any = connection.execute("SELECT term FROM log WHERE position = ?", (position,)).get
+    if found is not None:
+        return int(found)
+    begin = compacted(connection)
+    return begin.term if position == begin.position else None
 
 
 def read(connection: apsw.Connection, low: int, high: int, bytes_max: int) -> list[Entry]:
@@ -86,4 +129,7 @@ def membership(connection: apsw.Connection, at_most: int) -> Entry | None:
         "SELECT position, term, kind, data FROM log WHERE kind = 2 AND position <= ? ORDER BY position DESC LIMIT 1",
         (at_most,),
     ).fetchone()
-    return Entry(row[0], row[1], EntryKind(row[2]), row[3]) if row else None
+    if row:
+        return Entry(row[0], row[1], EntryKind(row[2]), row[3])
+    kept = compacted(connection).membership
+    return kept if kept is not None and kept.index <= at_most else None

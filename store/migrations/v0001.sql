@@ -32,6 +32,15 @@ CREATE TABLE log (                      -- the replicated log
     data BLOB NOT NULL
 ) STRICT;
 
+CREATE TABLE compacted (                -- where the log now begins; exactly one row
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    position INTEGER NOT NULL,          -- the last entry that is gone, 0 when none is
+    term INTEGER NOT NULL,
+    membership_position INTEGER NOT NULL,       -- the membership in force there, 0 when there is none
+    membership_term INTEGER NOT NULL,
+    membership BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE replica (                  -- what applying the log has come to; exactly one row
     one INTEGER PRIMARY KEY CHECK (one = 1),
     position INTEGER NOT NULL,

@@ -62,7 +62,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def images_document(image: Image) -> dict[str, Any]:
     """As the Images API v2 shows a record, with the integer as `zoned_id`."""
-    document: dict[str, Any] = dict(image.properties)
+    document: dict[str, Any] = {name: value for name, value in image.properties.items() if name not in NOT_PROPERTIES}
     document.update(image.fields)
     document["id"] = image.uuid
     document["tags"] = list(image.tags)

@@ -47,7 +47,11 @@ async def create(request: Request) -> Response:
     operation = documents.images_create(documents.parse_object(await request.body()), str(uuid.uuid4()))
     if zone.find(operation.uuid) is not None:
         raise Problem(409, "exists", f"Image ID {operation.uuid} already exists!")
-    submitted = await write(zone, operation)
+    try:
+        submitted = await write(zone, operation)
+    except Problem as problem:
+        # Somebody else used the ID meanwhile, perhaps for an image deleted since: never again, says Glance too.
+        raise Problem(409, problem.code, problem.detail) if problem.code == "gone" else problem from None
     assert submitted.image is not None
     location = f"{request.url.scheme}://{request.url.netloc}/v2/images/{operation.uuid}"
     headers = {"Location": location, **write_headers(zone, submitted), **runway_header(zone)}
@@ -126,7 +130,7 @@ def _equals(request: Request) -> tuple[tuple[str, str], ...]:
             raise bad(f"{name} is given twice", "bad-query")
         if name == "visibility" and value not in VISIBILITIES:
             raise bad(f"Invalid visibility value: {value[:40]}", "bad-query")
-        found.append((_COLUMNS[name], value))
+        found.append((_COLUMNS[name], value.lower() if name == "id" else value))
     return tuple(found)
 
 

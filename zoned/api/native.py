@@ -129,8 +129,9 @@ async def show_write(request: Request) -> Response:
     if receipt is None:
         raise Problem(404, "not-found", f"this node keeps no receipt {write_id[:80]}; ask the node that gave it")
     wait = request.query_params.get("wait")
-    if wait is not None and receipt.state == "journaled":
-        receipt = await zone.wait_for(receipt, _seconds(wait))
+    wait_s = _seconds(wait) if wait is not None else 0.0
+    if wait_s and receipt.state == "journaled":
+        receipt = await zone.wait_for(receipt, wait_s)
     return reply(_receipt(zone, receipt))
 
 

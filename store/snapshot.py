@@ -1,0 +1,229 @@
+"""The replicated state as a file: for nodes too far behind, for backups, for restoring. Plain functions of paths.
+
+A snapshot is a complete store file that holds what is equal on all nodes and nothing of the node that wrote it: no
+identity, no journal, no leases. So installing one is not loading rows but moving a file: what belongs to the node is
+copied into it, and it takes the old file's place in one rename.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from store import apply, catalogue, identity, journal, log
+from store.entries import Entry, EntryKind, HardState, Membership
+from store.errors import CannotOpen, Impossible
+from store.migrate import migrate
+
+REPLICATED = ("images", "marks", "ranges", "conflicts", "replica")
+LOCAL = ("node", "peers", "leases", "usage", "journal", "receipts")
+PART_BYTES = 4_194_304  # read and sent at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot file: everything up to `position` (of `term`) is in it. `sha256` is of the whole file, hex."""
+
+    path: Path
+    position: int
+    term: int
+    membership: Entry | None
+    bytes: int
+    sha256: str
+
+
+def write(source: Path, target: Path) -> Snapshot:
+    """Writes the state of the store at `source`, as of one moment, to the file `target`, which must not exist.
+
+    Reads in one transaction, so writers are not delayed; takes about as long as copying the file.
+    """
+    partial = target.with_name(target.name + ".partial")
+    partial.unlink(missing_ok=True)
+    connection = apsw.Connection(str(partial))
+    try:
+        # Nothing is promised of this file until it is whole and renamed.
+        connection.pragma("journal_mode", "off")
+        connection.pragma("synchronous", "off")
+        migrate(connection, str(partial))
+        connection.execute("ATTACH ? AS source", (str(source),))
+        indexes: Any = connection.execute(
+            "SELECT name, sql FROM main.sqlite_schema WHERE type = 'index' AND tbl_name = 'images' AND sql IS NOT NULL"
+        ).fetchall()
+        connection.execute("BEGIN")
+        for name, _ in indexes:
+            connection.execute(f"DROP INDEX main.{name}")
+        for table in REPLICATED:
+            connection.execute(f"INSERT INTO main.{table} SELECT * FROM source.{table} ORDER BY 1")  # noqa: S608  # our own names
+        for _, sql in indexes:
+            connection.execute(sql)
+        begin = _where(connection)
+        log.save_compacted(connection, begin)
+        connection.execute("COMMIT")
+        connection.execute("DETACH source")
+    finally:
+        connection.close()
+    _sync(partial)
+    partial.rename(target)
+    _sync(target.parent)
+    return Snapshot(target, begin.position, begin.term, begin.membership, target.stat().st_size, file_sha256(target))
+
+
+def _where(connection: apsw.Connection) -> log.Compacted:
+    """What the copied state stands at, by the source's log. Runs in the transaction that copied it."""
+    position: Any = connection.execute("SELECT position FROM main.replica").get
+    row: Any = connection.execute("SELECT term FROM source.log WHERE position = ?", (position,)).fetchone()
+    kept: Any = connection.execute(
+        "SELECT position, term, membership_position, membership_term, membership FROM source.compacted"
+    ).fetchone()
+    newest: Any = connection.execute(
+        "SELECT position, term, data FROM source.log WHERE kind = 2 AND position <= ? ORDER BY position DESC LIMIT 1",
+        (position,),
+    ).fetchone() or (kept[2:5] if kept[2] else None)
+    membership = Entry(newest[0], newest[1], EntryKind.MEMBERSHIP, newest[2]) if newest else None
+    return log.Compacted(position, row[0] if row else kept[1], membership)
+
+
+def describe(path: Path) -> Snapshot:
+    """What a snapshot file holds. Raises CannotOpen for anything else."""
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    except apsw.Error as error:
+        raise CannotOpen(f"{path} cannot be opened: {error}") from None
+    try:
+        known: Any = connection.pragma("user_version")
+        begin = log.compacted(connection)
+        if connection.execute("SELECT count(*) FROM node").get or not begin.position:
+            raise CannotOpen(f"{path} is a store in use or an empty one, not a snapshot")
+        assert known
+    except apsw.Error as error:
+        raise CannotOpen(f"{path} is no snapshot: {error}") from None
+    finally:
+        connection.close()
+    return Snapshot(path, begin.position, begin.term, begin.membership, path.stat().st_size, file_sha256(path))
+
+
+def check(path: Path) -> catalogue.Replica:
+    """Counts a snapshot's records anew. Raises CannotOpen when they are not what the file says of itself."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        said, counted = catalogue.replica(connection), catalogue.recount(connection)
+    except apsw.Error as error:
+        raise CannotOpen(f"{path} cannot be read: {error}") from None
+    finally:
+        connection.close()
+    if said != counted:
+        raise CannotOpen(f"{path} is damaged: it says hash {said.digest}, its records have {counted.digest}")
+    return said
+
+
+def adopt(path: Path, current: Path, me: str, finish: Callable[[apsw.Connection], None]) -> None:
+    """Makes the snapshot at `path` this node's own store, ready to take the place of `current`.
+
+    Copies what belongs to the node, settles writes of its journal that the snapshot holds already, and takes up ranges
+    that were granted to it meanwhile. `finish` runs in the same transaction.
+    """
+    connection = apsw.Connection(str(path))
+    try:
+        migrate(connection, str(path))
+        connection.pragma("synchronous", "full")
+        connection.execute("ATTACH ? AS old", (str(current),))
+        with connection:
+            for table in LOCAL:
+                connection.execute(f"DELETE FROM main.{table}")  # noqa: S608  # our own names
+                connection.execute(f"INSERT INTO main.{table} SELECT * FROM old.{table}")  # noqa: S608  # our own names
+            connection.execute("INSERT OR REPLACE INTO main.hard_state SELECT * FROM old.hard_state")
+            _settle(connection, me)
+            finish(connection)
+        connection.execute("DETACH old")
+        connection.pragma("journal_mode", "wal")
+    finally:
+        connection.close()
+    _sync(path)
+
+
+def _settle(connection: apsw.Connection, me: str) -> None:
+    done = apply.mark(connection, me)
+    last: Any = connection.execute("SELECT sequence FROM node").get
+    if done > last:
+        raise Impossible(
+            f"{done} writes were made under this node's ID, its data directory knows only {last}: an older copy was put"
+            " back; give the node an empty data directory, so that it gets a new ID"
+        )
+    position = catalogue.replica(connection).position
+    rows: Any = connection.execute("SELECT sequence, operation, at, uuid FROM journal WHERE sequence <= ?", (done,))
+    for sequence, data, at, uuid in rows.fetchall():
+        journal.keep_settled(connection, sequence, data, at, uuid, position)
+    connection.execute(
+        "INSERT OR IGNORE INTO leases SELECT start, start, stop FROM ranges WHERE node = ?"
+        " AND start NOT IN (SELECT start FROM leases)",
+        (me,),
+    )
+    waiting: Any = connection.execute("SELECT DISTINCT uuid FROM journal WHERE uuid IS NOT NULL").fetchall()
+    for (uuid,) in waiting:
+        journal.refresh_overlay(connection, uuid, me)
+
+
+def found_anew(connection: apsw.Connection, me: str, cluster_id: str) -> Membership:
+    """Begins a new cluster of this node alone on the state that is here: after a restore, or a lost majority.
+
+    Everything in the log counts from then on. The cluster ID is new, so whoever still lives in the old cluster and this
+    one cannot mistake each other.
+    """
+    state = log.hard_state(connection)
+    last = log.last_position(connection)
+    term = max(state.term, log.term_at(connection, last) or 0) + 1
+    membership = Membership(cluster_id, (me,))
+    log.save_entries(connection, [Entry(last + 1, term, EntryKind.MEMBERSHIP, membership.encode())])
+    log.save_hard_state(connection, HardState(term, me, state.commit))
+    return membership
+
+
+def restore(
+    snapshot: Path, target: Path, integers_burnt: int, cluster_id: str, new_id: str, where: tuple[str, str]
+) -> int:
+    """Makes a store at `target` (which must not exist) from a snapshot, as a new node and a new cluster.
+
+    `where` is (zone, label). The integer counter goes on `integers_burnt` above the snapshot's, because ranges may have
+    been granted after it was written; returns the first integer that will be granted.
+    """
+    if target.exists():
+        raise CannotOpen(f"{target} exists; restore into an empty node.data_dir")
+    partial = target.with_name(target.name + ".partial")
+    partial.write_bytes(b"")
+    with snapshot.open("rb") as source, partial.open("wb") as copy:
+        while part := source.read(PART_BYTES):
+            copy.write(part)
+    connection = apsw.Connection(str(partial))
+    try:
+        migrate(connection, str(partial))
+        with connection:
+            me = identity.start(connection, new_id, *where)
+            connection.execute("UPDATE node SET generation = 0")
+            connection.execute("UPDATE replica SET next_integer = next_integer + ?", (integers_burnt,))
+            begin = log.compacted(connection)
+            log.save_hard_state(connection, HardState(begin.term, "", begin.position))
+            found_anew(connection, me.node_id, cluster_id)
+        counter: Any = connection.execute("SELECT next_integer FROM replica").get
+    finally:
+        connection.close()
+    _sync(partial)
+    partial.rename(target)
+    _sync(target.parent)
+    return int(counter)
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,168 @@
+"""Snapshots: written beside writers, checked, installed in one rename, restored as a new cluster."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from store import apply as applying
+from store import catalogue, identity, journal, log, ranges, snapshot
+from store.apply import apply
+from store.database import open_database, open_writer
+from store.entries import Entry, EntryKind, HardState, Membership
+from store.errors import CannotOpen, Impossible
+from store.operations import Create, Delete, Grant
+from tests.store.conftest import AT, ME, NOW, OTHER, dump, entry
+
+CEILING = 2**53 - 1
+MEMBERSHIP = Entry(1, 1, EntryKind.MEMBERSHIP, Membership("c", (OTHER,)).encode())
+NEWER = "00000000-0000-4000-8000-0000000000ee"
+
+
+def uuid_of(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012}"
+
+
+def new(number: int, integer: int | None = None, **fields) -> Create:
+    return Create(uuid_of(number), integer, AT, fields)
+
+
+def fill(connection: apsw.Connection, count: int = 20, me: str = ME) -> list[Entry]:
+    """Membership, a grant to OTHER, a grant to ME, then records of OTHER; one of them deleted."""
+    entries = [MEMBERSHIP, entry(2, 1, Grant(100, CEILING), OTHER), entry(3, 1, Grant(50, CEILING), ME)]
+    entries += [entry(n + 4, n + 2, new(n, n + 1, name=f"n{n}"), OTHER) for n in range(count)]
+    entries.append(entry(count + 4, count + 2, Delete(uuid_of(0), AT), OTHER))
+    with connection:
+        log.save_entries(connection, entries)
+        log.save_hard_state(connection, HardState(4, "", len(entries)))
+        apply(connection, entries, me, NOW)
+    return entries
+
+
+def donor(directory: Path) -> apsw.Connection:
+    directory.mkdir()
+    connection = open_writer(directory / "zoned.db")
+    with connection:
+        identity.start(connection, NEWER, "donor", "zoned")
+    fill(connection, me=NEWER)
+    return connection
+
+
+def test_a_snapshot_holds_what_is_equal_everywhere_and_nothing_of_its_node(tmp_path: Path):
+    source = donor(tmp_path / "donor")
+    made = snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    assert (made.position, made.term, made.membership) == (24, 1, MEMBERSHIP)
+    assert snapshot.describe(tmp_path / "s") == made
+    assert snapshot.check(tmp_path / "s") == catalogue.replica(source)
+    copy = apsw.Connection(str(tmp_path / "s"))
+    assert dump(copy) == dump(source)
+    for table in ("node", "log", *snapshot.LOCAL):
+        assert copy.execute(f"SELECT count(*) FROM {table}").get == 0
+    assert copy.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'images'").get == (
+        source.execute("SELECT count(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'images'").get
+    )
+
+
+def test_a_snapshot_of_a_compacted_log_knows_its_term_and_membership(tmp_path: Path):
+    source = donor(tmp_path / "donor")
+    with source:
+        assert log.compact(source, 24) == 24
+    assert (log.first_position(source), log.last_position(source)) == (25, 24)
+    assert (log.term_at(source, 24), log.term_at(source, 23)) == (1, None)
+    assert log.membership(source, 24) == MEMBERSHIP
+    made = snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    assert (made.position, made.term, made.membership) == (24, 1, MEMBERSHIP)
+
+
+def test_only_applied_entries_are_compacted(tmp_path: Path):
+    source = donor(tmp_path / "donor")
+    with source:
+        log.save_entries(source, [Entry(25, 4, EntryKind.NOOP)])
+        assert log.compact(source, 25) == 0
+        assert log.compact(source, 10) == 10
+        assert log.compact(source, 10) == 0
+    assert [e.index for e in log.read(source, 1, 100, 10_000)] == list(range(11, 26))
+
+
+def test_a_damaged_snapshot_is_refused(tmp_path: Path):
+    donor(tmp_path / "donor").close()
+    made = snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    data = bytearray((tmp_path / "s").read_bytes())
+    where = data.index(b'"name":"n7"')
+    data[where + 9] ^= 1
+    (tmp_path / "s").write_bytes(data)
+    assert snapshot.file_sha256(tmp_path / "s") != made.sha256
+    with pytest.raises(CannotOpen, match="is damaged"):
+        snapshot.check(tmp_path / "s")
+    (tmp_path / "t").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(CannotOpen, match="is no snapshot"):
+        snapshot.describe(tmp_path / "t")
+    with pytest.raises(CannotOpen, match="not a snapshot"):
+        snapshot.describe(tmp_path / "donor" / "zoned.db")
+
+
+async def test_installing_keeps_what_belongs_to_the_node(tmp_path: Path, limits: journal.Limits):
+    donor(tmp_path / "donor").close()
+    snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    async with open_database(tmp_path / "mine") as database:
+        await database.write(lambda c: identity.start(c, ME, "a", "zoned"))
+        # Its first write, the grant, is in the snapshot already; the second is not.
+        await database.write(lambda c: journal.append(c, ME, Grant(50, CEILING), NOW, limits))
+        await database.write(lambda c: journal.append(c, ME, new(99, name="waiting"), NOW, limits))
+        old_reader = database.reader
+
+        def prepare() -> Path:
+            snapshot.adopt(tmp_path / "s", database.path, ME, lambda c: log.save_hard_state(c, HardState(7, "", 24)))
+            return tmp_path / "s"
+
+        await database.replace(prepare)
+        reader = database.reader
+        assert reader is not old_reader
+        assert catalogue.recount(reader) == catalogue.replica(reader)
+        assert (log.first_position(reader), log.last_position(reader), log.hard_state(reader).term) == (25, 24, 7)
+        assert [lease.next for lease in ranges.leases(reader)] == [101]
+        first, second = journal.receipt(reader, 1), journal.receipt(reader, 2)
+        assert first is not None
+        assert second is not None
+        assert (first.state, second.state) == ("committed", "journaled")
+        assert journal.backlog(reader).entries == 1
+        found = catalogue.find(reader, uuid_of(99))
+        assert found is not None
+        assert found.source is catalogue.Source.JOURNAL
+        assert catalogue.find(reader, 5) is not None
+        # It goes on from there.
+        made = await database.write(lambda c: journal.append(c, ME, new(98), NOW, limits))
+        assert made.image is not None
+        assert made.image.integer == 101
+        await database.write(lambda c: applying.apply(c, [entry(25, 2, new(99, name="waiting"))], ME, NOW))
+        assert await database.read(lambda c: catalogue.replica(c).images) == 20
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_older_copy_of_this_node_is_noticed_when_a_snapshot_is_installed(tmp_path: Path):
+    donor(tmp_path / "donor").close()
+    snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    mine = open_writer(tmp_path / "zoned.db")
+    with mine:
+        identity.start(mine, ME, "a", "zoned")
+    with pytest.raises(Impossible, match="an older copy was put back"):
+        snapshot.adopt(tmp_path / "s", tmp_path / "zoned.db", ME, lambda c: None)
+
+
+def test_a_restored_store_is_a_new_cluster_whose_counter_never_goes_back(tmp_path: Path):
+    source = donor(tmp_path / "donor")
+    snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    before = catalogue.replica(source)
+    first = snapshot.restore(tmp_path / "s", tmp_path / "new.db", 1_000_000, "d", ME, ("a", "zoned"))
+    assert first == before.next_integer + 1_000_000
+    restored = open_writer(tmp_path / "new.db")
+    after = catalogue.replica(restored)
+    assert (after.digest, after.images, after.next_integer) == (before.digest, before.images, first)
+    found = log.membership(restored, 99)
+    assert found is not None
+    assert (found.index, Membership.decode(found.data)) == (25, Membership("d", (ME,)))
+    assert log.hard_state(restored) == HardState(2, ME, 24)
+    assert identity.start(restored, "unused", "a", "zoned").generation == 1
+    with pytest.raises(CannotOpen, match="exists"):
+        snapshot.restore(tmp_path / "s", tmp_path / "new.db", 0, "d", ME, ("a", "zoned"))
+    assert (tmp_path / "s").exists()
