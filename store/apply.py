@@ -17,6 +17,9 @@ from store.images import Image
 from store.operations import Assign, Create, Grant, Outcome, State, Write, decode_write, perform
 from store.soundness import unsound
 
+CHECKPOINT_ENTRIES = 64  # the hash before every so many-th entry is kept ...
+CHECKPOINTS_MAX = 64  # ... so often, for nodes that are not at one position to compare
+
 
 @dataclass(frozen=True, slots=True)
 class Applied:
@@ -42,6 +45,8 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
         if entry.index != expected:
             raise Impossible(f"entry {entry.index} cannot be applied, {expected} comes next")
         expected += 1
+        if entry.index % CHECKPOINT_ENTRIES == 0:
+            catalogue.keep_checkpoint(connection, entry.index, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
         if entry.kind is not EntryKind.WRITE:
             continue
         write = decode_write(entry.data)

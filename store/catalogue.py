@@ -3,7 +3,7 @@
 Two tables of one shape: `images` is what applying the log has made, the same on every node; `overlay` holds, for the
 few records that this node's own unapplied writes touch, what those writes would make of them. Readers look at the
 overlay first, so a client reads its own write at once. Rows of `images` come from `store.apply`, rows of `overlay` from
-`store.journal`.
+`store.journal`; `facets` follows `images`. Lists are in `store.listing`.
 """
 
 import hashlib
@@ -12,10 +12,11 @@ from enum import Enum
 
 import apsw
 
-from store.images import Image
+from store.images import FIELDS, Image
 
 _DIGEST_MODULUS = 1 << 256
-PAGE_BYTES_MAX = 8_388_608  # of records in one page; a page ends early rather than be larger
+FACET_VALUE_CHARS = 100  # a property's value is looked up by its beginning, then compared as a whole
+OPEN_VISIBILITIES = ("public", "community")
 
 
 class Source(Enum):
@@ -43,27 +44,6 @@ class Replica:
     next_integer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some records in order, and whether others follow."""
-
-    found: list[Found]
-    more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One page of the catalogue, newest first. `equals` holds promoted columns; `after` is (created_at, uuid)."""
-
-    limit: int
-    after: tuple[str, str] | None = None
-    hidden: bool | None = False
-    equals: tuple[tuple[str, str], ...] = ()
-
-
-FILTERS = ("name", "owner", "status", "visibility", "uuid")  # columns a query may ask for by value
-
-
 def replica(connection: apsw.Connection) -> Replica:
     position, digest, images, next_integer = connection.execute(
         "SELECT position, digest, images, next_integer FROM replica"
@@ -81,42 +61,8 @@ def find(connection: apsw.Connection, reference: str | int) -> Found | None:
     return None
 
 
-def page(connection: apsw.Connection, query: Query) -> Page:
-    """At most `query.limit` live records by (created_at, uuid) descending, own unapplied writes included."""
-    where, values = ["deleted = 0"], []
-    if query.hidden is not None:
-        where.append(f"hidden = {int(query.hidden)}")
-    for column, value in query.equals:
-        assert column in FILTERS
-        where.append(f"{column} = ?")
-        values.append(value)
-    if query.after is not None:
-        where.append("(created_at, uuid) < (?, ?)")
-        values += query.after
-    condition, order = " AND ".join(where), "ORDER BY created_at DESC, uuid DESC LIMIT ?"
-    limit = query.limit + 1  # one more tells whether others follow
-    # Each half reads at most `limit` rows in index order; the outer order merges at most twice that.
-    rows = connection.execute(
-        f"""SELECT mine, record FROM (
-              SELECT * FROM (SELECT 0 AS mine, record, created_at, uuid FROM images
-                WHERE {condition} AND uuid NOT IN (SELECT uuid FROM overlay) {order})
-              UNION ALL
-              SELECT * FROM (SELECT 1 AS mine, record, created_at, uuid FROM overlay WHERE {condition} {order})
-            ) {order}""",  # noqa: S608  # our own names
-        (*values, limit, *values, limit, limit),
-    )
-    found: list[Found] = []
-    size = 0
-    for mine, record in rows:
-        size += len(record)
-        if len(found) == query.limit or (found and size > PAGE_BYTES_MAX):
-            return Page(found, more=True)
-        found.append(Found(Image.decode(record), Source.JOURNAL if mine else Source.LOCAL))
-    return Page(found, more=False)
-
-
-_PROMOTED = ("owner", "name", "status", "visibility")  # base attributes with a column of their own
-_COLUMNS = ("uuid", "integer", "created_at", "deleted", "hidden", *_PROMOTED, "creator", "record")
+_PROMOTED = tuple(FIELDS)  # base attributes have columns of their own
+_COLUMNS = ("uuid", "integer", "deleted", *_PROMOTED, "creator", "record")
 _UPSERT = (
     f"INSERT INTO %s ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # our own names
     f" ON CONFLICT (uuid) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _COLUMNS[1:])}"
@@ -130,10 +76,54 @@ def put(connection: apsw.Connection, table: str, image: Image) -> bytes:
     """
     record = image.encode()
     promoted = [image.fields[column] for column in _PROMOTED]
-    deleted, hidden = image.deleted_at is not None, image.fields["os_hidden"]
-    row = (image.uuid, image.integer, image.fields["created_at"], deleted, hidden, *promoted, image.creator, record)
+    row = (image.uuid, image.integer, image.deleted_at is not None, *promoted, image.creator, record)
     connection.execute(_UPSERT % table, row)
     return record
+
+
+def facets(image: Image) -> set[str]:
+    """What a live record is found by besides its columns, each as one short text; nothing for a tombstone.
+
+    Tags, free properties (long values by their beginning only), image members with their answers, and what few
+    records have of a base attribute.
+    """
+    if image.deleted_at is not None:
+        return set()
+    found = {tag_facet(tag) for tag in image.tags}
+    found |= {property_facet(name, value) for name, value in image.properties.items()}
+    found |= {member_facet(project, member.status) for project, member in image.members.items()}
+    if image.fields["visibility"] in OPEN_VISIBILITIES:
+        found.add(value_facet("visibility", str(image.fields["visibility"])))
+    for name in ("checksum", "os_hash_value"):
+        if image.fields[name]:
+            found.add(value_facet(name, str(image.fields[name])))
+    return found
+
+
+def tag_facet(tag: str) -> str:
+    return f"t:{tag}"
+
+
+def property_facet(name: str, value: str) -> str:
+    return f"p{len(name)}:{name}={value[:FACET_VALUE_CHARS]}"
+
+
+def member_facet(project: str, status: str) -> str:
+    return f"m:{status}:{project}"
+
+
+def value_facet(column: str, value: str) -> str:
+    return f"{column}:{value}"
+
+
+def _put_facets(connection: apsw.Connection, old: Image | None, new: Image) -> None:
+    """Changes only what changed."""
+    before = {(facet, str(old.fields["created_at"]), old.uuid) for facet in facets(old)} if old is not None else set()
+    after = {(facet, str(new.fields["created_at"]), new.uuid) for facet in facets(new)}
+    connection.executemany(
+        "DELETE FROM facets WHERE facet = ? AND created_at = ? AND uuid = ?", sorted(before - after)
+    )
+    connection.executemany("INSERT INTO facets VALUES (?, ?, ?)", sorted(after - before))
 
 
 def record_digest(record: bytes) -> int:
@@ -143,7 +133,9 @@ def record_digest(record: bytes) -> int:
 def replace_committed(connection: apsw.Connection, old: bytes | None, image: Image) -> None:
     """Puts a record in the catalogue in the place of its canonical form `old`, and moves the running figures."""
     new = put(connection, "images", image)
-    was_live = old is not None and Image.decode(old).deleted_at is None
+    before = Image.decode(old) if old is not None else None
+    was_live = before is not None and before.deleted_at is None
+    _put_facets(connection, before, image)
     digest: bytes = connection.execute("SELECT digest FROM replica").get
     total = int.from_bytes(digest) + record_digest(new) - (record_digest(old) if old is not None else 0)
     connection.execute(
@@ -182,3 +174,18 @@ def holder(connection: apsw.Connection, integer: int) -> str | None:
     """The UUID of the committed record that has this integer."""
     uuid: str | None = connection.execute("SELECT uuid FROM images WHERE integer = ?", (integer,)).get
     return uuid
+
+
+def keep_checkpoint(connection: apsw.Connection, position: int, back: int) -> None:
+    """Keeps the hash as it is now under `position`, and forgets those more than `back` positions older."""
+    connection.execute("INSERT OR REPLACE INTO checkpoints SELECT ?, digest FROM replica", (position,))
+    connection.execute("DELETE FROM checkpoints WHERE position <= ?", (position - back,))
+
+
+def checkpoint(connection: apsw.Connection, position: int | None) -> tuple[int, str] | None:
+    """(position, hash) kept under `position`, or of the latest; None when there is none."""
+    found = connection.execute(
+        "SELECT position, digest FROM checkpoints WHERE ? IN (position, -1) ORDER BY position DESC LIMIT 1",
+        (position if position is not None else -1,),
+    ).fetchone()
+    return (found[0], found[1].hex()) if found else None

@@ -19,7 +19,7 @@ from store.entries import Entry, EntryKind, HardState, Membership
 from store.errors import CannotOpen, Impossible
 from store.migrate import migrate
 
-REPLICATED = ("images", "marks", "ranges", "conflicts", "replica")
+REPLICATED = ("images", "facets", "marks", "ranges", "conflicts", "replica", "checkpoints")
 LOCAL = ("node", "peers", "leases", "usage", "journal", "receipts")
 PART_BYTES = 4_194_304  # read and sent at a time
 
@@ -180,6 +180,10 @@ def found_anew(connection: apsw.Connection, me: str, cluster_id: str) -> Members
     log.save_entries(connection, [Entry(last + 1, term, EntryKind.MEMBERSHIP, membership.encode())])
     log.save_hard_state(connection, HardState(term, me, state.commit))
     return membership
+
+
+# Ranges that may have been granted after a backup was written; integers are plentiful.
+INTEGERS_BURNT = 10_000_000
 
 
 def restore(

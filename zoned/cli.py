@@ -100,6 +100,44 @@ def demo(zones: int, keep: bool) -> None:
     sys.exit(tell(zones, keep))
 
 
+@main.command()
+@CONFIG
+@click.argument("backup", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--integers-burnt",
+    type=click.IntRange(0),
+    default=None,
+    help="How far above the backup's the integer counter goes on.",
+)
+def restore(path: Path | None, backup: Path, integers_burnt: int | None) -> None:
+    """Make this node's empty data directory from BACKUP, as the first node of a new cluster.
+
+    The other nodes get empty data directories and registry.expect = 0, and join it.
+    """
+    import uuid
+
+    from store import snapshot
+    from store.database import lock_directory
+    from store.errors import StoreError
+    from zoned import paths
+    from zoned.membership import load_credentials
+
+    config = _load(path)
+    directory = paths.data_dir(config)
+    burnt = snapshot.INTEGERS_BURNT if integers_burnt is None else integers_burnt
+    try:
+        with lock_directory(directory):
+            found = snapshot.describe(backup)
+            said = snapshot.check(backup)
+            own = load_credentials(directory, config.gossip.label)
+            where = (config.node.zone, config.gossip.label)
+            counter = snapshot.restore(backup, directory / "zoned.db", burnt, str(uuid.uuid4()), own.node_id, where)
+    except StoreError as error:
+        fail(str(error), 1)
+    click.echo(f"{said.images} images as of position {found.position}, hash {said.digest}")
+    click.echo(f"restored into {directory}; the next integer granted is {counter}")
+
+
 def _load(path: Path | None) -> Config:
     try:
         return load(path)

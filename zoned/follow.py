@@ -111,7 +111,7 @@ async def pull(peers: Peers, donor: str, after: int, known_cluster: str, wait_s:
 
 
 def _position(view: MemberView) -> int:
-    position = view.facts.get("position")
+    position = view.vitals.get("position")
     return position if isinstance(position, int) else 0
 
 

@@ -5,9 +5,11 @@ applied to the store, and `on_applied` hears of it. Writes go to the registry th
 call when this node is the registry and a request to a peer otherwise.
 """
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import apsw
 import structlog
@@ -21,6 +23,7 @@ from store.database import Database
 from store.entries import EntryKind, Membership
 from store.operations import Write, encode_write
 from store.snapshot import Snapshot as SnapshotFile
+from store.snapshot import found_anew
 from zoned.autopilot import Autopilot, SteerRefused, without
 from zoned.bootstrap import Fetcher, install
 from zoned.errors import PeerRefused, PeerUnreachable
@@ -32,10 +35,12 @@ from zoned.raft.log import RaftError
 from zoned.raft.messages import Message
 from zoned.raft.node import OnApplied, RaftNode
 from zoned.raft.pace import Pace
+from zoned.raft.quorum import majority
 from zoned.raft.ready import RaftOptions, Ready, Role, Snapshot
 from zoned.raft.storage import StoredLog
 from zoned.registry import Answer, NotRegistry, Registry, unpack
 from zoned.supervise import Signal, first_of
+from zoned.verify import Verifier
 
 # (heartbeat, shortest election time-out), seconds; the longest is twice the shortest. Stretched when things are slow.
 PROFILES = {"lan": (0.1, 0.5), "wan": (0.5, 5.0)}
@@ -64,6 +69,7 @@ class Replication:
         self.founding = founding
         self.role_changed = Signal()  # for whoever publishes what this node is
         self.fetcher = Fetcher(database, peers)
+        self.verifier = Verifier(me, database, peers, members)
         self._database = database
         self._peers = peers
         self._members = members
@@ -73,6 +79,8 @@ class Replication:
         self._registry: Registry | None = None
         self._changed = trio.Event()
         self._claimed: str | None = None
+        self._taking_part: trio.CancelScope | None = None
+        self._recover = ""  # the ID of the cluster to found anew, once
         self._listeners: list[OnApplied] = []
 
     # For the proxy.
@@ -177,9 +185,15 @@ class Replication:
         if self.membership() is None and (cluster_seen(self._members.values()) is None or self._is_promised()):
             await self.founding.run()
         while True:
+            if self._recover:
+                await self._found_anew(self._recover)
+                self._recover = ""
             membership = self.membership()
             if membership is not None and takes_part(self.me, membership):
-                await self._take_part(membership)
+                with trio.CancelScope() as self._taking_part:
+                    await self._take_part(membership)
+                self._taking_part = None
+                self._node = self._registry = None
             else:
                 await self._follow()
 
@@ -193,6 +207,43 @@ class Replication:
         members, on_applied = self._members.values(), self._on_applied
         follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng)
         await follower.serve(until=lambda: takes_part(self.me, self.membership()))
+
+    def recovery_plan(self) -> dict[str, Any]:
+        """What going on without a majority would mean, and whether it may be done now."""
+        reader = self._database.reader
+        membership, state = self.membership() or Membership("", ()), log.hard_state(reader)
+        voters = membership.voters
+        down = [one for one in voters if one != self.me and not (one in self._members and self._members[one].is_up)]
+        why_not = None
+        if self.me not in voters:
+            why_not = "this node is no voter: what is committed may be missing here; recover on one that is"
+        elif self.registry is not None:
+            why_not = "there is a registry"
+        elif len(voters) - len(down) >= majority(len(voters)):
+            why_not = f"{len(voters) - len(down)} of {len(voters)} voters are up: they can elect a registry"
+        return {
+            "possible": why_not is None,
+            "why_not": why_not,
+            "cluster_id": membership.cluster_id,
+            "voters": list(voters),
+            "voters_down": down,
+            "log_last": log.last_position(reader),
+            "committed_here": state.commit,
+            "counted_from_now_on": log.last_position(reader) - state.commit,
+            "given_up": "every write that other voters committed and this node has not received; their number cannot be"
+            " known here. Nodes of the old cluster must be given empty data directories; they join this one anew.",
+        }
+
+    async def recover(self) -> None:
+        """Begins a new cluster of this node alone on what it holds. The loud way out after a lost majority."""
+        logger.error("recovering without a majority", **self.recovery_plan())
+        self._recover = str(uuid.uuid4())
+        if self._taking_part is not None:
+            self._taking_part.cancel()
+
+    async def _found_anew(self, cluster_id: str) -> None:
+        membership = await self._database.write(lambda c: found_anew(c, self.me, cluster_id))
+        logger.error("new cluster of this node alone", cluster=membership.cluster_id)
 
     async def _take_part(self, membership: Membership) -> None:
         """Runs Raft until a committed entry says that this node takes no part any more."""
@@ -219,7 +270,6 @@ class Replication:
             nursery.start_soon(Autopilot(node, self._members, self._settings.voters).serve)
             await self._until_removed(core)
             nursery.cancel_scope.cancel()
-        self._node = self._registry = None
 
     async def _until_removed(self, core: Raft) -> None:
         """Returns once it is committed that this node takes no part.

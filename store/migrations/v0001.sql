@@ -49,34 +49,74 @@ CREATE TABLE replica (                  -- what applying the log has come to; ex
     next_integer INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE checkpoints (              -- the hash at recent round positions, for comparing with other nodes
+    position INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE images (                   -- the catalogue as of replica.position
     uuid TEXT PRIMARY KEY,
     integer INTEGER UNIQUE,
-    created_at TEXT NOT NULL,
     deleted INTEGER NOT NULL,
-    hidden INTEGER NOT NULL,
+    created_at TEXT NOT NULL,           -- from here on base attributes, as far as lists filter or sort by them
+    updated_at TEXT NOT NULL,
+    os_hidden INTEGER NOT NULL,
+    protected INTEGER NOT NULL,
     owner TEXT,
     name TEXT,
     status TEXT NOT NULL,
     visibility TEXT NOT NULL,
+    disk_format TEXT,
+    container_format TEXT,
+    size INTEGER,
+    virtual_size INTEGER,
+    min_ram INTEGER NOT NULL,
+    min_disk INTEGER NOT NULL,
+    checksum TEXT,
+    os_hash_algo TEXT,
+    os_hash_value TEXT,
     creator TEXT NOT NULL,              -- the node that made the record
     record BLOB NOT NULL                -- store.images.Image.encode
 ) STRICT;
+-- One per sort key and per common equality, each in the order of lists; null sorts as nothing (store.listing).
 CREATE INDEX images_newest ON images (created_at, uuid) WHERE deleted = 0;
 CREATE INDEX images_owner ON images (owner, created_at, uuid) WHERE deleted = 0;
-CREATE INDEX images_name ON images (name, created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_name ON images (ifnull(name, ''), created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_status ON images (status, created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_disk_format ON images (ifnull(disk_format, ''), created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_container_format ON images (ifnull(container_format, ''), created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_size ON images (ifnull(size, -1), created_at, uuid) WHERE deleted = 0;
+CREATE INDEX images_updated ON images (updated_at, created_at, uuid);
 CREATE INDEX images_unnumbered ON images (creator) WHERE integer IS NULL AND deleted = 0;
+
+CREATE TABLE facets (                   -- what live records are found by besides: tags, properties, image members, ...
+    facet TEXT NOT NULL,                -- store.catalogue.facets
+    created_at TEXT NOT NULL,
+    uuid TEXT NOT NULL,
+    PRIMARY KEY (facet, created_at, uuid)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE overlay (                  -- records as this node's own unapplied writes would leave them
     uuid TEXT PRIMARY KEY,
     integer INTEGER UNIQUE,
-    created_at TEXT NOT NULL,
     deleted INTEGER NOT NULL,
-    hidden INTEGER NOT NULL,
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL,
+    os_hidden INTEGER NOT NULL,
+    protected INTEGER NOT NULL,
     owner TEXT,
     name TEXT,
     status TEXT NOT NULL,
     visibility TEXT NOT NULL,
+    disk_format TEXT,
+    container_format TEXT,
+    size INTEGER,
+    virtual_size INTEGER,
+    min_ram INTEGER NOT NULL,
+    min_disk INTEGER NOT NULL,
+    checksum TEXT,
+    os_hash_algo TEXT,
+    os_hash_value TEXT,
     creator TEXT NOT NULL,
     record BLOB NOT NULL
 ) STRICT;

@@ -1,7 +1,7 @@
 """The ASGI application of the public listener and of the admin socket. Any ASGI server that runs on trio can run it."""
 
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from zoned.api import images_v2, native, problems
+from zoned.api import images_v2, native, problems, zones
 from zoned.zone import Zone
 
 Scope = MutableMapping[str, Any]
@@ -43,12 +43,14 @@ def _face(zone: Zone, routes: list[BaseRoute], on_problem: Handler, on_http_erro
     return app
 
 
-def make_app(zone: Zone) -> App:
-    """Everything on :9292 and on the admin socket."""
+def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
+    """Everything on :9292 and on the admin socket, which has some routes more."""
     images = _face(zone, list(images_v2.routes), images_v2.on_problem, _images_http_error)
     routes: list[BaseRoute] = [
+        *admin,
+        *(zones.admin_routes if admin else ()),
         Mount("/v2", images),
-        Mount("/zone/v1", _face(zone, list(native.routes), native.on_problem, _native_http_error)),
+        Mount("/zone/v1", _face(zone, [*native.routes, *zones.routes], native.on_problem, _native_http_error)),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
     ]

@@ -21,7 +21,7 @@ from store.database import Database
 from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
-from zoned import bootstrap, follow, registry
+from zoned import bootstrap, follow, registry, verify
 from zoned.api.app import App
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
@@ -111,6 +111,12 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
                 return _answer(await follow.give(database, replication.positions, after, wait_s))
         raise _Refused(400, "ask for the log with [position, seconds]")
 
+    async def digests(request: Request) -> Response:
+        bucket = await _body(request)
+        if not isinstance(bucket, str) or len(bucket) > verify.BUCKET_CHARS:
+            raise _Refused(400, "ask for hashes with the beginning of a UUID")
+        return _answer(await verify.answer(database, bucket))
+
     async def snapshot(request: Request) -> Response:
         return _answer(bootstrap.pack(donor.offer()))
 
@@ -156,6 +162,7 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
         Route("/peer/v1/founding", guarded(founding), methods=["POST"]),
         Route("/peer/v1/log", guarded(log), methods=["POST"]),
         Route("/peer/v1/steer", guarded(steer), methods=["POST"]),
+        Route("/peer/v1/digests", guarded(digests), methods=["POST"]),
         Route("/peer/v1/snapshot", guarded(snapshot), methods=["POST"]),
         Route("/peer/v1/snapshot-part", guarded(snapshot_part), methods=["POST"]),
         # Gossip frames carry the label themselves.

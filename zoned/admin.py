@@ -1,0 +1,75 @@
+"""What only the operator of this node may do, over the Unix socket: steer the registry, back up, verify.
+
+The socket serves the public application as well, so that zonectl needs nothing else. Its file is for its owner only.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute
+
+from store import snapshot
+from store.database import Database
+from zoned.api import documents
+from zoned.api.answers import by_method, reply
+from zoned.api.problems import Problem, bad
+from zoned.autopilot import SteerRefused
+from zoned.bootstrap import FOLDER
+from zoned.replication import Replication
+
+
+def admin_routes(replication: Replication, database: Database) -> list[BaseRoute]:
+    """The routes that only the admin socket has."""
+
+    async def steer(request: Request) -> Response:
+        action = request.path_params["action"]
+        asked = documents.parse_object(await request.body() or b"{}")
+        target = asked.get("node", "")
+        if action not in ("transfer", "add", "remove") or not isinstance(target, str):
+            raise bad("the registry is steered by transfer, add or remove, with a node ID")
+        try:
+            return reply({"begun": await replication.steer(action, target)})
+        except SteerRefused as error:
+            raise Problem(409, "steer-refused", str(error)) from None
+
+    async def recover(request: Request) -> Response:
+        asked = documents.parse_object(await request.body() or b"{}")
+        plan = replication.recovery_plan()
+        if asked.get("confirm") is True:
+            if plan["possible"] is not True:
+                raise Problem(409, "recover-refused", str(plan["why_not"]))
+            await replication.recover()
+        return reply({**plan, "done": asked.get("confirm") is True})
+
+    async def backup(request: Request) -> Response:
+        folder = database.path.parent / FOLDER
+        folder.mkdir(mode=0o700, exist_ok=True)
+        target = folder / f"backup-{id(request):x}"
+        made = await trio.to_thread.run_sync(snapshot.write, database.path, target)
+        headers = {
+            "Content-Length": str(made.bytes),
+            "Zone-Backup-Position": str(made.position),
+            "Zone-Backup-SHA256": made.sha256,
+        }
+        return StreamingResponse(_parts(target), 200, headers, "application/octet-stream")
+
+    async def verify(request: Request) -> Response:
+        return reply(await replication.verifier.verify())
+
+    return [
+        by_method("/admin/v1/registry/recover", POST=recover),
+        by_method("/admin/v1/registry/{action}", POST=steer),
+        by_method("/admin/v1/backup", POST=backup),
+        by_method("/admin/v1/verify", POST=verify),
+    ]
+
+
+async def _parts(path: Path) -> AsyncIterator[bytes]:
+    """The file's bytes; the file goes as soon as it is open."""
+    with path.open("rb") as file:
+        await trio.to_thread.run_sync(path.unlink)
+        while part := await trio.to_thread.run_sync(file.read, snapshot.PART_BYTES):
+            yield part

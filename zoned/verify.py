@@ -1,0 +1,153 @@
+"""Are the replicas equal? Watched continuously, and worked out record by record when asked.
+
+Every node publishes its position and catalogue hash, and the hash at the last round position (`store.apply`), over
+gossip; whoever was at the same position compares. A difference is an alarm: replicas at equal position are equal, or
+something is broken. `verify` counts this node's records anew and compares them with each peer's, bucket by bucket,
+until it can name the records that differ; it sees what no running hash can, a byte that changed on the disk.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import apsw
+import structlog
+import trio
+
+from gossip import FactValue, MemberView
+from store import catalogue
+from store.database import Database
+from zoned.errors import PeerRefused, PeerUnreachable
+from zoned.peers import Peers
+
+HASH_CHARS = 16  # of the hash, in gossip: 64 bits tell apart what is not malicious
+BUCKET_CHARS = 2  # buckets are the first characters of the UUID: 256 of them
+ASK_TIMEOUT_S = 120.0  # a peer counts a million records in some seconds
+TRIES = 20  # for a moment at which both are at one position
+NAMED_MAX = 100  # differing records named
+
+logger = structlog.get_logger()
+
+_MODULUS = 1 << 256
+
+
+def buckets(connection: apsw.Connection) -> tuple[int, dict[str, bytes]]:
+    """The position, and per bucket the multiset hash of its records as they are on the disk."""
+    sums: dict[str, int] = {}
+    for uuid, record in connection.execute("SELECT uuid, record FROM images"):
+        bucket = uuid[:BUCKET_CHARS]
+        sums[bucket] = (sums.get(bucket, 0) + catalogue.record_digest(record)) % _MODULUS
+    position = catalogue.replica(connection).position
+    return position, {bucket: total.to_bytes(32) for bucket, total in sums.items()}
+
+
+def records(connection: apsw.Connection, bucket: str) -> tuple[int, dict[str, bytes]]:
+    """The position, and the hash of each record of one bucket."""
+    rows: Any = connection.execute(
+        "SELECT uuid, record FROM images WHERE uuid >= ? AND uuid < ? ORDER BY uuid", (bucket, bucket + "g")
+    )
+    found = {uuid: hashlib.sha256(record).digest() for uuid, record in rows}
+    return catalogue.replica(connection).position, found
+
+
+async def answer(database: Database, bucket: str) -> list[Any]:
+    """A peer's question: all buckets (""), or the records of one."""
+    job = (lambda c: records(c, bucket)) if bucket else buckets
+    position, found = await database.read(job)
+    return [position, found]
+
+
+def differing(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[str]:
+    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+
+
+class Verifier:
+    """Compares this node with the others."""
+
+    def __init__(self, me: str, database: Database, peers: Peers, members: Mapping[str, MemberView]) -> None:
+        self.diverged: dict[str, int] = {}  # node ID -> position at which its hash was another
+        self._me = me
+        self._database = database
+        self._peers = peers
+        self._members = members
+
+    def vitals(self) -> dict[str, FactValue | None]:
+        """What this node publishes for others to compare."""
+        reader = self._database.reader
+        replica = catalogue.replica(reader)
+        checkpoint = catalogue.checkpoint(reader, None)
+        vitals: dict[str, FactValue | None] = {"position": replica.position, "hash": replica.digest[:HASH_CHARS]}
+        if checkpoint is not None:
+            vitals |= {"check": checkpoint[0], "check_hash": checkpoint[1][:HASH_CHARS]}
+        return vitals
+
+    def compare(self) -> None:
+        """Looks at what others published; a difference is logged once per node and kept for status."""
+        reader = self._database.reader
+        replica = catalogue.replica(reader)
+        for view in self._members.values():
+            if view.node_id == self._me or view.node_id in self.diverged:
+                continue
+            position, check = view.vitals.get("position"), view.vitals.get("check")
+            if position == replica.position and view.vitals.get("hash") != replica.digest[:HASH_CHARS]:
+                self._alarm(view, replica.position)
+            elif isinstance(check, int) and not isinstance(check, bool) and abs(check) < 2**53:
+                ours = catalogue.checkpoint(reader, check)
+                if ours is not None and view.vitals.get("check_hash") != ours[1][:HASH_CHARS]:
+                    self._alarm(view, check)
+
+    def _alarm(self, view: MemberView, position: int) -> None:
+        self.diverged[view.node_id] = position
+        logger.error(
+            "replicas differ", peer=view.node_id, member_zone=view.zone, position=position, do="zonectl sync verify"
+        )
+
+    async def verify(self) -> dict[str, Any]:
+        """Counts anew and compares with every peer that is up. Takes some seconds for a million records."""
+        said, counted = await self._database.read(lambda c: (catalogue.replica(c), catalogue.recount(c)))
+        compared = [await self._verify_with(view) for view in self._others()]
+        return {
+            "here": {
+                "position": said.position,
+                "hash": said.digest,
+                "counted": asdict(counted),
+                "equal": said == counted,
+            },
+            "peers": compared,
+            "equal": said == counted and all(one["equal"] for one in compared),
+        }
+
+    def _others(self) -> Iterable[MemberView]:
+        cluster = self._members[self._me].facts.get("cluster")
+        others = [view for view in self._members.values() if view.node_id != self._me and view.is_up]
+        return [view for view in others if view.facts.get("cluster") == cluster]
+
+    async def _verify_with(self, view: MemberView) -> dict[str, Any]:
+        result: dict[str, Any] = {"zone": view.zone, "node_id": view.node_id, "equal": False, "differing": []}
+        try:
+            ours, theirs, position = await self._at_one_position(view.node_id, "")
+            wrong = differing(ours, theirs)
+            for bucket in wrong:
+                ours, theirs, position = await self._at_one_position(view.node_id, bucket)
+                result["differing"] += differing(ours, theirs)
+                if len(result["differing"]) >= NAMED_MAX:
+                    break
+        except (PeerUnreachable, PeerRefused) as error:
+            return {**result, "equal": None, "problem": str(error)}
+        result["differing"] = result["differing"][:NAMED_MAX]
+        return {**result, "position": position, "equal": not wrong}
+
+    async def _at_one_position(self, peer: str, bucket: str) -> tuple[dict[str, bytes], dict[str, bytes], int]:
+        """Both sides' hashes, taken at the same position. Raises PeerUnreachable, PeerRefused."""
+        for _ in range(TRIES):
+            asked = await self._peers.ask(peer, "digests", bucket, ASK_TIMEOUT_S)
+            match asked:
+                case [int(there), dict(theirs)]:
+                    position, ours = await answer(self._database, bucket)
+                    if position == there:
+                        return ours, theirs, position
+                case _:
+                    raise PeerRefused("answered with no hashes")
+            await trio.sleep(0.1)
+        raise PeerRefused("was never at this node's position while both were counted; try again with fewer writes")
