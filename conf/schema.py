@@ -122,6 +122,15 @@ class Gossip:
 
     label: str = setting("zoned", "cluster label: the same on every node of one cloud", name)
     profile: str = setting("lan", "time constants: lan (one region) or wan (between regions)", one_of("lan", "wan"))
+    sealing: str = setting(
+        "off",
+        "encryption: off; accept (send plain, read both); send (send sealed, read both); require (sealed only)",
+        one_of("off", "accept", "send", "require"),
+    )
+    keyring: str = setting(
+        "", "file of the keys, the same on every node, mode 600; empty: gossip-keys.json in the data directory"
+    )
+    stream_only: bool = setting(False, "no UDP: gossip by HTTP on the same port, for networks that block UDP")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Who is there: SWIM membership over UDP, sans-IO core and trio shell. `open_gossip` is the way in."""
 
 from gossip.credentials import Credentials
-from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
+from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded, Why
 from gossip.errors import (
     AddressTaken,
     BadIdentity,
@@ -64,6 +64,7 @@ __all__ = [
     "Subscription",
     "Superseded",
     "Swim",
+    "Why",
     "WrongLabel",
     "WrongVersion",
     "open_gossip",

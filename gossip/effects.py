@@ -19,6 +19,20 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Why:
+    """What stands behind the belief about one member. Times are monotonic seconds of this process. `accuser` was the
+    first (empty: hearsay), `expires` is when the suspicion becomes a conviction; `silences` are our last probes of it
+    that nobody answered.
+    """
+
+    view: MemberView
+    accuser: str | None
+    confirmers: tuple[str, ...]
+    expires: float | None
+    silences: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
     """Someone has met a newer start of this very node: two processes run with one data directory, or a copy of it. The
     newer one wins in every table; it is for the daemon to say so and for a person to act.

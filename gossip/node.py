@@ -31,7 +31,7 @@ from gossip.codec import (
     split_frames,
 )
 from gossip.credentials import Credentials
-from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded
+from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded, Why
 from gossip.errors import (
     CodecError,
     ExchangeFailed,
@@ -45,7 +45,7 @@ from gossip.errors import (
 from gossip.exchange import Dial, Refused, exchange
 from gossip.keyring import Keyring, Role
 from gossip.members import MemberView
-from gossip.messages import Address, ExchangeState, FactValue, Member, Packet, Ping
+from gossip.messages import Address, ExchangeState, FactValue, Member, Packet, Ping, State
 from gossip.options import GossipOptions
 from gossip.sealing import NONCE_BYTES, SEALED_BYTES, Envelope, Opened, ReplayWindow, Sealing, nonce_of
 from gossip.swim import Swim
@@ -120,7 +120,7 @@ class Gossip:
     `counts` are datagrams and exchanges by outcome: `datagrams_in`, `datagrams_out`, `dropped_<reason>`,
     `exchanges_ok`, `exchanges_failed`, `exchanges_refused`, `exchanges_skipped`, `exchanges_answered`,
     `exchanges_bad_<reason>`; `streams_ok`, `streams_failed`, `streams_skipped` and
-    `streams_answered` for packets by HTTP.
+    `streams_answered` for packets by HTTP; `members_<event>` for what happened to members.
     """
 
     def __init__(
@@ -183,6 +183,31 @@ class Gossip:
     def book(self) -> tuple[Address, ...]:
         """Addresses worth dialling after a restart."""
         return tuple(self._core.addresses())
+
+    def why(self, node_id: str) -> Why | None:
+        """What stands behind our belief about this member."""
+        return self._core.why(node_id)
+
+    async def survey(self, timeout_s: float) -> dict[str, dict[str, State] | None]:
+        """What every member that is up believes of everybody, by their IDs; None of who did not answer in time."""
+        views = [view for view in self.members.values() if view.is_up]
+        found: dict[str, dict[str, State] | None] = {view.node_id: None for view in views}
+        found[self.me.node_id] = {view.node_id: view.state for view in self.members.values()}
+
+        async def ask(node_id: str, address: Address) -> None:
+            try:
+                state = await self._pull(address)
+            except (ExchangeFailed, CodecError):
+                return
+            if state.source == node_id:
+                found[node_id] = {entry.member.node_id: entry.state for entry in state.entries}
+
+        with trio.move_on_after(timeout_s):
+            async with trio.open_nursery() as nursery:
+                for view in views:
+                    if view.node_id != self.me.node_id:
+                        nursery.start_soon(ask, view.node_id, view.address)
+        return found
 
     def publish(self, **facts: FactValue | None) -> None:
         """Change own facts; None withdraws one. Raises `BadIdentity` when they would not fit; then nothing changed."""
@@ -326,6 +351,7 @@ class Gossip:
     def _notify(self, notice: Notice) -> None:
         match notice:
             case Change(event, view):
+                self.counts[f"members_{event.value}"] += 1
                 log.info("member " + event.value, node=view.node_id, member_zone=view.zone, address=view.address)
             case Superseded(generation):
                 log.error("newer start of this node seen", generation=generation, ours=self._core.me.generation)
@@ -427,13 +453,12 @@ class Gossip:
 
     async def check_alone(self, contacts: Sequence[Address]) -> None:
         """Raises `NotAlone`; see `caution`."""
+        await check_alone(self.me, contacts, Asking(self._pull, self._ping), self._core.options.caution_s)
 
-        async def pull(address: Address) -> ExchangeState:
-            question = self.question()
-            opened = self._envelope.open(await self._dialling.ask(address, question), nonce_of(question))
-            return decode_exchange(self._label, opened.frame)
-
-        await check_alone(self.me, contacts, Asking(pull, self._ping), self._core.options.caution_s)
+    async def _pull(self, address: Address) -> ExchangeState:
+        question = self.question()
+        opened = self._envelope.open(await self._dialling.ask(address, question), nonce_of(question))
+        return decode_exchange(self._label, opened.frame)
 
     async def _ping(self, address: Address, node_id: str) -> bool:
         self._expected = node_id, trio.Event()

@@ -6,12 +6,15 @@ the request carries the remaining budget and the helper uses four fifths of it. 
 both wait a full time-out, every death would look to the healthy like an illness of their own.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from gossip.messages import Address, PingReq
 
 HELPER_SHARE = 0.8
 RELAYS_MAX = 256
+SILENT_MAX = 1024  # members whose silences are remembered
+SILENCES_MAX = 5  # of each, the last
 
 
 @dataclass(slots=True)
@@ -47,6 +50,21 @@ class Relay:
     target: str
     nack_at: float
     expires: float
+
+
+class Silences:
+    """When the last probes of each member stayed unanswered: for people who ask why somebody is suspected."""
+
+    def __init__(self) -> None:
+        self._silences: dict[str, deque[float]] = {}
+
+    def add(self, node_id: str, now: float) -> None:
+        if node_id not in self._silences and len(self._silences) >= SILENT_MAX:
+            del self._silences[next(iter(self._silences))]
+        self._silences.setdefault(node_id, deque(maxlen=SILENCES_MAX)).append(now)
+
+    def of(self, node_id: str) -> tuple[float, ...]:
+        return tuple(self._silences.get(node_id, ()))
 
 
 class Relays:

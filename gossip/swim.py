@@ -20,7 +20,7 @@ from gossip.broadcasts import Broadcasts
 from gossip.codec import PARTS_MAX, check_label, check_member, overhead_bytes, part_bytes, read_facts, read_vitals
 from gossip.contacts import Contacts
 from gossip.credentials import Credentials, Trust
-from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send, Superseded
+from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send, Superseded, Why
 from gossip.errors import BadIdentity, Malformed
 from gossip.members import Event, Members, MemberView
 from gossip.messages import (
@@ -49,7 +49,7 @@ from gossip.messages import (
     state_of,
 )
 from gossip.options import GossipOptions
-from gossip.probing import Probe, Relays
+from gossip.probing import Probe, Relays, Silences
 from gossip.repair import Repair
 from gossip.suspicion import Health, Suspicion, wanted_confirmations
 from gossip.throttle import Throttle
@@ -92,6 +92,7 @@ class Swim:
         self._contacts = Contacts(options, rng)
         self._suspicions: dict[str, Suspicion] = {}
         self._relays = Relays()
+        self._silences = Silences()
         self._repair = Repair(options.probe_interval_s, options.exchange_interval_s)
         self._grapevine = Grapevine()
         self._probe: Probe | None = None
@@ -169,6 +170,16 @@ class Swim:
         """Where to look for the others after a restart: everyone that has not left, and what is still being dialled."""
         known = {view.address for view in self._members.others() if view.state is not State.LEFT}
         return sorted(known.union(self._contacts.addresses()))
+
+    def why(self, node_id: str) -> Why | None:
+        """What stands behind our belief about this member; None if nobody knows it."""
+        view, accused = self._members.views.get(node_id), self._suspicions.get(node_id)
+        if view is None:
+            return None
+        silences = self._silences.of(node_id)
+        if accused is None:
+            return Why(view, None, (), None, silences)
+        return Why(view, accused.accuser, tuple(sorted(accused.confirmers)), self._expires(accused), silences)
 
     def join(self, seeds: Sequence[Address], now: float, *, book: Sequence[Address] = ()) -> list[Effect]:
         """Dial these addresses, now and for ever: seeds even while all is well, the book until somebody answered."""
@@ -624,6 +635,7 @@ class Swim:
         self._health.add(probe.health_delta)
         view = self._members.views.get(probe.target)
         if not probe.acked and view is not None and view.is_up:
+            self._silences.add(probe.target, now)
             self._hear(Suspect(probe.target, view.generation, view.member.incarnation, self._me.node_id), now)
 
     def _next_seq(self) -> int:

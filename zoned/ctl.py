@@ -53,10 +53,13 @@ class Asker:
     timeout_s: float
 
     def get(self, path: str) -> Any:
+        return self.ask("GET", path)
+
+    def ask(self, method: str, path: str, document: Any = None) -> Any:
         """The daemon's JSON answer. Ends the process with the right status when there is none."""
         connection = _UnixConnection(self.socket, self.timeout_s)
         try:
-            connection.request("GET", path)
+            connection.request(method, path, json.dumps(document) if document is not None else None)
             answer = connection.getresponse()
             body = answer.read()
         except TimeoutError:
@@ -199,11 +202,13 @@ def status(context: click.Context, form: str | None) -> None:
     show_one(asker, document, lines)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @FORM
 @click.pass_context
 def zones(context: click.Context, form: str | None) -> None:
     """Every node that this one knows of."""
+    if context.invoked_subcommand is not None:
+        return
     asker = asker_of(context, form)
     columns: list[Column] = [
         ("zone", lambda one: one["zone"] + (" (here)" if one["me"] else "")),
@@ -211,11 +216,119 @@ def zones(context: click.Context, form: str | None) -> None:
         ("since", lambda one: age(one["since_s"])),
         ("role", lambda one: "registry" if one["registry"] else "voter" if one["voter"] else "follower"),
         ("position", lambda one: one["position"]),
+        ("lag", lambda one: one["lag"]),
         ("rtt ms", lambda one: one["rtt_ms"]),
+        ("last ack", lambda one: age(one["acked_s"])),
         ("url", lambda one: one["url"]),
         ("version", lambda one: one["version"]),
     ]
     show_rows(asker, asker.get("/zone/v1/zones")["zones"], columns, "no zones")
+
+
+@zones.command("why")
+@click.argument("zone")
+@FORM
+@click.pass_context
+def zones_why(context: click.Context, zone: str, form: str | None) -> None:
+    """Why a zone is believed to be as it is: who suspects it, since when, which probes stayed unanswered."""
+    asker = asker_of(context, form)
+    columns: list[Column] = [
+        ("node", lambda one: one["node_id"]),
+        ("state", lambda one: one["state"]),
+        ("since", lambda one: age(one["since_s"])),
+        ("last ack", lambda one: age(one["acked_s"])),
+        ("suspected by", lambda one: one["suspected_by"]),
+        ("confirmed by", lambda one: ", ".join(one["confirmed_by"]) or None),
+        ("convicted in", lambda one: age(one["convicted_in_s"])),
+        ("unanswered", lambda one: ", ".join(f"{age(s)} ago" for s in one["unanswered_probes_s_ago"]) or None),
+        ("own health", lambda one: one["own_health"]),
+    ]
+    show_rows(asker, asker.get(f"/zone/v1/zones/{quote(zone, safe='')}/why")["nodes"], columns, "no nodes")
+
+
+@main.command()
+@FORM
+@click.pass_context
+def reachability(context: click.Context, form: str | None) -> None:
+    """Who believes what of whom: a row per observer, a column per node, as each observer says itself."""
+    asker = asker_of(context, form)
+    nodes = asker.get("/zone/v1/reachability")["nodes"]
+
+    def seen(about: Mapping[str, Any]) -> Column:
+        return about["zone"], lambda one: one["sees"][about["node_id"]] if one["sees"] else "(no answer)"
+
+    columns: list[Column] = [("as seen by", lambda one: one["zone"]), *map(seen, nodes)]
+    show_rows(asker, nodes, columns, "no nodes")
+
+
+@main.command()
+@FORM
+@click.pass_context
+def gossip(context: click.Context, form: str | None) -> None:
+    """Counters of gossip: health, queue, datagrams, exchanges, drops by reason, changes of members."""
+    asker = asker_of(context, form)
+    document = asker.get("/zone/v1/gossip")
+    lines = [(name, value) for name, value in document.items() if name != "counts"]
+    show_one(asker, document, [*lines, *document["counts"].items()])
+
+
+@main.group(invoke_without_command=True)
+@FORM
+@click.pass_context
+def keys(context: click.Context, form: str | None) -> None:
+    """The keys that seal gossip. Rotate: install, then use, then remove; each reaches all nodes by itself."""
+    if context.invoked_subcommand is None:
+        asker = asker_of(context, form)
+        show_keys(asker, asker.get("/admin/v1/keys"))
+
+
+def show_keys(asker: Asker, document: Mapping[str, Any]) -> None:
+    lines = [("sealing", document["sealing"]), ("version", document["version"])]
+    show_one(asker, document, [*lines, *((f"key {key['id']}", key["role"]) for key in document["keys"])])
+
+
+def change_keys(context: click.Context, form: str | None, change: str, value: str) -> None:
+    asker = asker_of(context, form)
+    show_keys(asker, asker.ask("POST", "/admin/v1/keys", {change: value}))
+
+
+@keys.command("generate")
+def keys_generate() -> None:
+    """Print a new keyring file with one random key, for gossip.keyring of every node. Asks no daemon."""
+    from secrets import token_bytes
+
+    from gossip import Keyring
+
+    click.echo(Keyring.fresh(token_bytes(32)).encode(), nl=False)
+
+
+@keys.command("install")
+@click.option("--stdin", "is_piped", is_flag=True, help="Take the key, 32 bytes in base64, from standard input.")
+@FORM
+@click.pass_context
+def keys_install(context: click.Context, is_piped: bool, form: str | None) -> None:
+    """Read with one more key, a random one unless it is piped in. Everybody has it within seconds; then `use` it."""
+    secret = sys.stdin.readline().strip() if is_piped else ""
+    change_keys(context, form, "install", secret)
+
+
+@keys.command("use")
+@click.argument("key_id")
+@FORM
+@click.pass_context
+def keys_use(context: click.Context, key_id: str, form: str | None) -> None:
+    """Seal with this key from now on."""
+    change_keys(context, form, "use", key_id)
+
+
+@keys.command("remove")
+@click.argument("key_id")
+@click.option("--revoke", is_flag=True, help="Forget it wholly: who slept through the rotation is locked out.")
+@FORM
+@click.pass_context
+def keys_remove(context: click.Context, key_id: str, revoke: bool, form: str | None) -> None:
+    """Retire this key: it still helps a node that slept through the rotation to the new one, and opens nothing else."""
+    change_keys(context, form, "revoke" if revoke else "remove", key_id)
 
 
 @main.group()

@@ -7,25 +7,21 @@ under way), then replication, then gossip with a good-bye, and the store last.
 
 import os
 import signal
-import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random, SystemRandom
+from random import SystemRandom
 
-import apsw
 import httpx
 import structlog
 import trio
 
-from conf import Config, split_address
-from gossip import Address, FactValue, Gossip, GossipOptions, Member, open_gossip
+from conf import Config
+from gossip import Address, Gossip
 from store import identity
-from store.database import Database, open_database
-from store.errors import StorageFull
-from store.identity import Identity
-from zoned import __version__, clock, paths
+from store.database import open_database
+from zoned import clock, paths
 from zoned.api.app import make_app
 from zoned.api.http1 import HttpLimits
 from zoned.api.peers import make_peer_app
@@ -35,6 +31,7 @@ from zoned.founding import Founding
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
+from zoned.membership import check_owner, load_credentials, open_membership, publish
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits
 from zoned.replication import Replication
@@ -43,8 +40,6 @@ from zoned.zone import Zone
 
 STEP_DOWN_TIMEOUT_S = 2.0
 LEAVE_TIMEOUT_S = 3.0
-PUBLISH_S = 1.0  # how often the position is told to others, at most
-BOOK_S = 1.0  # how often the peer book is written, at most
 
 logger = structlog.get_logger()
 
@@ -84,7 +79,9 @@ async def serve(
     rng = SystemRandom()
     directory = paths.data_dir(config)
     async with open_database(directory) as database, AsyncExitStack() as stack:
-        me = await database.write(lambda c: identity.start(c, str(uuid.uuid4()), config.node.zone, config.gossip.label))
+        own = load_credentials(directory, config.gossip.label)
+        me = await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))
+        check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
         public = await open_tcp("http.listen", config.http.listen)
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
@@ -95,7 +92,7 @@ async def serve(
             httpx.AsyncClient(
                 limits=httpx.Limits(max_connections=256, max_keepalive_connections=64), trust_env=False
             ) as client,
-            _open_gossip(config, me, database, udp, bound_address(peer), client, rng) as gossip,
+            open_membership(config, directory, me, own, database, udp, bound_address(peer), client, rng) as gossip,
             trio.open_nursery() as inner,
         ):
             peers = Peers(client, Roster(gossip), config.gossip.label)
@@ -113,7 +110,7 @@ async def serve(
                 Backoff(0.05, 1.0, rng),
             )
             replication.listen(proxy.on_applied)
-            zone = Zone(me, database, proxy, replication, members, url)
+            zone = Zone(me, database, proxy, replication, gossip, url)
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
@@ -160,94 +157,11 @@ class Roster:
         return view.address if view is not None else None
 
 
-@asynccontextmanager
-async def _open_gossip(
-    config: Config,
-    me: Identity,
-    database: Database,
-    udp: trio.socket.SocketType,
-    bound: Address,
-    client: httpx.AsyncClient,
-    rng: Random,
-) -> AsyncIterator[Gossip]:
-    host, port = split_address(config.peers.advertise) if config.peers.advertise else bound
-    facts: dict[str, FactValue] = {"expect": config.registry.expect, "version": __version__}
-    options = GossipOptions.lan() if config.gossip.profile == "lan" else GossipOptions.wan()
-    book = _Book(database)
-    async with (
-        trio.open_nursery() as nursery,
-        open_gossip(
-            options,
-            label=config.gossip.label,
-            me=Member(me.node_id, me.generation, me.zone, host, port, facts=facts),
-            bind_to=udp,
-            seeds=config.peers.seeds,
-            book=identity.known_peers(database.reader),
-            exchange_client=client,
-            rng=rng,
-            book_changed=book.change,
-        ) as gossip,
-    ):
-        nursery.start_soon(book.serve)
-        yield gossip
-        nursery.cancel_scope.cancel()
-
-
-class _Book:
-    """Keeps the addresses of peers on disk, so that a restart finds them though every seed is gone."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._addresses: tuple[Address, ...] = ()
-        self._changed = trio.Event()
-
-    def change(self, addresses: tuple[Address, ...]) -> None:
-        self._addresses = addresses
-        self._changed.set()
-
-    async def serve(self) -> None:
-        while True:
-            await self._changed.wait()
-            self._changed = trio.Event()
-            addresses = self._addresses
-
-            def keep(connection: apsw.Connection, addresses: tuple[Address, ...] = addresses) -> None:
-                identity.remember_peers(connection, addresses)
-
-            try:
-                await self._database.write(keep)
-            except StorageFull as error:
-                logger.warning("peer book not written", problem=str(error))
-            await trio.sleep(BOOK_S)
-
-
 async def hear(gossip: Gossip, replication: Replication) -> None:
     """Carries news of other nodes to the replication."""
     async with gossip.subscribe() as notices:
         async for _ in notices:
             replication.hear()
-
-
-async def publish(gossip: Gossip, replication: Replication, zone: Zone, url: str) -> None:
-    """Tells the other nodes, over gossip, what this one is and how far it has come."""
-    while True:
-        replication.role_changed.clear()
-        membership = replication.membership()
-        gossip.publish(
-            api=url,
-            cluster=membership.cluster_id if membership else None,
-            voter=membership is not None and replication.me in membership.voters,
-            registry=replication.registry_term,
-            draining=zone.draining,
-        )
-        days = zone.runway().days
-        gossip.report(
-            position=replication.positions.position,
-            runway_days=round(days, 1) if days is not None else None,
-            load=round(os.getloadavg()[0], 1),
-        )
-        with trio.move_on_after(PUBLISH_S):
-            await replication.role_changed.event.wait()
 
 
 def _url(address: Address) -> str:

@@ -4,13 +4,12 @@ Lookups are point reads in the calling task; lists run in a thread. Nothing here
 `submit`, which waits for the outcome of a write for a bounded time.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import trio
 
-from gossip import MemberView
+from gossip import Gossip, MemberView
 from store import catalogue, journal, log, ranges
 from store.catalogue import Found, Page, Query
 from store.database import Database
@@ -31,15 +30,16 @@ class Zone:
         database: Database,
         proxy: Proxy,
         replication: Replication,
-        members: Mapping[str, MemberView],
+        gossip: Gossip,
         url: str,
     ) -> None:
         self.identity = identity
+        self.gossip = gossip
         self.replication = replication
         self.draining = False
         self._database = database
         self._proxy = proxy
-        self._members = members
+        self._members = gossip.members
         self._url = url
         self._started = trio.current_time()
 
@@ -171,11 +171,23 @@ class Zone:
             "me": view.node_id == self.identity.node_id,
             "state": view.state.name.lower(),
             "since_s": round(now - view.since, 1),
+            "acked_s": round(now - view.acked, 1) if view.acked is not None else None,
             "rtt_ms": round(view.rtt_s * 1_000, 2) if view.rtt_s is not None else None,
             "url": facts.get("api"),
             "peer": "{}:{}".format(*view.address),
             "voter": bool(facts.get("voter")),
             "registry": facts.get("registry") is not None,
-            "position": view.vitals.get("position"),
+            **self._vitals(view),
             "version": facts.get("version"),
+        }
+
+    def _vitals(self, view: MemberView) -> dict[str, Any]:
+        """What a node last reported of itself; of this one, as it is now."""
+        position = self.position if view.node_id == self.identity.node_id else view.vitals.get("position")
+        return {
+            "position": position,
+            "lag": max(0, self.position - position) if isinstance(position, int) else None,
+            "runway_days": view.vitals.get("runway_days"),
+            "load": view.vitals.get("load"),
+            "draining": bool(view.facts.get("draining")),
         }

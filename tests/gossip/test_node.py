@@ -447,4 +447,4 @@ async def test_vitals_ride_along() -> None:
         await poll(lambda: ident(2) in a.members and dict(a.members[ident(2)].vitals) == {"position": 7})
         assert b.me.revision == 0
         with pytest.raises(BadIdentity, match="own vitals"):
-            b.report(long="x" * 200)
+            b.report(long="x" * 300)

@@ -83,8 +83,10 @@ def test_the_table_is_a_join_of_claims(data: st.DataObject) -> None:
     beliefs = []
     for order in (claims, shuffled):
         members = Members(member(0), Random(1), 0.0, 100)
-        members.hear_alive(member(1, 1), 0.0)
-        members.hear_alive(member(1, 2), 0.0)  # both starts are met, or a verdict on the later could come too early
+        members.hear_alive(member(1, 1, r=0), 0.0)
+        members.hear_alive(
+            member(1, 2, r=0), 0.0
+        )  # both starts are met, or a verdict on the later could come too early
         for claim in order:
             match claim:
                 case Alive(about):

@@ -1,0 +1,145 @@
+"""Zones as gossip sees them, for operators: why one is suspected, who reaches whom, counters; and the keys, which only
+the admin socket shows and changes.
+"""
+
+import base64
+import binascii
+import secrets
+from typing import Any
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gossip import Gossip, Keyring, KeyringError, Why
+from zoned.api.answers import reply, zone_of
+from zoned.api.documents import parse_object
+from zoned.api.problems import Problem, bad
+
+SURVEY_TIMEOUT_S = 5.0
+SECRET_BYTES = 32
+
+
+async def why(request: Request) -> Response:
+    """What stands behind the belief about each node of a zone."""
+    zone, name = zone_of(request), request.path_params["zone"]
+    gossip = zone.gossip
+    nodes = [one for one in zone.zones() if name in (one["zone"], one["node_id"])]
+    if not nodes:
+        raise Problem(404, "not-found", f"no zone {name[:80]!r} is known here")
+    now = trio.current_time()
+    return reply({"nodes": [{**one, **_why(gossip, gossip.why(one["node_id"]), now)} for one in nodes]})
+
+
+def _why(gossip: Gossip, found: Why | None, now: float) -> dict[str, Any]:
+    assert found is not None
+    return {
+        "generation": found.view.generation,
+        "incarnation": found.view.member.incarnation,
+        "suspected_by": _zone_name(gossip, found.accuser) if found.accuser is not None else None,
+        "confirmed_by": [_zone_name(gossip, node_id) for node_id in found.confirmers],
+        "convicted_in_s": round(found.expires - now, 1) if found.expires is not None else None,
+        "unanswered_probes_s_ago": [round(now - when, 1) for when in found.silences],
+        "own_health": gossip.health,
+    }
+
+
+def _zone_name(gossip: Gossip, node_id: str) -> str:
+    if not node_id:
+        return "(hearsay)"
+    view = gossip.members.get(node_id)
+    return view.zone if view is not None else node_id
+
+
+async def reachability(request: Request) -> Response:
+    """What every node that is up believes of every node, as each says itself."""
+    gossip = zone_of(request).gossip
+    survey = await gossip.survey(SURVEY_TIMEOUT_S)
+    members = sorted(gossip.members.values(), key=lambda view: (view.zone, view.node_id))
+    rows = []
+    for view in members:
+        told = survey.get(view.node_id)
+        row: dict[str, Any] = {"zone": view.zone, "node_id": view.node_id, "answered": told is not None}
+        row["sees"] = None
+        if told is not None:
+            states = {about: state.name.lower() for about, state in told.items()}
+            row["sees"] = {about.node_id: states.get(about.node_id, "unknown") for about in members}
+        rows.append(row)
+    return reply({"nodes": rows})
+
+
+async def counters(request: Request) -> Response:
+    """Datagrams, exchanges, drops by reason, changes of members, queue depth and local health."""
+    gossip = zone_of(request).gossip
+    return reply(
+        {
+            "health": gossip.health,
+            "queued": gossip.queued,
+            "forged": gossip.forged,
+            "sealing": gossip.sealing.value,
+            "keyring_version": gossip.keyring.version if gossip.keyring is not None else None,
+            "counts": dict(sorted(gossip.counts.items())),
+        }
+    )
+
+
+async def keys(request: Request) -> Response:
+    return reply(_keys(zone_of(request).gossip))
+
+
+async def change_keys(request: Request) -> Response:
+    """One of install (a key in base64, or "" for a random one), use, remove, revoke (a key ID)."""
+    gossip = zone_of(request).gossip
+    asked = parse_object(await request.body())
+    keyring = gossip.keyring
+    if keyring is None:
+        raise Problem(409, "not-sealed", "nothing is sealed here; set gossip.sealing and gossip.keyring first")
+    try:
+        gossip.change_keys(_changed(keyring, asked))
+    except KeyringError as error:
+        raise Problem(409, "keys", str(error)) from None
+    return reply(_keys(gossip))
+
+
+def _changed(keyring: Keyring, asked: dict[str, Any]) -> Keyring:
+    match asked:
+        case {"install": str(secret)} if len(asked) == 1:
+            return keyring.install(_secret(secret))
+        case {"use": str(key_id)} if len(asked) == 1:
+            return keyring.use(key_id)
+        case {"remove": str(key_id)} if len(asked) == 1:
+            return keyring.remove(key_id)
+        case {"revoke": str(key_id)} if len(asked) == 1:
+            return keyring.revoke(key_id)
+    raise bad("ask for one of install, use, remove, revoke", "bad-body")
+
+
+def _secret(text: str) -> bytes:
+    if not text:
+        return secrets.token_bytes(SECRET_BYTES)
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise KeyringError(f"a key is {SECRET_BYTES} bytes in base64") from None
+
+
+def _keys(gossip: Gossip) -> dict[str, Any]:
+    keyring = gossip.keyring
+    return {
+        "sealing": gossip.sealing.value,
+        "version": keyring.version if keyring is not None else None,
+        # Never the secrets.
+        "keys": [{"id": key.key_id, "role": key.role.value} for key in keyring.keys] if keyring is not None else [],
+    }
+
+
+routes = [
+    Route("/zones/{zone}/why", why),
+    Route("/reachability", reachability),
+    Route("/gossip", counters),
+]
+admin_routes = [
+    Route("/admin/v1/keys", keys, methods=["GET"]),
+    Route("/admin/v1/keys", change_keys, methods=["POST"]),
+]
