@@ -202,9 +202,10 @@ async def publish(gossip: Gossip, replication: Replication, zone: Zone, url: str
         )
         days = zone.runway().days
         gossip.report(
-            position=replication.positions.position,
+            **replication.verifier.vitals(),
             runway_days=round(days, 1) if days is not None else None,
             load=round(os.getloadavg()[0], 1),
         )
+        replication.verifier.compare()
         with trio.move_on_after(PUBLISH_S):
             await replication.role_changed.event.wait()
