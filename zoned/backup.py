@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from zoned.ctl import UnixConnection, fail
+from zoned.asking import UnixConnection, fail
 
 PART_BYTES = 1_048_576
 TIMEOUT_S = 600.0  # the daemon writes its file before the first byte comes

@@ -1,150 +1,26 @@
-"""`zonectl`: asks the local daemon over its Unix socket and prints the answer.
+"""`zonectl`: the commands, one per question an operator has. See `zoned.asking` for how they ask and print."""
 
-Data goes to standard output, talk to standard error. Exit status: 0 done, 1 failed, 2 usage, 3 daemon not reachable,
-4 not found or gone, 5 conflict or precondition, 6 timed out waiting, 7 refused. Only the standard library and click are
-imported before the answer is there, so that a start costs little.
-"""
-
-import csv
-import http.client
-import json
-import os
-import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
 
 import click
 
 from zoned import __version__
-
-TIMEOUT_S = 30.0
-# HTTP status -> exit status; whatever is not listed is 1.
-EXITS = {400: 2, 403: 7, 404: 4, 410: 4, 409: 5, 412: 5, 422: 5, 504: 6, 507: 7}
-
-
-def fail(text: str, status: int) -> NoReturn:
-    click.echo(f"zonectl: {text}", err=True)
-    sys.exit(status)
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """How this call reaches the daemon and prints."""
-
-    socket: Path
-    form: str
-    timeout_s: float
-
-    def get(self, path: str) -> Any:
-        return self.ask("GET", path)
-
-    def ask(self, method: str, path: str, document: Any = None) -> Any:
-        """The daemon's JSON answer. Ends the process with the right status when there is none."""
-        connection = _UnixConnection(self.socket, self.timeout_s)
-        try:
-            connection.request(method, path, json.dumps(document) if document is not None else None)
-            answer = connection.getresponse()
-            body = answer.read()
-        except TimeoutError:
-            fail(f"the daemon at {self.socket} did not answer within {self.timeout_s:g} s", 6)
-        except (OSError, http.client.HTTPException) as error:
-            said = " ".join(str(error).split())[:200]
-            fail(
-                f"no daemon answers at {self.socket} ({said}); start `zoned run`, or name its socket with --socket",
-                3,
-            )
-        finally:
-            connection.close()
-        try:
-            document = json.loads(body)
-        except ValueError:
-            fail(f"the daemon answered {answer.status} with something else than JSON", 1)
-        if answer.status >= 400:
-            detail = document.get("detail", document) if isinstance(document, dict) else document
-            fail(text(detail), EXITS.get(answer.status, 1))
-        return document
-
-
-Column = tuple[str, Callable[[Mapping[str, Any]], Any]]
-
-
-def text(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    # Names come from users: nothing that they hold may steer the operator's terminal.
-    return shown if shown.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in shown)
-
-
-def age(seconds: float | None) -> str:
-    """A duration in its two largest units at most."""
-    if seconds is None:
-        return "-"
-    for size, unit, small, name in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}{int(seconds % size // small)}{name}"
-    return f"{seconds:.1f}s"
-
-
-def show_rows(asker: Asker, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], empty: str) -> None:
-    """A list in the form asked for; JSON forms carry everything, tables the columns."""
-    if asker.form == "json":
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-    elif asker.form == "jsonl":
-        for row in rows:
-            click.echo(json.dumps(row, ensure_ascii=False))
-    elif asker.form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow([name for name, _ in columns])
-        writer.writerows([["" if take(row) is None else take(row) for _, take in columns] for row in rows])
-    elif rows:
-        table = [[name.upper() for name, _ in columns]] + [[text(take(row)) for _, take in columns] for row in rows]
-        show_table(table)
-    else:
-        click.echo(empty, err=True)
-
-
-def show_table(table: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]))]
-    for row in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def show_one(asker: Asker, document: Mapping[str, Any], lines: Sequence[tuple[str, Any]]) -> None:
-    """One thing: JSON carries everything, the others the lines."""
-    if asker.form == "json":
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-    elif asker.form == "jsonl":
-        click.echo(json.dumps(document, ensure_ascii=False))
-    elif asker.form == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([(name, "" if value is None else value) for name, value in lines])
-    else:
-        show_table([[name, text(value)] for name, value in lines])
-
-
-FORM = click.option(
-    "-f", "--format", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default=None, help="How to print."
+from zoned.asking import (
+    FORM,
+    TIMEOUT_S,
+    Asker,
+    Column,
+    age,
+    asker_of,
+    fail,
+    show_one,
+    show_rows,
 )
+from zoned.ctl_registry import backup, registry, sync
 
 
 class _Careful(click.Group):
@@ -168,12 +44,6 @@ def main(context: click.Context, path: Path | None, timeout: float, form: str | 
     from zoned.paths import find_socket
 
     context.obj = Asker(path or find_socket(), form or "table", timeout)
-
-
-def asker_of(context: click.Context, form: str | None) -> Asker:
-    """`-f` may stand before or after the command."""
-    asker: Asker = context.obj
-    return asker if form is None else Asker(asker.socket, form, asker.timeout_s)
 
 
 @main.command()
@@ -438,3 +308,7 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
     if granted:
         lines.append(("granted to", f"{granted['node_id']} (range {granted['start']} to {granted['stop'] - 1})"))
     show_one(asker, document, lines)
+
+
+for command in (registry, sync, backup):
+    main.add_command(command)

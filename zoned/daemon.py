@@ -22,6 +22,7 @@ from gossip import Address, Gossip
 from store import identity
 from store.database import open_database
 from zoned import clock, paths
+from zoned.admin import admin_routes
 from zoned.api.app import make_app
 from zoned.api.http1 import HttpLimits
 from zoned.api.peers import make_peer_app
@@ -124,8 +125,8 @@ async def serve(
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
                 on_request = _log_request if config.log.requests else None
-                for listener in (public, admin):
-                    await faces.start(_serve, make_app(zone), [listener], _limits(config), on_request)
+                for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
+                    await faces.start(_serve, make_app(zone, extra), [listener], _limits(config), on_request)
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
                 task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone))
                 await stop.wait()

@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from tests.zoned.conftest import OTHER, Served
 from zoned import ctl
-from zoned.ctl import age, main, text
+from zoned.asking import age, text
+from zoned.ctl import main
 
 FORMS = ("table", "json", "jsonl", "csv")
 

@@ -1,0 +1,202 @@
+"""What operators do on a bad day: verify, back up, restore, hand over, remove, recover. Each with the real commands."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apsw
+import httpx
+import pytest
+
+from tests.system.conftest import settled, start_all, status, until
+from zoned.fleet import Daemon, make
+
+pytestmark = pytest.mark.system
+
+
+def zonectl(daemon: Daemon, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from zoned.ctl import main; main()", "--socket", str(daemon.socket)]
+    return subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def restore(daemon: Daemon, file: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "zoned", "restore", "-c", str(daemon.config), str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def answer(daemon: Daemon, *words: str | Path) -> Any:
+    done = zonectl(daemon, "-f", "json", *words)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+async def register(client: httpx.AsyncClient, daemon: Daemon, count: int, name: str) -> dict[str, int]:
+    made = {}
+    for number in range(count):
+        said = await client.post(f"{daemon.url}/zone/v1/images", json={"name": f"{name} {number}"})
+        assert said.status_code in (201, 202), said.text
+        made[said.json()["uuid"]] = said.json()["integer"]
+    return made
+
+
+async def registry_of(client: httpx.AsyncClient, daemons: list[Daemon]) -> Daemon:
+    """The registry, once all daemons name the same one."""
+    found: list[Daemon] = []
+
+    async def agreed() -> bool:
+        names = {(await status(client, daemon))["registry"]["zone"] for daemon in daemons}
+        found[:] = [daemon for daemon in daemons if names == {daemon.zone}]
+        return bool(found)
+
+    await until("one registry", agreed)
+    return found[0]
+
+
+def flip_a_byte(daemon: Daemon, name: str) -> str:
+    """Changes one character of a record on the disk of a stopped daemon; the record's UUID."""
+    connection = apsw.Connection(str(daemon.directory / "data" / "zoned.db"))
+    row = connection.execute("SELECT uuid, record FROM images WHERE name = ?", (name,)).fetchone()
+    uuid, record = row
+    damaged = record.replace(name.encode(), name[:-1].encode() + b"X")
+    assert len(damaged) == len(record)
+    assert damaged != record
+    connection.execute("UPDATE images SET record = ? WHERE uuid = ?", (damaged, uuid))
+    connection.close()
+    assert isinstance(uuid, str)
+    return uuid
+
+
+async def test_a_flipped_byte_is_found_and_named(fleet, client):
+    daemons = fleet(3)
+    await start_all(client, daemons)
+    await register(client, daemons[0], 10, "n")
+    await settled(client, daemons)
+    fine = answer(daemons[0], "sync", "verify")
+    assert fine["equal"] is True
+    assert [one["equal"] for one in fine["peers"]] == [True, True]
+    daemons[2].stop()
+    uuid = flip_a_byte(daemons[2], "n 7")
+    await start_all(client, daemons)
+    await settled(client, daemons)
+
+    async def seen() -> bool:
+        return len(answer(daemons[0], "sync", "verify")["peers"]) == 2
+
+    await until("all are up again", seen)
+    done = zonectl(daemons[0], "-f", "json", "sync", "verify")
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert found["here"]["equal"] is True
+    assert {one["zone"]: one["differing"] for one in found["peers"]} == {"zone-b": [], "zone-c": [uuid]}
+    assert answer(daemons[2], "sync", "verify")["here"]["equal"] is False
+
+
+async def test_backup_and_restore(fleet, client, tmp_path: Path):
+    daemons = fleet(3)
+    await start_all(client, daemons)
+    made = await register(client, daemons[0], 30, "n")
+    before = await settled(client, daemons)
+    file = tmp_path / "backup"
+    done = zonectl(daemons[1], "backup", file)
+    assert done.returncode == 0, done.stderr
+    assert f"position {before['position']}" in done.stdout
+    assert zonectl(daemons[1], "backup", file).returncode == 5  # exists
+    later = await register(client, daemons[0], 5, "after the backup")
+    for daemon in daemons:
+        daemon.kill()
+
+    # The zones burnt down; one is restored, another joins it.
+    first, second = make(tmp_path / "new", ["zone-a", "zone-b"], expect=1)
+    restored = restore(first, file)
+    assert restored.returncode == 0, restored.stderr
+    assert before["hash"] in restored.stdout
+    try:
+        await start_all(client, [first, second])
+        after = await settled(client, [first, second])
+        assert (after["images"], after["hash"]) == (before["images"], before["hash"])
+        for uuid, integer in made.items():
+            assert (await client.get(f"{second.url}/zone/v1/images/{integer}")).json()["uuid"] == uuid
+        fresh = await register(client, second, 5, "new")
+        assert min(fresh.values()) > max([*made.values(), *later.values()])
+        again = restore(first, file)
+        assert again.returncode == 1
+        assert "in use by another zoned" in again.stderr
+    finally:
+        for daemon in (first, second):
+            if daemon.is_running:
+                daemon.kill()
+
+
+async def test_hand_over_remove_and_replace(fleet, client):
+    daemons = fleet(4, expect=3, extra="voters = 3\n")
+    await start_all(client, daemons)
+    registry = await registry_of(client, daemons)
+    assert "is being handed over" in zonectl(registry, "registry", "transfer").stdout
+
+    async def moved() -> bool:
+        return await registry_of(client, daemons) is not registry
+
+    await until("another registry", moved)
+    present = await registry_of(client, daemons)
+    members = (await status(client, present))["registry"]["voters"]
+    ids = {daemon.zone: (await status(client, daemon))["node"]["node_id"] for daemon in daemons}
+    victim = next(daemon for daemon in daemons if ids[daemon.zone] in members and daemon is not present)
+    refused = zonectl(victim, "registry", "remove", present.zone)
+    assert refused.returncode == 5
+    assert "hand it over first" in refused.stderr
+    # A zone burns down: its node is removed, and the follower takes its place by itself.
+    victim.kill()
+    removed = zonectl(present, "registry", "remove", ids[victim.zone])
+    assert removed.returncode == 0, removed.stderr
+    rest = [daemon for daemon in daemons if daemon is not victim]
+
+    async def replaced() -> bool:
+        voters = [(await status(client, daemon))["registry"]["voters"] for daemon in rest]
+        return all(len(one) == 3 and ids[victim.zone] not in one for one in voters)
+
+    await until("three voters without the dead one", replaced)
+    # It comes back after all, and finds itself removed: it follows.
+    victim.start()
+    await victim.wait_ready(client)
+
+    async def follows() -> bool:
+        return bool((await status(client, victim))["registry"]["role"] == "follower")
+
+    await until("the removed node follows", follows)
+    await register(client, victim, 3, "by the removed one")
+    assert (await settled(client, daemons))["images"] == 3
+
+
+async def test_recovery_after_a_lost_majority(fleet, client):
+    daemons = fleet(3)
+    await start_all(client, daemons)
+    made = await register(client, daemons[0], 10, "n")
+    await settled(client, daemons)
+    survivor, *lost = daemons
+    plan = answer(survivor, "registry", "recover")
+    assert plan["possible"] is False
+    assert plan["why_not"] == "there is a registry"
+    refused = zonectl(survivor, "registry", "recover", "--yes")
+    assert refused.returncode == 5
+    for daemon in lost:
+        daemon.kill()
+
+    async def possible() -> bool:
+        return bool(answer(survivor, "registry", "recover")["possible"])
+
+    await until("the majority is known to be lost", possible)
+    buffered = await register(client, survivor, 5, "meanwhile")
+    assert len(answer(survivor, "registry", "recover")["voters_down"]) == 2
+    done = zonectl(survivor, "registry", "recover", "--yes")
+    assert done.returncode == 0, done.stderr
+
+    async def drained() -> bool:
+        state = await status(client, survivor)
+        return bool(state["registry"]["role"] == "registry" and state["journal"]["entries"] == 0)
+
+    await until("it serves as the registry and its journal is empty", drained)
+    for uuid, integer in {**made, **buffered}.items():
+        assert (await client.get(f"{survivor.url}/zone/v1/images/{integer}")).json()["uuid"] == uuid
+    assert len(answer(survivor, "registry", "status")["voters"]) == 1
