@@ -120,9 +120,7 @@ def _put_facets(connection: apsw.Connection, old: Image | None, new: Image) -> N
     """Changes only what changed."""
     before = {(facet, str(old.fields["created_at"]), old.uuid) for facet in facets(old)} if old is not None else set()
     after = {(facet, str(new.fields["created_at"]), new.uuid) for facet in facets(new)}
-    connection.executemany(
-        "DELETE FROM facets WHERE facet = ? AND created_at = ? AND uuid = ?", sorted(before - after)
-    )
+    connection.executemany("DELETE FROM facets WHERE facet = ? AND created_at = ? AND uuid = ?", sorted(before - after))
     connection.executemany("INSERT INTO facets VALUES (?, ?, ?)", sorted(after - before))
 
 

@@ -27,5 +27,9 @@ class Refused(StoreError):
         super().__init__(outcome.detail)
 
 
+class TooBroad(StoreError):
+    """A list would read too much of the catalogue for one page. Nothing was changed."""
+
+
 class Impossible(StoreError):
     """The store holds what no correct run could have made. The daemon must end; nothing was written."""

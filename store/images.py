@@ -1,7 +1,8 @@
 """The image record and its canonical form. Sans-IO.
 
 A record is a set of base attributes (`FIELDS`, those of the OpenStack Images API v2), free text properties, tags,
-locations, and what zoned adds: the integer, the write that changed it last, the position where that was applied.
+locations, image members (projects it is shared with), and what zoned adds: the integer, the write that changed it last,
+the position where that was applied.
 
 One canonical JSON text per record (sorted keys, UTF-8) serves as stored form and as the input of the catalogue hash,
 so equal records have equal bytes on every node.
@@ -22,11 +23,13 @@ NAME_CHARS_MAX = 255
 PROPERTIES_MAX = 128
 TAGS_MAX = 128
 LOCATIONS_MAX = 10
+MEMBERS_MAX = 128
 URL_CHARS_MAX = 4_096
 PROPERTY_CHARS_MAX = 65_535
 
 STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated", "killed", "pending_delete")
 VISIBILITIES = ("public", "private", "shared", "community")
+MEMBER_STATUSES = ("pending", "accepted", "rejected")
 DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop")
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
 
@@ -103,6 +106,16 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageMember:
+    """A project that a shared image is shown to: what it answered, and whether it may share on (Images API v1 only)."""
+
+    status: str
+    can_share: bool
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One record. `write` ("NODE.SEQUENCE") is the last write that changed it, and its entity tag.
 
@@ -120,6 +133,7 @@ class Image:
     tags: tuple[str, ...] = ()
     locations: tuple[Location, ...] = ()
     deleted_at: str | None = None
+    members: Mapping[str, ImageMember] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Canonical JSON, UTF-8."""
@@ -135,6 +149,10 @@ class Image:
                 "tags": sorted(self.tags),
                 "locations": [[location.url, dict(location.metadata)] for location in self.locations],
                 "deleted_at": self.deleted_at,
+                "members": {
+                    project: [member.status, member.can_share, member.created_at, member.updated_at]
+                    for project, member in self.members.items()
+                },
             },
             option=orjson.OPT_SORT_KEYS,
         )
@@ -144,6 +162,7 @@ class Image:
         raw = orjson.loads(data)
         raw["tags"] = tuple(raw["tags"])
         raw["locations"] = tuple(Location(url, metadata) for url, metadata in raw["locations"])
+        raw["members"] = {project: ImageMember(*member) for project, member in raw["members"].items()}
         return cls(**raw)
 
 

@@ -3,7 +3,8 @@
 `perform` is the one place where outcomes are decided: every node calls it with the same record and the same write at
 the same position and gets the same answer. The origin calls it too, on its own view, to show its own unapplied writes.
 
-Changes to different fields always both survive: tags and locations change as sets, properties and fields one by one.
+Changes to different fields always both survive: tags, locations and image members change as sets, properties and
+fields one by one.
 For one field changed on two sides the order of the log decides, unless the later write was answered as *buffered*
 while the field moved under it: then the committed value stays and the outcome is a conflict that keeps both values.
 """
@@ -15,9 +16,11 @@ from typing import Any
 
 import msgpack
 
-from store.images import DEFAULTS, Image, Location, Scalar, is_uuid
+from store.images import DEFAULTS, Image, ImageMember, Location, Scalar, is_uuid
 
 Change = tuple[Scalar, Scalar]  # (value the writer saw, value it asks for); None for a property: absent
+Membership = tuple[str, bool]  # an image member's (status, can_share)
+MemberChange = tuple[Membership | None, Membership | None]  # (what the writer saw, what it asks for); None: no member
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,10 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Changes to a record. `if_match` is the write that the client's copy came from, or None."""
+    """Changes to a record. `if_match` is the write that the client's copy came from, or None.
+
+    A location that is both removed and added keeps its place and gets the new metadata. `members` is by project.
+    """
 
     uuid: str
     at: str
@@ -46,6 +52,7 @@ class Update:
     locations_added: tuple[Location, ...] = ()
     locations_removed: tuple[str, ...] = ()
     if_match: str | None = None
+    members: Mapping[str, MemberChange] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +153,11 @@ def _rich(kind: type, name: str, value: Any) -> Any:
         return tuple(Location(url, metadata) for url, metadata in value)
     if kind is Update and name in ("fields", "properties"):
         return {key: tuple(change) for key, change in value.items()}
+    if name == "members":
+        return {
+            project: tuple(tuple(one) if isinstance(one, list) else one for one in change)
+            for project, change in value.items()
+        }
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -247,22 +259,53 @@ def _update(image: Image, write: Write, operation: Update, position: int) -> tup
     new_fields = _take(image.fields, operation.fields, write.buffered, "", lost)
     new_properties = _take(image.properties, operation.properties, write.buffered, "properties/", lost)
     tags = (set(image.tags) | set(operation.tags_added)) - set(operation.tags_removed)
-    known = {location.url for location in image.locations}
-    kept = [location for location in image.locations if location.url not in operation.locations_removed]
-    added = [location for location in operation.locations_added if location.url not in known]
+    if operation != Update(operation.uuid, operation.at, if_match=operation.if_match, members=operation.members):
+        new_fields["updated_at"] = operation.at  # sharing an image does not change the image
     changed = replace(
         image,
         write=write.id,
         position=position,
-        fields={**new_fields, "updated_at": operation.at},
+        fields=new_fields,
         properties={name: value for name, value in new_properties.items() if value is not None},
         tags=tuple(sorted(tags)),
-        locations=(*kept, *added),
+        locations=_locations_after(image.locations, operation),
+        members=_members_after(image.members, operation, write.buffered, lost),
     )
     if not lost:
         return changed, _done(changed)
-    detail = "changed by others while this write was buffered: " + ", ".join(what for what, _, _ in lost)
+    detail = "changed by others meanwhile: " + ", ".join(what for what, _, _ in lost)
     return changed, Outcome(State.CONFLICT, "conflict", detail, image.uuid, image.integer, tuple(lost))
+
+
+def _locations_after(current: tuple[Location, ...], operation: Update) -> tuple[Location, ...]:
+    """As a set by URL: what is there already stays, unless the same update also removes it."""
+    removed, known = set(operation.locations_removed), {location.url for location in current}
+    renewed = {location.url: location for location in operation.locations_added if location.url in removed & known}
+    kept = [
+        renewed.get(location.url, location)
+        for location in current
+        if location.url in renewed or location.url not in removed
+    ]
+    return (*kept, *(location for location in operation.locations_added if location.url not in known))
+
+
+def _members_after(
+    current: Mapping[str, ImageMember], operation: Update, buffered: bool, lost: list[tuple[str, Any, Any]]
+) -> dict[str, ImageMember]:
+    """Each project by itself. Adding one that is there keeps its answer; one that was removed does not come back."""
+    result = dict(current)
+    for project, (seen, wanted) in operation.members.items():
+        member = result.get(project)
+        now = (member.status, member.can_share) if member is not None else None
+        if wanted is None:
+            result.pop(project, None)
+        elif member is None and seen is None:
+            result[project] = ImageMember(*wanted, created_at=operation.at, updated_at=operation.at)
+        elif member is None or (buffered and seen is not None and now not in (seen, wanted)):
+            lost.append((f"members/{project}", now, wanted))
+        elif seen is not None:
+            result[project] = replace(member, status=wanted[0], can_share=wanted[1], updated_at=operation.at)
+    return result
 
 
 def _take(
@@ -287,5 +330,6 @@ def _delete(image: Image, write: Write, operation: Delete, position: int) -> tup
     if image.fields["protected"]:
         detail = f"image {image.uuid} is protected; set protected to false first"
         return image, Outcome(State.REFUSED, "protected", detail, image.uuid, image.integer)
-    gone = replace(image, write=write.id, position=position, deleted_at=operation.at)
+    dated = {**image.fields, "updated_at": operation.at}
+    gone = replace(image, write=write.id, position=position, fields=dated, deleted_at=operation.at)
     return gone, _done(gone)

@@ -11,6 +11,8 @@ from typing import Any
 from store.images import (
     FIELDS,
     LOCATIONS_MAX,
+    MEMBER_STATUSES,
+    MEMBERS_MAX,
     NAME_CHARS_MAX,
     PROPERTIES_MAX,
     PROPERTY_CHARS_MAX,
@@ -75,6 +77,7 @@ def _update(operation: Any) -> str | None:
         or _locations(operation.locations_added)
         or _texts(operation.locations_removed, 2 * LOCATIONS_MAX, URL_CHARS_MAX)
         or _optional(operation.if_match)
+        or _members(operation.members)
     )
 
 
@@ -132,3 +135,21 @@ def _locations(values: object) -> str | None:
         if problem := _text(value.url, URL_CHARS_MAX):
             return f"location {problem}"
     return None
+
+
+def _members(changes: object) -> str | None:
+    if not isinstance(changes, Mapping) or len(changes) > 2 * MEMBERS_MAX:
+        return "image members must be a map, and not too long"
+    for project, change in changes.items():
+        if problem := _text(project, NAME_CHARS_MAX):
+            return f"image member {problem}"
+        if type(change) is not tuple or len(change) != 2 or not all(_is_membership(one) for one in change):
+            return "changes of image members must be pairs of what was seen and what is wanted"
+    return None
+
+
+def _is_membership(value: object) -> bool:
+    if value is None:
+        return True
+    fits = type(value) is tuple and len(value) == 2
+    return fits and value[0] in MEMBER_STATUSES and type(value[1]) is bool  # type: ignore[index]  # `fits` says so

@@ -10,11 +10,12 @@ from typing import Any
 import trio
 
 from gossip import Gossip, MemberView
-from store import catalogue, journal, log, ranges
-from store.catalogue import Found, Page, Query
+from store import catalogue, journal, listing, log, ranges
+from store.catalogue import Found
 from store.database import Database
 from store.identity import Identity
 from store.journal import Receipt
+from store.listing import Page, Query
 from store.operations import Operation
 from zoned import __version__, clock
 from zoned.proxy import Proxy, Submitted
@@ -61,7 +62,7 @@ class Zone:
         return catalogue.find(self._database.reader, reference)
 
     async def page(self, query: Query) -> Page:
-        return await self._database.read(lambda c: catalogue.page(c, query))
+        return await self._database.read(lambda c: listing.page(c, query))
 
     async def submit(self, operation: Operation) -> Submitted:
         """Journals the write and waits for its outcome for a bounded time; see `Proxy.submit`."""
@@ -114,6 +115,10 @@ class Zone:
             },
             "registry": self._registry_status(),
             "catalogue": {"position": replica.position, "images": replica.images, "hash": replica.digest},
+            "diverged": [
+                {"node_id": node_id, "position": position}
+                for node_id, position in self.replication.verifier.diverged.items()
+            ],
             "snapshot": asdict(fetching) if fetching is not None else None,
             "journal": self.journal_status(),
             "ids": self.ids_status(),

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from store import catalogue, identity, journal, ranges
+from store import catalogue, identity, journal, listing, ranges
 from store.apply import apply, mark
-from store.catalogue import Query, Source
+from store.catalogue import Source
 from store.database import open_writer
 from store.entries import Entry, EntryKind
 from store.errors import Impossible, JournalFull, Refused
+from store.listing import Query
 from store.operations import Assign, Create, Delete, Grant, Operation, State, Update
 from tests.store.conftest import AT, ME, NOW, OTHER, dump, entry
 
@@ -237,12 +238,12 @@ def test_pages_are_newest_first_with_own_writes_and_without_tombstones(connectio
     assert mine is not None
 
     def page(**asked) -> list[str]:
-        return [found.image.uuid for found in catalogue.page(connection, Query(**asked)).found]
+        return [found.image.uuid for found in listing.page(connection, Query(**asked)).found]
 
     assert page(limit=10) == [mine.uuid, U3, U2, U1]
     assert page(limit=2) == [mine.uuid, U3]
     assert page(limit=2, after=("2026-01-02T00:00:00Z", U3)) == [U2, U1]
-    assert page(limit=5, equals=(("owner", U2),)) == [U2]
+    assert page(limit=5, tests=(("owner", "=", U2),)) == [U2]
     write(connection, Delete(U3, AT), limits)
     write(connection, Update(U2, AT, {"os_hidden": (False, True)}), limits)
     assert page(limit=10) == [mine.uuid, U1]

@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 from starlette.responses import Response
 
-from store.catalogue import FILTERS, Query
 from store.images import VISIBILITIES
+from store.listing import NEWEST, Query, place
 from store.operations import Delete
 from zoned import clock
 from zoned.api import documents, patches, problems
@@ -32,7 +32,7 @@ from zoned.api.problems import Problem, bad
 
 LIMIT_DEFAULT = 25
 LIMIT_MAX = 1_000
-_COLUMNS = {"id": "uuid", **{name: name for name in FILTERS if name != "uuid"}}
+_COLUMNS = {"id": "uuid", **{name: name for name in ("name", "owner", "status", "visibility")}}
 
 
 def _as_glance(error: Problem) -> Problem:
@@ -99,8 +99,9 @@ async def index(request: Request) -> Response:
         found = zone.find(marker.lower())
         if found is None or found.image.deleted_at is not None:
             raise bad(f"Image {marker[:80]} could not be found: the marker must be the ID of an image.", "bad-marker")
-        after = (str(found.image.fields["created_at"]), found.image.uuid)
-    page = await zone.page(Query(limit, after, _hidden(request), _equals(request)))
+        after = place(found.image, NEWEST)
+    tests = tuple((column, "=", value) for column, value in _equals(request))
+    page = await zone.page(Query(limit, after=after, hidden=_hidden(request), tests=tests))
     body = {
         "images": [documents.images_document(found.image) for found in page.found],
         "first": _link(request, None),

@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from store.catalogue import Query
 from store.images import format_ami
 from store.journal import Receipt
+from store.listing import NEWEST, Query, place
 from store.operations import Delete
 from zoned import clock
 from zoned.api import documents, problems
@@ -52,9 +52,8 @@ async def index(request: Request) -> Response:
     after = None
     marker = request.query_params.get("marker")
     if marker is not None:
-        found = look_up(zone, marker, integers=True)
-        after = (str(found.image.fields["created_at"]), found.image.uuid)
-    page = await zone.page(Query(limit, after, None))
+        after = place(look_up(zone, marker, integers=True).image, NEWEST)
+    page = await zone.page(Query(limit, after=after, hidden=None))
     return reply(
         {
             "images": [documents.native_document(found.image) for found in page.found],
