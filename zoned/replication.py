@@ -80,6 +80,7 @@ class Replication:
         self._changed = trio.Event()
         self._claimed: str | None = None
         self._taking_part: trio.CancelScope | None = None
+        self._removed_at = 0  # the position of the entry that removed this node, when others told of it
         self._recover = ""  # the ID of the cluster to found anew, once
         self._listeners: list[OnApplied] = []
 
@@ -189,7 +190,7 @@ class Replication:
                 await self._found_anew(self._recover)
                 self._recover = ""
             membership = self.membership()
-            if membership is not None and takes_part(self.me, membership):
+            if membership is not None and self._may_take_part():
                 with trio.CancelScope() as self._taking_part:
                     await self._take_part(membership)
                 self._taking_part = None
@@ -200,13 +201,17 @@ class Replication:
     def _is_promised(self) -> bool:
         return bool(self.founding.stance().promised)
 
+    def _may_take_part(self) -> bool:
+        """Whether the log says so, and has come to where this node was told that it was removed, if it was."""
+        return self.positions.position >= self._removed_at and takes_part(self.me, self.membership())
+
     async def _follow(self) -> None:
         """Pulls the log until it says that this node takes part."""
         self.part = "follower"
         self.note_change()
         members, on_applied = self._members.values(), self._on_applied
         follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng)
-        await follower.serve(until=lambda: takes_part(self.me, self.membership()))
+        await follower.serve(until=self._may_take_part)
 
     def recovery_plan(self) -> dict[str, Any]:
         """What going on without a majority would mean, and whether it may be done now."""
@@ -295,8 +300,11 @@ class Replication:
             entries = await pull(self._peers, registry, self.positions.position, self.cluster_id)
         except (PeerUnreachable, PeerRefused, TooFarBehind):
             return False
-        changes = [Membership.decode(entry.data) for entry in entries if entry.kind is EntryKind.MEMBERSHIP]
-        return bool(changes) and not takes_part(self.me, changes[-1])
+        changes = [entry for entry in entries if entry.kind is EntryKind.MEMBERSHIP]
+        if not changes or takes_part(self.me, Membership.decode(changes[-1].data)):
+            return False
+        self._removed_at = changes[-1].index
+        return True
 
     async def steer(self, action: str, target: str) -> str:
         """Changes who takes part, here or at the registry; returns what was begun. Raises SteerRefused.
