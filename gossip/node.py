@@ -8,7 +8,7 @@ the core, after which the loop's alarm is set anew. No bad packet and no socket 
 import math
 import secrets
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from random import Random
@@ -30,6 +30,7 @@ from gossip.codec import (
     read_entries,
     split_frames,
 )
+from gossip.coordinates import AT, Coordinate
 from gossip.credentials import Credentials
 from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded, Why
 from gossip.errors import (
@@ -187,6 +188,25 @@ class Gossip:
     def why(self, node_id: str) -> Why | None:
         """What stands behind our belief about this member."""
         return self._core.why(node_id)
+
+    def nearest(self, views: Iterable[MemberView]) -> list[MemberView]:
+        """These members, the nearest first: measured where we probe them, else estimated; who is nowhere last."""
+        by_id = {view.node_id: view for view in views}
+        order = self._core.distances.nearest((node_id, view.vitals.get(AT)) for node_id, view in by_id.items())
+        return [by_id[node_id] for node_id in order]
+
+    def round_trip_s(self, node_id: str) -> tuple[float, float] | None:
+        """Least and median of the last round trips to this member; None if there was none."""
+        least_s, median_s = self._core.distances.least_s(node_id), self._core.distances.median_s(node_id)
+        return (least_s, median_s) if least_s is not None and median_s is not None else None
+
+    def estimate_s(self, one: str, other: str) -> float | None:
+        """The round trip between two members as their coordinates predict it; None if one is nowhere yet."""
+        found = [self.members[node_id].vitals.get(AT) for node_id in (one, other) if node_id in self.members]
+        here = [Coordinate.unpack(at) for at in found]
+        if len(here) < 2 or here[0] is None or here[1] is None:
+            return None
+        return here[0].distance_s(here[1])
 
     async def survey(self, timeout_s: float) -> dict[str, dict[str, State] | None]:
         """What every member that is up believes of everybody, by their IDs; None of who did not answer in time."""

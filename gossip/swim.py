@@ -19,6 +19,7 @@ from random import Random
 from gossip.broadcasts import Broadcasts
 from gossip.codec import PARTS_MAX, check_label, check_member, overhead_bytes, part_bytes, read_facts, read_vitals
 from gossip.contacts import Contacts
+from gossip.coordinates import AT, Distances
 from gossip.credentials import Credentials, Trust
 from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send, Superseded, Why
 from gossip.errors import BadIdentity, Malformed
@@ -93,6 +94,7 @@ class Swim:
         self._suspicions: dict[str, Suspicion] = {}
         self._relays = Relays()
         self._silences = Silences()
+        self.distances = Distances(Random(me.node_id))
         self._repair = Repair(options.probe_interval_s, options.exchange_interval_s)
         self._grapevine = Grapevine()
         self._probe: Probe | None = None
@@ -232,6 +234,8 @@ class Swim:
         fit; the old ones stay.
         """
         mine = self._members.views[self._me.node_id]
+        if self.distances.is_placed:
+            values = {**values, AT: self.distances.mine.pack()}
         if same_facts(values, mine.vitals):
             return
         try:
@@ -590,8 +594,11 @@ class Swim:
                 probe.acked = True
                 direct = source == probe.target and probe.indirect_at < NEVER
                 probe.indirect_at = NEVER
-                if probe.target in self._members.views:
+                view = self._members.views.get(probe.target)
+                if view is not None:
                     self._members.answered(probe.target, now - probe.sent if direct else None, now)
+                if view is not None and direct:
+                    self.distances.measured(probe.target, now - probe.sent, view.vitals.get(AT))
             return
         relay = self._relays.acked(seq, source)
         if relay is not None:

@@ -440,11 +440,26 @@ async def test_a_full_state_is_merged_in_turns() -> None:
         assert len(a.members) == 2001
 
 
+async def test_nodes_know_how_far_they_are_apart() -> None:
+    plane = Plane()
+    async with node(plane, 1) as a, node(plane, 2, (a,)) as b, node(plane, 3, (a,)) as c:
+        await poll(lambda: a.round_trip_s(ident(2)) is not None and b.round_trip_s(ident(1)) is not None)
+        least_s, median_s = a.round_trip_s(ident(2)) or (9, 9)
+        assert 0 < least_s <= median_s < 0.2
+        await poll(lambda: c.round_trip_s(ident(1)) is not None)
+        for number, one in enumerate((a, b, c)):
+            one.report(position=number)
+        await poll(lambda: a.estimate_s(ident(2), ident(3)) is not None)
+        assert (a.estimate_s(ident(2), ident(3)) or 9) < 0.2
+        assert a.estimate_s(ident(2), ident(9)) is None
+        assert {view.node_id for view in a.nearest(a.members.values())} == set(a.members)
+
+
 async def test_vitals_ride_along() -> None:
     plane = Plane()
     async with node(plane, 1) as a, node(plane, 2, (a,)) as b:
         b.report(position=7, staleness_s=None)
-        await poll(lambda: ident(2) in a.members and dict(a.members[ident(2)].vitals) == {"position": 7})
+        await poll(lambda: ident(2) in a.members and a.members[ident(2)].vitals.get("position") == 7)
         assert b.me.revision == 0
         with pytest.raises(BadIdentity, match="own vitals"):
             b.report(long="x" * 300)
