@@ -31,7 +31,7 @@ from zoned.replication import Replication
 
 FORWARDED_MAX = 10_000  # writes in one message
 
-Route_ = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class _Refused(Exception):
@@ -70,103 +70,122 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
     return str(cluster), writes
 
 
-def make_peer_app(label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> App:
-    """Everything on :9293 TCP."""
+class PeerFace:
+    """The handlers, on what they act upon."""
 
-    async def raft(request: Request) -> Response:
+    def __init__(self, label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> None:
+        self._label = label
+        self._gossip = gossip
+        self._replication = replication
+        self._database = database
+        self._donor = donor
+
+    def guarded(self, handler: Handler) -> Handler:
+        """`handler` for requests of this cloud's nodes that mean this node."""
+
+        async def check(request: Request) -> Response:
+            ours, theirs = self._label, request.headers.get(LABEL_HEADER.lower(), "")
+            if theirs != ours:
+                raise _Refused(403, f"cluster label is {ours!r} here, {theirs[:64]!r} there; set gossip.label alike")
+            meant = request.headers.get(RECIPIENT_HEADER.lower(), self._replication.me)
+            if meant != self._replication.me:
+                raise _Refused(421, f"this is node {self._replication.me}, not {meant[:64]}")
+            return await handler(request)
+
+        return check
+
+    async def raft(self, request: Request) -> Response:
         try:
-            replication.step(decode_batch(await request.body()))
+            self._replication.step(decode_batch(await request.body()))
         except MessageError as error:
             raise _Refused(400, f"no Raft messages of this version: {error}") from None
         return Response(None, 204)
 
-    async def forward(request: Request) -> Response:
+    async def forward(self, request: Request) -> Response:
         cluster, writes = _writes(await _body(request))
-        if cluster != replication.cluster_id:
-            raise _Refused(409, f"writes of cluster {cluster or '(none)'} are not for cluster {replication.cluster_id}")
-        return _answer(registry.pack(replication.accept(writes)))
+        if cluster != self._replication.cluster_id:
+            raise _Refused(
+                409, f"writes of cluster {cluster or '(none)'} are not for cluster {self._replication.cluster_id}"
+            )
+        return _answer(registry.pack(self._replication.accept(writes)))
 
-    async def founding(request: Request) -> Response:
+    async def founding(self, request: Request) -> Response:
         founders = await _body(request)
         if founders is not None:
             if not isinstance(founders, list) or not all(isinstance(one, str) for one in founders):
                 raise _Refused(400, "founders are a list of node IDs")
-            await replication.founding.promise(founders)
-        return _answer(replication.founding.stance().pack())
+            await self._replication.founding.promise(founders)
+        return _answer(self._replication.founding.stance().pack())
 
-    async def steer(request: Request) -> Response:
+    async def steer(self, request: Request) -> Response:
         match await _body(request):
             case [str(action), str(target)]:
                 try:
-                    return _answer(replication.steer_here(action, target))
+                    return _answer(self._replication.steer_here(action, target))
                 except SteerRefused as error:
                     raise _Refused(409, str(error)) from None
             case _:
                 raise _Refused(400, "steer with [action, node ID]")
 
-    async def log(request: Request) -> Response:
+    async def log(self, request: Request) -> Response:
         asked = await _body(request)
         match asked:
             case [int(after), int() | float() as wait_s] if 0 <= after < 2**53 and math.isfinite(wait_s):
-                return _answer(await follow.give(database, replication.positions, after, wait_s))
+                return _answer(await follow.give(self._database, self._replication.positions, after, wait_s))
         raise _Refused(400, "ask for the log with [position, seconds]")
 
-    async def digests(request: Request) -> Response:
+    async def digests(self, request: Request) -> Response:
         bucket = await _body(request)
         if not isinstance(bucket, str) or len(bucket) > verify.BUCKET_CHARS:
             raise _Refused(400, "ask for hashes with the beginning of a UUID")
-        return _answer(await verify.answer(database, bucket))
+        return _answer(await verify.answer(self._database, bucket))
 
-    async def snapshot(request: Request) -> Response:
-        return _answer(bootstrap.pack(donor.offer()))
+    async def snapshot(self, request: Request) -> Response:
+        return _answer(bootstrap.pack(self._donor.offer()))
 
-    async def snapshot_part(request: Request) -> Response:
+    async def snapshot_part(self, request: Request) -> Response:
         match await _body(request):
             case [str(sha256), int(offset), int(length)] if 0 <= offset < 2**53 and 0 < length < 2**53:
-                return _answer(await donor.part(sha256, offset, length))
+                return _answer(await self._donor.part(sha256, offset, length))
             case _:
                 raise _Refused(400, "ask for a part with [sha256, offset, length]")
 
-    async def exchange(request: Request) -> Response:
+    async def exchange(self, request: Request) -> Response:
         try:
-            return Response(await gossip.answer(await request.body()), media_type=MSGPACK)
+            return Response(await self._gossip.answer(await request.body()), media_type=MSGPACK)
         except (CodecError, Starting) as error:
             raise _Refused(503 if isinstance(error, Starting) else 400, str(error)) from None
 
-    async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, _Refused)
-        return PlainTextResponse(error.reason, error.status)
 
-    async def full(request: Request, error: Exception) -> Response:
-        return PlainTextResponse(str(error), 507)
+async def _on_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, _Refused)
+    return PlainTextResponse(error.reason, error.status)
 
-    async def no_route(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return PlainTextResponse(f"{request.url.path[:200]}: {error.detail}", error.status_code)
 
-    def guarded(handler: Route_) -> Route_:
-        async def check_label(request: Request) -> Response:
-            theirs = request.headers.get(LABEL_HEADER.lower(), "")
-            if theirs != label:
-                raise _Refused(403, f"cluster label is {label!r} here, {theirs[:64]!r} there; set gossip.label alike")
-            meant = request.headers.get(RECIPIENT_HEADER.lower(), replication.me)
-            if meant != replication.me:
-                raise _Refused(421, f"this is node {replication.me}, not {meant[:64]}")
-            return await handler(request)
+async def _on_full(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), 507)
 
-        return check_label
 
-    routes = [
-        Route("/peer/v1/raft", guarded(raft), methods=["POST"]),
-        Route("/peer/v1/forward", guarded(forward), methods=["POST"]),
-        Route("/peer/v1/founding", guarded(founding), methods=["POST"]),
-        Route("/peer/v1/log", guarded(log), methods=["POST"]),
-        Route("/peer/v1/steer", guarded(steer), methods=["POST"]),
-        Route("/peer/v1/digests", guarded(digests), methods=["POST"]),
-        Route("/peer/v1/snapshot", guarded(snapshot), methods=["POST"]),
-        Route("/peer/v1/snapshot-part", guarded(snapshot_part), methods=["POST"]),
-        # Gossip frames carry the label themselves.
-        Route("/peer/v1/gossip", exchange, methods=["POST"]),
-    ]
-    handlers: dict[Any, Any] = {_Refused: refused, StorageFull: full, HTTPException: no_route}
-    return Starlette(routes=routes, exception_handlers=handlers)
+async def _on_no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return PlainTextResponse(f"{request.url.path[:200]}: {error.detail}", error.status_code)
+
+
+def make_peer_app(label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> App:
+    """Everything on :9293 TCP."""
+    face = PeerFace(label, gossip, replication, database, donor)
+    handlers: dict[str, Handler] = {
+        "raft": face.raft,
+        "forward": face.forward,
+        "founding": face.founding,
+        "log": face.log,
+        "steer": face.steer,
+        "digests": face.digests,
+        "snapshot": face.snapshot,
+        "snapshot-part": face.snapshot_part,
+    }
+    routes = [Route(f"/peer/v1/{name}", face.guarded(handler), methods=["POST"]) for name, handler in handlers.items()]
+    # Gossip frames carry the label themselves.
+    routes.append(Route("/peer/v1/gossip", face.exchange, methods=["POST"]))
+    on_errors: dict[Any, Any] = {_Refused: _on_refused, StorageFull: _on_full, HTTPException: _on_no_route}
+    return Starlette(routes=routes, exception_handlers=on_errors)
