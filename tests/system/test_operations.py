@@ -57,7 +57,7 @@ async def registry_of(client: httpx.AsyncClient, daemons: list[Daemon]) -> Daemo
 def flip_a_byte(daemon: Daemon, name: str) -> str:
     """Changes one character of a record on the disk of a stopped daemon; the record's UUID."""
     connection = apsw.Connection(str(daemon.directory / "data" / "zoned.db"))
-    row = connection.execute("SELECT uuid, record FROM images WHERE name = ?", (name,)).fetchone()
+    row: Any = connection.execute("SELECT uuid, record FROM images WHERE name = ?", (name,)).fetchone()
     uuid, record = row
     damaged = record.replace(name.encode(), name[:-1].encode() + b"X")
     assert len(damaged) == len(record)

@@ -56,7 +56,11 @@ def rows(text: str) -> list[dict[str, str]]:
 # Lists.
 
 LISTS = {
-    ("zones",): ("zones", "node_id", ["zone", "state", "since", "role", "position", "rtt ms", "url", "version"]),
+    ("zones",): (
+        "zones",
+        "node_id",
+        ["zone", "state", "since", "role", "position", "lag", "rtt ms", "last ack", "url", "version"],
+    ),
     ("image", "list"): ("images", "uuid", ["uuid", "integer", "name", "status", "visibility", "created"]),
     ("writes", "list"): ("writes", "id", ["sequence", "kind", "state", "at", "position", "integer", "uuid", "detail"]),
 }

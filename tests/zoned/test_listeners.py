@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from zoned.errors import CannotStart
+from zoned.fleet import free_ports
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
 
 
@@ -31,8 +32,8 @@ async def test_a_taken_tcp_port_is_refused_with_its_setting():
 
 async def test_a_taken_udp_port_is_refused_and_frees_the_tcp_port():
     with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        await udp.bind(("127.0.0.1", 0))
-        port = udp.getsockname()[1]
+        (port,) = free_ports(1)  # a port that the system picks for UDP alone may be taken for TCP
+        await udp.bind(("127.0.0.1", port))
         with pytest.raises(CannotStart, match=r"peers\.listen .* UDP"):
             await open_tcp_and_udp("peers.listen", f"127.0.0.1:{port}")
         again = await open_tcp("peers.listen", f"127.0.0.1:{port}")
