@@ -40,7 +40,7 @@ _STEPS_TOLD = 100_000  # how often the count is looked at
 Order = tuple[tuple[str, bool], ...]  # (column, descending)
 NEWEST: Order = (("created_at", True), ("uuid", True))
 OLDEST: Order = (("created_at", False), ("uuid", False))
-COLUMNS = frozenset((*FIELDS, "uuid"))
+COLUMNS = frozenset((*FIELDS, "uuid", "integer"))
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
 # Sort key -> (expression that is never null, its index); made with them in migrations/v0001.sql.
 SORTS = {
@@ -192,7 +192,8 @@ def _branches(query: Query) -> list[_Branch]:
     for visibility in OPEN_VISIBILITIES:
         if wanted in (visibility, "all") or (wanted is None and visibility == "public"):
             branch = _narrowed(visibility)
-            branch.tests.append(("owner", "IS NOT", viewer.project))
+            if viewer.project is not None:  # its own are in a branch already
+                branch.tests.append(("owner", "IS NOT", viewer.project))
             branches.append(branch)
     return branches
 
@@ -238,15 +239,12 @@ def _common(query: Query, tests: Sequence[tuple[str, str, Scalar]]) -> tuple[lis
         assert column in COLUMNS
         where.append(f"i.{column} IN ({', '.join('?' * len(choices))})")
         values += choices
-    for name, text in query.properties:
-        if len(text) > FACET_VALUE_CHARS:
-            where.append(_IN_RECORD % "properties")
-            values += (name, text)
     return where, values
 
 
-_IN_RECORD = (
-    "EXISTS (SELECT 1 FROM json_each(CAST(i.record AS TEXT), '$.%s') AS one WHERE one.key = ? AND one.value = ?)"
+_PROPERTY_IN_RECORD = (
+    "EXISTS (SELECT 1 FROM json_each(CAST(i.record AS TEXT), '$.properties') AS one"
+    " WHERE one.key = ? AND one.value = ?)"
 )
 _TAG_IN_RECORD = "EXISTS (SELECT 1 FROM json_each(CAST(i.record AS TEXT), '$.tags') AS one WHERE one.value = ?)"
 _MEMBER_IN_RECORD = (
@@ -323,6 +321,12 @@ def _qualified(column: str, facets: str = "i") -> str:
 
 def _overlay_statements(query: Query, tests: list[tuple[str, str, Scalar]], facets: Sequence[str]) -> list[Statement]:
     where, values = _common(query, tests)
+    _look_inside(query, facets, where, values)
+    return _ordered(query, [_qualified(column) for column, _ in query.order], "overlay AS i", where, values, ())
+
+
+def _look_inside(query: Query, facets: Sequence[str], where: list[str], values: list[Any]) -> None:
+    """The conditions of facets, asked of the record itself: rows of the overlay and tombstones have no facets."""
     for facet in facets:
         if facet.startswith("m:"):
             _, status, project = facet.split(":", 2)
@@ -332,9 +336,8 @@ def _overlay_statements(query: Query, tests: list[tuple[str, str, Scalar]], face
         where.append(_TAG_IN_RECORD)
         values.append(tag)
     for name, text in query.properties:
-        where.append(_IN_RECORD % "properties")
+        where.append(_PROPERTY_IN_RECORD)
         values += (name, text)
-    return _ordered(query, [_qualified(column) for column, _ in query.order], "overlay AS i", where, values, ())
 
 
 def _catalogue_statements(
@@ -342,6 +345,13 @@ def _catalogue_statements(
 ) -> list[Statement]:
     where, values = _common(query, tests)
     where.append("i.uuid NOT IN (SELECT uuid FROM overlay)")
+    if query.deleted is not False:
+        _look_inside(query, facets, where, values)
+        facets = []
+    for name, text in query.properties:
+        if len(text) > FACET_VALUE_CHARS:
+            where.append(_PROPERTY_IN_RECORD)
+            values += (name, text)
     by_facet, index = _driver(connection, query, tests, facets)
     if by_facet is not None:
         where.append("f.facet = ?")
@@ -371,7 +381,7 @@ def _driver(
     """(the facet to drive by, or None; the index to walk, "" for SQLite's choice)."""
     equal = [(column, value) for column, operator, value in tests if operator == "=" and value is not None]
     ordered_by = SORTS[query.order[0][0]][1]
-    if any(column == "uuid" for column, _ in equal):
+    if any(column in ("uuid", "integer") for column, _ in equal):
         return None, ""
     if query.deleted is not False:  # only live records have facets, and the other indexes leave tombstones out
         return None, ordered_by if ordered_by == "images_updated" else ""

@@ -208,6 +208,9 @@ def test_an_unsound_operation_in_the_log_is_refused_and_stops_nobody(connection)
         Create(U1, None, AT, 5),  # type: ignore[arg-type]  # that is the point
         Create(U1, None, AT, {"odd": 1}),
         Create(U1, None, AT, {}, {"p": 5}),  # type: ignore[dict-item]  # that is the point
+        Update(U1, AT, members={"p": (None, ("odd", False))}),
+        Update(U1, AT, members={"p": (5, None)}),  # type: ignore[dict-item]  # that is the point
+        Update(U1, AT, members={"p": (None,)}),  # type: ignore[dict-item]  # that is the point
         Update(U1, AT, {"name": ("a",)}),  # type: ignore[dict-item]  # that is the point
         Assign(U1, -1),
         Grant(-5, 10),
@@ -266,6 +269,13 @@ operations = st.lists(
                 st.sampled_from(["x", "y"]),
                 st.sampled_from(["x", "y", "z"]),
                 st.sampled_from(["t", "u"]),
+            ),
+            st.builds(
+                lambda uuid, project, seen, wanted: Update(uuid, AT, members={project: (seen, wanted)}),
+                st.sampled_from([U1, U2, U3]),
+                st.sampled_from(["p", "q"]),
+                st.sampled_from([None, ("pending", False), ("accepted", True)]),
+                st.sampled_from([None, ("pending", False), ("accepted", True)]),
             ),
             st.builds(Delete, st.sampled_from([U1, U2, U3]), st.just(AT)),
             st.builds(Grant, st.integers(1, 3), st.just(CEILING)),

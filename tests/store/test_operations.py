@@ -1,10 +1,12 @@
 """Outcomes by value: what each write makes of each record."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.images import FIELDS, Image, Location, is_uuid, parse_reference
+from store.images import FIELDS, Image, ImageMember, Location, is_uuid, parse_reference
 from store.operations import (
     Assign,
     Create,
@@ -165,6 +167,7 @@ OPERATIONS = [
         ("v",),
         "w.1",
     ),
+    Update(UUID, at(1), members={"p": (None, ("pending", True)), "q": (("accepted", False), None)}),
     Delete(UUID, at(1), "w.2"),
     Assign(UUID, 3),
     Grant(5, 9),
@@ -214,3 +217,70 @@ def test_references():
 def test_fields_know_their_bounds(name: str, value: object, part: str):
     assert part in (FIELDS[name].problem(value) or "")
     assert FIELDS[name].problem(FIELDS[name].default) is None
+
+
+def share(*changes: tuple[str, Any, Any], second: int = 1) -> Update:
+    return Update(UUID, at(second), members={project: (seen, wanted) for project, seen, wanted in changes})
+
+
+PENDING, ACCEPTED, REJECTED = (("pending", False), ("accepted", False), ("rejected", False))
+
+
+def test_image_members_change_as_a_set_however_concurrently():
+    image, states = run(
+        (A, create()),
+        (A, share(("p", None, PENDING)), True),
+        (B, share(("q", None, PENDING), second=2), True),
+        (B, share(("p", PENDING, ACCEPTED), second=3)),
+        (A, share(("q", PENDING, None), second=4)),
+    )
+    assert states == [State.DONE] * 5
+    assert image is not None
+    assert image.members == {"p": ImageMember("accepted", False, at(1), at(3))}
+    assert image.fields["updated_at"] == at(0)
+    assert Image.decode(image.encode()) == image
+
+
+def test_adding_an_image_member_that_is_there_keeps_its_answer():
+    image, states = run(
+        (A, create()),
+        (A, share(("p", None, PENDING))),
+        (B, share(("p", PENDING, ACCEPTED))),
+        (A, share(("p", None, PENDING))),
+    )
+    assert states == [State.DONE] * 4
+    assert image is not None
+    assert image.members["p"].status == "accepted"
+
+
+def test_the_answer_of_an_image_member_that_was_removed_meanwhile_is_a_conflict():
+    image, states = run(
+        (A, create()),
+        (A, share(("p", None, PENDING))),
+        (A, share(("p", PENDING, None))),
+        (B, share(("p", PENDING, ACCEPTED))),
+    )
+    assert states[-1] is State.CONFLICT
+    assert image is not None
+    assert image.members == {}
+
+
+def test_two_answers_of_one_image_member_while_buffered_are_a_conflict():
+    image, states = run(
+        (A, create()),
+        (A, share(("p", None, PENDING))),
+        (A, share(("p", PENDING, ACCEPTED))),
+        (B, share(("p", PENDING, REJECTED)), True),
+    )
+    assert states[-1] is State.CONFLICT
+    assert image is not None
+    assert image.members["p"].status == "accepted"
+
+
+def test_a_location_that_is_removed_and_added_keeps_its_place_with_new_metadata():
+    urls = [f"http://o/{n}" for n in (1, 2, 3)]
+    first = Update(UUID, at(1), locations_added=tuple(Location(url) for url in urls[1:]))
+    renewed = Update(UUID, at(2), locations_added=(Location(urls[1], {"a": 1}),), locations_removed=(urls[1], urls[0]))
+    image, _ = run((A, create()), (A, first), (B, renewed))
+    assert image is not None
+    assert image.locations == (Location(urls[1], {"a": 1}), Location(urls[2]))

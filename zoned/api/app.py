@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from zoned.api import images_v2, native, problems, zones
+from zoned.api import discovery, images_v2, native, parts_v2, problems, zones
 from zoned.zone import Zone
 
 Scope = MutableMapping[str, Any]
@@ -43,18 +43,30 @@ def _face(zone: Zone, routes: list[BaseRoute], on_problem: Handler, on_http_erro
     return app
 
 
+async def _list_versions(scope: Scope, receive: Receive, send: Send) -> None:
+    """Whatever begins with nothing known is answered with the versions, as Glance does."""
+    if scope["type"] == "http":
+        await (await discovery.root(Request(scope)))(scope, receive, send)
+
+
 def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     """Everything on :9292 and on the admin socket, which has some routes more."""
-    images = _face(zone, list(images_v2.routes), images_v2.on_problem, _images_http_error)
+    v2: list[BaseRoute] = [*images_v2.routes, *parts_v2.routes, *discovery.routes]
+    images = _face(zone, v2, images_v2.on_problem, _images_http_error)
     routes: list[BaseRoute] = [
         *admin,
         *(zones.admin_routes if admin else ()),
-        Mount("/v2", images),
+        *(Route(path, discovery.slash) for path in ("/v2", *discovery.ALIASES)),
+        *(Mount(path, images) for path in ("/v2", *discovery.ALIASES)),
         Mount("/zone/v1", _face(zone, [*native.routes, *zones.routes], native.on_problem, _native_http_error)),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
+        Route("/healthcheck", discovery.healthcheck),
+        Route("/versions", discovery.list_versions),
     ]
-    return with_zone_headers(_face(zone, routes, native.on_problem, _native_http_error), zone)
+    whole = _face(zone, routes, native.on_problem, _native_http_error)
+    whole.router.default = _list_versions
+    return with_zone_headers(whole, zone)
 
 
 def with_zone_headers(app: App, zone: Zone) -> App:

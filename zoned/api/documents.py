@@ -26,16 +26,12 @@ from store.images import (
 )
 from store.operations import Create
 from zoned import clock
+from zoned.api.caller import Caller
 from zoned.api.problems import Problem, bad
+from zoned.api.schemas import READ_ONLY, check_attribute, check_image, check_location
 
 JSON_DEPTH_MAX = 16
-# What a caller of the Images API may never set on create (Glance answers 403), and what only zoned may.
-READ_ONLY = frozenset(
-    {
-        *("created_at", "updated_at", "status", "checksum", "size", "virtual_size", "os_hash_algo", "os_hash_value"),
-        *("direct_url", "self", "file", "schema", "stores", "zoned_id"),
-    }
-)
+# What a caller of the Images API may never set on create: READ_ONLY and these (Glance answers 403).
 RESERVED = frozenset(("location", "deleted", "deleted_at"))
 RESERVED_PREFIX = "os_glance"
 NOT_PROPERTIES = READ_ONLY | RESERVED | set(FIELDS) | {"id", "tags", "locations"}
@@ -62,7 +58,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def images_document(image: Image) -> dict[str, Any]:
     """As the Images API v2 shows a record, with the integer as `zoned_id`."""
-    document: dict[str, Any] = {name: value for name, value in image.properties.items() if name not in NOT_PROPERTIES}
+    document: dict[str, Any] = {name: value for name, value in image.properties.items() if is_free(name)}
     document.update(image.fields)
     document["id"] = image.uuid
     document["tags"] = list(image.tags)
@@ -79,6 +75,11 @@ def images_document(image: Image) -> dict[str, Any]:
     return document
 
 
+def is_free(name: str) -> bool:
+    """Whether a property may have this name: it means nothing else."""
+    return name not in NOT_PROPERTIES and not name.startswith(RESERVED_PREFIX)
+
+
 def native_document(image: Image) -> dict[str, Any]:
     """As the native API shows a record."""
     return {
@@ -89,13 +90,30 @@ def native_document(image: Image) -> dict[str, Any]:
         "properties": dict(image.properties),
         "tags": list(image.tags),
         "locations": [{"url": one.url, "metadata": dict(one.metadata)} for one in image.locations],
+        "members": {
+            project: {"status": member.status, "can_share": member.can_share, "since": member.created_at}
+            for project, member in sorted(image.members.items())
+        },
         "write": image.write,
         "position": image.position,
         "deleted_at": image.deleted_at,
     }
 
 
-def images_create(document: dict[str, Any], new_uuid: str) -> Create:
+def member_document(image: Image, project: str) -> dict[str, Any]:
+    """As the Images API v2 shows an image member."""
+    member = image.members[project]
+    return {
+        "member_id": project,
+        "image_id": image.uuid,
+        "status": member.status,
+        "created_at": member.created_at,
+        "updated_at": member.updated_at,
+        "schema": "/v2/schemas/member",
+    }
+
+
+def images_create(document: dict[str, Any], new_uuid: str, caller: Caller = Caller()) -> Create:  # noqa: B008  # frozen
     """A body of `POST /v2/images` as an operation. Raises Problem as Glance would refuse it."""
     fields: dict[str, Any] = {}
     properties: dict[str, Any] = {}
@@ -106,6 +124,10 @@ def images_create(document: dict[str, Any], new_uuid: str) -> Create:
         if name in RESERVED or name == "locations" or name.startswith(RESERVED_PREFIX):
             raise Problem(403, "reserved", f"Attribute '{name[:80]}' is reserved.")
         (fields if name in FIELDS else properties)[name] = value
+    check_image({"id": uuid, "tags": tags, **fields, **properties})
+    caller.check_visibility(fields.get("visibility"))
+    if fields.setdefault("owner", caller.project) != caller.project:
+        caller.check_owner(fields["owner"])
     return _create(uuid, fields, properties, tags, ())
 
 
@@ -142,6 +164,7 @@ def shown(value: Any) -> str:
 
 
 def check_field(name: str, value: Any) -> None:
+    check_attribute(name, value)
     problem = FIELDS[name].problem(value)
     if problem is None and name in ("created_at", "updated_at") and clock.parse(str(value)) is None:
         problem = "must be a time as 2026-11-22T09:00:00Z"
@@ -153,7 +176,7 @@ def check_properties(properties: Mapping[str, Any]) -> None:
     if len(properties) > PROPERTIES_MAX:
         raise Problem(413, "too-many-properties", f"an image has at most {PROPERTIES_MAX} properties")
     for name, value in properties.items():
-        if name in NOT_PROPERTIES or name.startswith(RESERVED_PREFIX):
+        if not is_free(name):
             raise bad(f"{name[:80]!r} is no free property: the name has a meaning of its own", "bad-property")
         check_property(name, value)
 
@@ -192,8 +215,9 @@ def parse_locations(value: Any) -> tuple[Location, ...]:
 
 def parse_location(value: Any) -> Location:
     """{"url": text with a scheme, "metadata": object}. The URL is kept, never opened."""
-    if not isinstance(value, dict) or not set(value) <= {"url", "metadata"}:
+    if not isinstance(value, dict) or not set(value) <= {"url", "metadata", "validation_data"}:
         raise bad("a location is an object with url and metadata", "bad-location")
+    check_location({"metadata": {}, **value})
     url, metadata = value.get("url"), value.get("metadata", {})
     if not isinstance(url, str) or "://" not in url or text_problem(url, URL_CHARS_MAX):
         raise bad("a location's url must be a URL text", "bad-location")

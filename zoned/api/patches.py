@@ -8,18 +8,13 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from store.images import FIELDS, LOCATIONS_MAX, PROPERTIES_MAX, Image, Location, Scalar
+from store.images import FIELDS, PROPERTIES_MAX, Image, Location, Scalar
 from store.operations import Change, Update
-from zoned.api.documents import (
-    READ_ONLY,
-    RESERVED,
-    RESERVED_PREFIX,
-    check_field,
-    check_property,
-    check_tags,
-    parse_location,
-)
+from zoned.api import locations
+from zoned.api.caller import Caller
+from zoned.api.documents import RESERVED, RESERVED_PREFIX, check_field, check_property, check_tags
 from zoned.api.problems import Problem, bad
+from zoned.api.schemas import READ_ONLY
 
 V21 = "application/openstack-images-v2.1-json-patch"
 V20 = "application/openstack-images-v2.0-json-patch"
@@ -86,18 +81,29 @@ def _path(path: Any) -> tuple[str, ...]:
     return parts
 
 
-def changes(image: Image, steps: list[Step], at: str, if_match: str | None) -> Update | None:
+def changes(
+    image: Image,
+    steps: list[Step],
+    at: str,
+    if_match: str | None,
+    caller: Caller = Caller(),  # noqa: B008  # frozen
+) -> Update | None:
     """The update that `steps` ask for, each change with the value it is based on; None when nothing would change."""
     edit = _Edit(dict(image.fields), dict(image.properties), image.tags, list(image.locations))
     for step in steps:
-        _apply(edit, step)
+        _apply(edit, step, caller)
     if len(edit.properties) > PROPERTIES_MAX:
         raise Problem(413, "too-many-properties", f"an image has at most {PROPERTIES_MAX} properties")
+    if edit.fields["visibility"] != image.fields["visibility"]:
+        caller.check_visibility(edit.fields["visibility"])
+    if edit.fields["owner"] != image.fields["owner"]:
+        caller.check_owner(edit.fields["owner"])
     if edit.locations and edit.fields["status"] == "queued":
+        locations.check_formats(edit.fields)
         edit.fields["status"] = "active"
     old, new = set(image.tags), set(edit.tags)
-    old_urls = {one.url for one in image.locations}
-    new_urls = {one.url for one in edit.locations}
+    before = {one.url: one for one in image.locations}
+    after = {one.url: one for one in edit.locations}
     update = Update(
         image.uuid,
         at,
@@ -105,8 +111,8 @@ def changes(image: Image, steps: list[Step], at: str, if_match: str | None) -> U
         properties=_differences(image.properties, edit.properties),
         tags_added=tuple(sorted(new - old)),
         tags_removed=tuple(sorted(old - new)),
-        locations_added=tuple(one for one in edit.locations if one.url not in old_urls),
-        locations_removed=tuple(sorted(old_urls - new_urls)),
+        locations_added=tuple(one for url, one in after.items() if before.get(url) != one),
+        locations_removed=tuple(sorted(url for url, one in before.items() if after.get(url) != one)),
         if_match=if_match,
     )
     return None if update == Update(image.uuid, at, if_match=if_match) else update
@@ -117,14 +123,15 @@ def _differences(before: Any, after: Any) -> dict[str, Change]:
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def _apply(edit: _Edit, step: Step) -> None:
+def _apply(edit: _Edit, step: Step, caller: Caller) -> None:
     name = step.path[0]
     if name in READ_ONLY or name in ("id", "created_at", "updated_at"):
         raise Problem(403, "read-only", f"Attribute '{name}' is read-only.")
     if name in RESERVED or name.startswith(RESERVED_PREFIX):
         raise Problem(403, "reserved", f"Attribute '{name[:80]}' is reserved.")
     if name == "locations":
-        _apply_location(edit, step)
+        place = step.path[1] if len(step.path) == 2 else None
+        edit.locations = locations.changed(edit.fields, edit.locations, step.verb, place, step.value, caller)
     elif name == "tags":
         if step.verb == "remove":
             raise Problem(403, "not-removable", "Property tags may not be removed.")
@@ -155,28 +162,3 @@ def _apply_property(edit: _Edit, step: Step, name: str) -> None:
     else:
         check_property(name, step.value)
         edit.properties[name] = step.value
-
-
-def _apply_location(edit: _Edit, step: Step) -> None:
-    place = step.path[1] if len(step.path) == 2 else None
-    if step.verb == "replace" or place is None:
-        raise bad("locations are changed one at a time, with add /locations/- or remove /locations/N", "bad-location")
-    if step.verb == "add":
-        location = parse_location(step.value)
-        if any(one.url == location.url for one in edit.locations):
-            raise bad(f"Invalid location: {location.url} is there already", "bad-location")
-        if place != "-" and not _is_place(place, len(edit.locations) + 1):
-            raise bad("Invalid position for adding a location.", "bad-location")
-        if len(edit.locations) >= LOCATIONS_MAX:
-            raise Problem(413, "too-many-locations", f"an image has at most {LOCATIONS_MAX} locations")
-        edit.locations.append(location)
-    else:
-        if not _is_place(place, len(edit.locations)):
-            raise bad("Invalid position for removing a location.", "bad-location")
-        if len(edit.locations) == 1:
-            raise Problem(403, "last-location", "The last location of an image may not be removed.")
-        del edit.locations[int(place)]
-
-
-def _is_place(text: str, below: int) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 4 and int(text) < below

@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from store.errors import Refused, StorageFull
+from store.errors import Refused, StorageFull, TooBroad
 
 RETRY_AFTER_S = 2
 
@@ -67,6 +67,8 @@ def from_error(error: Exception) -> Problem:
         return Problem(STATUSES.get(code, 400), code, error.outcome.detail)
     if isinstance(error, StorageFull):
         return Problem(507, "storage-full", str(error))
+    if isinstance(error, TooBroad):
+        return Problem(400, "too-broad", str(error))
     raise error
 
 
@@ -99,4 +101,4 @@ def images(problem: Problem, request: Request) -> Response:
     return Response(f"{status.value} {title}\n\n{text}\n\n   ", status, problem.headers, "text/plain")
 
 
-EXPECTED = (Problem, Refused, StorageFull)
+EXPECTED = (Problem, Refused, StorageFull, TooBroad)

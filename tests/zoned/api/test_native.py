@@ -228,9 +228,9 @@ async def test_headers_beyond_the_bound_are_refused(zone):
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        *(("GET", "/nothing", 404, "no-route"), ("GET", "/zone/v1/nothing", 404, "no-route")),
-        *(("GET", "/zone/v1/images/", 404, "no-route"), ("PUT", "/zone/v1/images", 405, "method")),
-        *(("POST", "/zone/v1/status", 405, "method"), ("GET", "/", 404, "no-route"), ("POST", "/livez", 405, "method")),
+        *(("GET", "/zone/v1/nothing", 404, "no-route"), ("GET", "/zone/v1/images/", 404, "no-route")),
+        *(("PUT", "/zone/v1/images", 405, "method"), ("POST", "/zone/v1/status", 405, "method")),
+        ("POST", "/livez", 405, "method"),
     ],
 )
 async def test_no_such_route_or_method_is_a_problem_document(zone, method, path, status, code):

@@ -237,7 +237,9 @@ ONE, TWO = Location("http://a/1"), Location("http://a/2")
 
 
 def test_the_first_location_makes_a_queued_image_active():
-    after = patched(image(), ("add", "/locations/-", {"url": "http://a/1", "metadata": {"store": "s"}}))
+    first = ("add", "/locations/-", {"url": "http://a/1", "metadata": {"store": "s"}})
+    assert refusal(image(), first).status == 400  # both formats must be known by then
+    after = patched(image(disk_format="raw", container_format="bare"), first)
     assert after.locations == (Location("http://a/1", {"store": "s"}),)
     assert after.fields["status"] == "active"
 
@@ -257,7 +259,9 @@ def test_a_location_is_removed_by_its_place():
         ([("remove", "/locations/\u00b2")], 400),
         ([("remove", "/locations/00000000000000000001")], 400),
         ([("remove", "/locations")], 400),
-        ([("replace", "/locations", [])], 400),
+        ([("replace", "/locations", [])], 403),
+        ([("replace", "/locations", [{"url": "http://b", "metadata": {}}])], 400),
+        ([("add", "/locations/-", {"url": "http://b"})], 400),
         ([("replace", "/locations/0", {"url": "http://b"})], 400),
         ([("add", "/locations/-", {"url": "http://a/1", "metadata": {}})], 400),
         ([("add", "/locations/9", {"url": "http://b", "metadata": {}})], 400),
