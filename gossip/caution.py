@@ -34,20 +34,36 @@ class Asking:
 async def check_alone(me: Member, contacts: Sequence[Address], asking: Asking, timeout_s: float) -> None:
     """Raises `IdentityTaken` or `AddressTaken`; returns when nothing speaks against us, or nobody spoke in time."""
     for entry in await _first_table(contacts, asking, timeout_s):
+        if entry.member.node_id == me.node_id and entry.member.generation >= me.generation:
+            await _refuse_copy(me, entry.member, asking, timeout_s)
         if entry.state not in (State.ALIVE, State.SUSPECT):
             continue
         other = entry.member
         if other.node_id == me.node_id:
             if other.address != me.address and await _answers_as(me.node_id, other.address, asking, timeout_s):
-                raise IdentityTaken(
-                    f"node {me.node_id} already runs at {_show(other.address)}: this data directory is a copy of that "
-                    f"one's; stop that node first, or start here with an empty directory"
-                )
+                raise _running_copy(me, other)
         elif other.address == me.address and await _is_there(other, asking):
             raise AddressTaken(
                 f"the advertised address {_show(me.address)} already belongs to node {other.node_id} of zone "
                 f"{other.zone}, which answers there; set peers.advertise to this node's own"
             )
+
+
+async def _refuse_copy(me: Member, other: Member, asking: Asking, timeout_s: float) -> None:
+    """Others have met this start of ours, or a later one: what is on our disk is not what this node last wrote."""
+    if other.address != me.address and await _answers_as(me.node_id, other.address, asking, timeout_s):
+        raise _running_copy(me, other)
+    raise IdentityTaken(
+        f"the others have met start {other.generation} of node {me.node_id}, this data directory knows only of "
+        f"{me.generation - 1}: an older copy was put back; give the node an empty directory, so that it gets a new ID"
+    )
+
+
+def _running_copy(me: Member, other: Member) -> IdentityTaken:
+    return IdentityTaken(
+        f"node {me.node_id} already runs at {_show(other.address)}: this data directory is a copy of that "
+        f"one's; stop that node first, or start here with an empty directory"
+    )
 
 
 async def _first_table(contacts: Sequence[Address], asking: Asking, timeout_s: float) -> Iterable[Entry]:

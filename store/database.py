@@ -28,6 +28,7 @@ Job = Callable[[apsw.Connection], T]
 
 JOBS_PER_ROUND_MAX = 256
 READERS = 4
+WAL_BYTES_KEPT = 67_108_864  # a write-ahead log that a slow reader let grow is cut to this once it is folded in
 CACHE_KIB = 16_384  # page cache of each connection
 
 
@@ -185,6 +186,7 @@ def open_writer(path: Path) -> apsw.Connection:
     # FULL syncs the log at each commit: NORMAL may lose acknowledged commits at a power cut.
     connection.pragma("synchronous", "full")
     connection.pragma("foreign_keys", True)
+    connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
     return connection
 
 

@@ -19,6 +19,12 @@ class Identity:
     generation: int
 
 
+def is_new(connection: apsw.Connection) -> bool:
+    """Whether no node has used this store yet."""
+    found: int = connection.execute("SELECT count(*) FROM node").get
+    return not found
+
+
 def start(connection: apsw.Connection, new_id: str, zone: str, label: str) -> Identity:
     """This node's identity with the generation of this start; `new_id` is used the first time only.
 

@@ -80,7 +80,7 @@ async def serve(
     rng = SystemRandom()
     directory = paths.data_dir(config)
     async with open_database(directory) as database, AsyncExitStack() as stack:
-        own = load_credentials(directory, config.gossip.label)
+        own = load_credentials(directory, config.gossip.label, identity.is_new(database.reader))
         me = await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)

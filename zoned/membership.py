@@ -53,9 +53,16 @@ T = TypeVar("T")
 logger = structlog.get_logger()
 
 
-def load_credentials(directory: Path, label: str) -> Credentials:
-    """The node's key pair, made at the first start. Raises CannotOpen when the file is no key."""
+def load_credentials(directory: Path, label: str, is_new: bool) -> Credentials:
+    """The node's key pair, made when the store is new. Raises CannotOpen when the file is no key.
+
+    A key without the store that it belonged to is put aside: whoever lost its data must not come back under its old ID,
+    because others count on what it promised (a vote, an entry) being still on its disk.
+    """
     path = directory / KEY_FILE
+    if is_new and path.exists():
+        path.rename(path.with_name(f"{KEY_FILE}.lost-{secrets.token_hex(4)}"))
+        logger.warning("key of a node whose store is gone put aside", key=str(path))
     try:
         secret = path.read_bytes()
     except FileNotFoundError:

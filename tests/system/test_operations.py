@@ -1,6 +1,7 @@
 """What operators do on a bad day: verify, back up, restore, hand over, remove, recover. Each with the real commands."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -200,3 +201,50 @@ async def test_recovery_after_a_lost_majority(fleet, client):
     for uuid, integer in {**made, **buffered}.items():
         assert (await client.get(f"{survivor.url}/zone/v1/images/{integer}")).json()["uuid"] == uuid
     assert len(answer(survivor, "registry", "status")["voters"]) == 1
+
+
+async def test_a_voter_that_lost_its_data_comes_back_as_another_node(fleet, client):
+    daemons = fleet(3)
+    await start_all(client, daemons)
+    await register(client, daemons[0], 5, "n")
+    await settled(client, daemons)
+    victim = daemons[0]
+    before = (await status(client, victim))["node"]["node_id"]
+    victim.kill()
+    for file in (victim.directory / "data").glob("zoned.db*"):
+        file.unlink()
+    await start_all(client, [victim])
+    assert (await settled(client, daemons))["images"] == 5
+    state = await status(client, victim)
+    assert state["node"]["node_id"] != before
+    assert state["registry"]["role"] == "follower"
+    # It takes the lost one's seat once that is removed.
+    present = await registry_of(client, daemons)
+    assert zonectl(present, "registry", "remove", before).returncode == 0
+
+    async def seated() -> bool:
+        return bool((await status(client, victim))["registry"]["role"] in ("voter", "registry"))
+
+    await until("the new node votes", seated)
+
+
+async def test_an_older_copy_of_a_data_directory_is_refused(fleet, client, tmp_path: Path):
+    daemons = fleet(3)
+    await start_all(client, daemons)
+    await settled(client, daemons)
+    victim, *rest = daemons
+    victim.stop()
+    shutil.copytree(victim.directory / "data", tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+    await start_all(client, [victim])
+    await register(client, victim, 5, "n")
+    await settled(client, daemons)
+    victim.kill()
+    shutil.rmtree(victim.directory / "data")
+    shutil.copytree(tmp_path / "copy", victim.directory / "data")
+    victim.start()
+    assert victim.process is not None
+    assert victim.process.wait(20) == 1
+    said = [line for line in victim.log.read_text().splitlines() if line.startswith("zoned: ")]
+    assert len(said) == 1
+    assert "an older copy was put back" in said[0]
+    assert (await settled(client, rest))["images"] == 5

@@ -24,17 +24,17 @@ def sealed_text(directory: Path, sealing: str = "require") -> str:
 
 
 def test_the_key_pair_is_made_once_and_is_the_owners_alone(tmp_path: Path) -> None:
-    own = load_credentials(tmp_path, LABEL)
-    assert load_credentials(tmp_path, LABEL).node_id == own.node_id == node_id_of(own.public)
+    own = load_credentials(tmp_path, LABEL, is_new=True)
+    assert load_credentials(tmp_path, LABEL, is_new=False).node_id == own.node_id == node_id_of(own.public)
     assert (tmp_path / KEY_FILE).stat().st_mode & 0o777 == 0o600
     (tmp_path / KEY_FILE).write_bytes(b"short")
     with pytest.raises(CannotOpen, match="is no node key"):
-        load_credentials(tmp_path, LABEL)
+        load_credentials(tmp_path, LABEL, is_new=False)
 
 
 def test_a_store_with_another_nodes_key_is_refused(tmp_path: Path) -> None:
     with serve(config_text(tmp_path)) as running:
-        assert running.zone.identity.node_id == load_credentials(tmp_path, LABEL).node_id
+        assert running.zone.identity.node_id == load_credentials(tmp_path, LABEL, is_new=False).node_id
     write_private(tmp_path / KEY_FILE, secrets.token_bytes(32))
     with pytest.raises(BaseExceptionGroup) as caught, serve(config_text(tmp_path)):
         pass
@@ -95,3 +95,11 @@ def test_without_sealing_there_are_no_keys_to_change(tmp_path: Path) -> None:
         assert status == 5
         assert "gossip.sealing" in said
         assert zonectl(running.socket, "keys")[1] == {"sealing": "off", "version": None, "keys": []}
+
+
+def test_a_key_whose_store_is_gone_is_put_aside(tmp_path):
+    lost = load_credentials(tmp_path, LABEL, is_new=True)
+    fresh = load_credentials(tmp_path, LABEL, is_new=True)
+    assert fresh.node_id != lost.node_id
+    assert len(list(tmp_path.glob("node.key.lost-*"))) == 1
+    assert load_credentials(tmp_path, LABEL, is_new=False).node_id == fresh.node_id
