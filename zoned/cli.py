@@ -41,7 +41,7 @@ def run(path: Path | None) -> None:
     from gossip import NotAlone
     from store.errors import CannotOpen
     from zoned import daemon, logs
-    from zoned.errors import CannotStart
+    from zoned.errors import CannotStart, StoreDamaged
 
     config = _load(path)
     logs.set_up(config.log.level, config.log.format)
@@ -49,7 +49,9 @@ def run(path: Path | None) -> None:
     try:
         trio.run(daemon.run, config)
     except BaseExceptionGroup as group:
-        expected = [error for error in leaves(group) if isinstance(error, CannotOpen | CannotStart | NotAlone)]
+        expected = [
+            error for error in leaves(group) if isinstance(error, CannotOpen | CannotStart | NotAlone | StoreDamaged)
+        ]
         if expected:
             fail(str(expected[0]), 1)
         errors = [error for error in leaves(group) if not isinstance(error, KeyboardInterrupt)]

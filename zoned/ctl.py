@@ -65,6 +65,10 @@ def status(context: click.Context, form: str | None) -> None:
         ("registry", where),
         ("catalogue", f"{catalogue['images']} images at position {catalogue['position']}"),
         ("hash", catalogue["hash"]),
+        (
+            "staleness",
+            f"at most {age(document['staleness_s'])}" if document["staleness_s"] is not None else "not known",
+        ),
         ("journal", waiting),
         ("integers", f"{ids['left']} left, runway {runway}"),
         ("zones", f"{zones['up']} of {zones['known']} up"),

@@ -28,6 +28,7 @@ from zoned.api.http1 import HttpLimits
 from zoned.api.peers import make_peer_app
 from zoned.api.server import RequestRecord, serve_http
 from zoned.bootstrap import Donor
+from zoned.errors import StoreDamaged
 from zoned.founding import Founding
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
@@ -36,6 +37,7 @@ from zoned.membership import check_owner, load_credentials, open_membership, pub
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits
 from zoned.replication import Replication
+from zoned.staleness import Staleness
 from zoned.supervise import Backoff
 from zoned.zone import Zone
 
@@ -111,7 +113,9 @@ async def serve(
                 Backoff(0.05, 1.0, rng),
             )
             replication.listen(proxy.on_applied)
-            zone = Zone(me, database, proxy, replication, gossip, url)
+            staleness = Staleness(replication)
+            inner.start_soon(staleness.serve)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, url)
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
@@ -129,11 +133,20 @@ async def serve(
                     await faces.start(_serve, make_app(zone, extra), [listener], _limits(config), on_request)
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
                 task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone))
+                faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+async def _end_if_damaged(zone: Zone) -> None:
+    await zone.damaged.wait()
+    raise StoreDamaged(
+        f"the store cannot be read ({zone.damage}); restore a backup, or give this node an empty node.data_dir and let"
+        " it join the others"
+    )
 
 
 async def _serve(

@@ -36,7 +36,7 @@ from zoned.raft.messages import Message
 from zoned.raft.node import OnApplied, RaftNode
 from zoned.raft.pace import Pace
 from zoned.raft.quorum import majority
-from zoned.raft.ready import RaftOptions, Ready, Role, Snapshot
+from zoned.raft.ready import NotLeader, RaftOptions, Ready, Role, Snapshot
 from zoned.raft.storage import StoredLog
 from zoned.registry import Answer, NotRegistry, Registry, unpack
 from zoned.supervise import Signal, first_of
@@ -305,6 +305,27 @@ class Replication:
             return False
         self._removed_at = changes[-1].index
         return True
+
+    async def read_index(self) -> int | None:
+        """A position such that everything committed before this call is at or below it; None when nobody can say.
+
+        Raises PeerUnreachable, PeerRefused, or RaftError (NotLeader, Busy).
+        """
+        registry = self.registry
+        if registry is None:
+            return None
+        if registry == self.me:
+            return await self.read_index_here()
+        answer = await self._peers.ask(registry, "read-index", None, PROFILES[self._settings.profile][1] * 2)
+        if answer is not None and (type(answer) is not int or not 0 <= answer < 2**53):
+            raise PeerRefused("answered with no read index")
+        return answer
+
+    async def read_index_here(self) -> int | None:
+        """`read_index` on the registry itself. Raises RaftError when this is not it."""
+        if self._node is None:
+            raise NotLeader(None)
+        return await self._node.read_index()
 
     async def steer(self, action: str, target: str) -> str:
         """Changes who takes part, here or at the registry; returns what was begun. Raises SteerRefused.

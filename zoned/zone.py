@@ -4,9 +4,12 @@ Lookups are point reads in the calling task; lists run in a thread. Nothing here
 `submit`, which waits for the outcome of a write for a bounded time.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import apsw
 import trio
 
 from gossip import Gossip, MemberView
@@ -20,6 +23,7 @@ from store.operations import Operation
 from zoned import __version__, clock
 from zoned.proxy import Proxy, Submitted
 from zoned.replication import Replication, role_of
+from zoned.staleness import Staleness
 
 
 class Zone:
@@ -32,12 +36,17 @@ class Zone:
         proxy: Proxy,
         replication: Replication,
         gossip: Gossip,
+        staleness: Staleness,
         url: str,
     ) -> None:
         self.identity = identity
         self.gossip = gossip
+        self.staleness = staleness
+        self.positions = replication.positions
         self.replication = replication
         self.draining = False
+        self.damaged = trio.Event()
+        self.damage = ""
         self._database = database
         self._proxy = proxy
         self._members = gossip.members
@@ -59,10 +68,22 @@ class Zone:
 
     def find(self, reference: str | int) -> Found | None:
         """The record by UUID or integer, tombstones included."""
-        return catalogue.find(self._database.reader, reference)
+        with self._noticing_damage():
+            return catalogue.find(self._database.reader, reference)
 
     async def page(self, query: Query) -> Page:
-        return await self._database.read(lambda c: listing.page(c, query))
+        with self._noticing_damage():
+            return await self._database.read(lambda c: listing.page(c, query))
+
+    @contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
+        """A store that cannot be read must not go on answering "not found": the daemon ends."""
+        try:
+            yield
+        except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
+            self.damage = f"{type(error).__name__}: {error}"
+            self.damaged.set()
+            raise
 
     async def submit(self, operation: Operation) -> Submitted:
         """Journals the write and waits for its outcome for a bounded time; see `Proxy.submit`."""
@@ -120,6 +141,7 @@ class Zone:
                 for node_id, position in self.replication.verifier.diverged.items()
             ],
             "snapshot": asdict(fetching) if fetching is not None else None,
+            "staleness_s": round(bound_s, 3) if (bound_s := self.staleness.bound_s) is not None else None,
             "journal": self.journal_status(),
             "ids": self.ids_status(),
             "zones": self._count_zones(),

@@ -1,5 +1,6 @@
 """One zone, as a new user meets it, and everything that a wrong start can be."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from tests.system.conftest import start_all, status, until
-from zoned.fleet import Daemon, free_ports
+from zoned.fleet import Daemon, FleetError, free_ports
 
 pytestmark = pytest.mark.system
 
@@ -182,3 +183,29 @@ async def test_a_peer_of_another_label_is_told_so_and_changes_nothing(fleet, cli
     )
     assert answer.status_code == 403
     assert "set gossip.label alike" in answer.text
+
+
+async def test_a_damaged_store_ends_the_daemon_with_one_line(fleet, client):
+    (daemon,) = fleet(1)
+    await start_all(client, [daemon])
+    for number in range(200):
+        made = await client.post(
+            f"{daemon.url}/zone/v1/images", json={"name": f"n {number}", "properties": {"p": "x" * 2_000}}
+        )
+        assert made.status_code in (201, 202)
+    daemon.stop()
+    path = daemon.directory / "data" / "zoned.db"
+    with path.open("r+b") as file:
+        # Everything behind the first pages: wherever the records are, their pages make no sense now.
+        file.seek(40 * 4096)
+        file.write(b"\xa5" * (path.stat().st_size - 40 * 4096))
+    daemon.start()
+    with contextlib.suppress(FleetError):
+        await daemon.wait_ready(client)
+        with contextlib.suppress(httpx.TransportError):
+            await client.get(f"{daemon.url}/zone/v1/images?limit=200")
+    assert daemon.process is not None
+    assert daemon.process.wait(20) == 1
+    said = [line for line in daemon.log.read_text().splitlines() if line.startswith("zoned: ")]
+    assert len(said) == 1, daemon.log_tail()
+    assert "Corrupt" in said[0]

@@ -1,5 +1,6 @@
 """The ASGI application of the public listener and of the admin socket. Any ASGI server that runs on trio can run it."""
 
+import math
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
@@ -11,12 +12,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from zoned.api import discovery, images_v2, native, parts_v2, problems, zones
+from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.freshness import with_freshness
 from zoned.zone import Zone
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -66,7 +64,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _list_versions
-    return with_zone_headers(whole, zone)
+    return with_zone_headers(with_freshness(whole, zone), zone)
 
 
 def with_zone_headers(app: App, zone: Zone) -> App:
@@ -79,6 +77,9 @@ def with_zone_headers(app: App, zone: Zone) -> App:
                 headers = list(message.get("headers", ()))
                 headers.append((b"zone-name", name))
                 headers.append((b"zone-position", b"%d" % zone.position))
+                bound_s = zone.staleness.bound_s
+                if bound_s is not None:
+                    headers.append((b"zone-staleness", b"%.3f" % (math.ceil(bound_s * 1_000) / 1_000)))
                 headers.append((b"x-openstack-request-id", b"req-" + str(uuid.uuid4()).encode()))
                 message = {**message, "headers": headers}
             await send(message)

@@ -22,10 +22,11 @@ from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
 from zoned import bootstrap, follow, registry, verify
-from zoned.api.app import App
+from zoned.api.asgi import App
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
 from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER
+from zoned.raft.log import RaftError
 from zoned.raft.messages import MessageError, decode_batch
 from zoned.replication import Replication
 
@@ -127,6 +128,12 @@ class PeerFace:
             case _:
                 raise _Refused(400, "steer with [action, node ID]")
 
+    async def read_index(self, request: Request) -> Response:
+        try:
+            return _answer(await self._replication.read_index_here())
+        except RaftError as error:
+            raise _Refused(409, str(error)) from None
+
     async def log(self, request: Request) -> Response:
         asked = await _body(request)
         match asked:
@@ -179,6 +186,7 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
         "forward": face.forward,
         "founding": face.founding,
         "log": face.log,
+        "read-index": face.read_index,
         "steer": face.steer,
         "digests": face.digests,
         "snapshot": face.snapshot,

@@ -1,0 +1,108 @@
+"""How old an answer of this node can be: an upper bound that is proved, not guessed, and compares no clocks.
+
+This node asks the registry for a read index and notes its own monotonic time t0 *before* asking. The registry confirms
+with a majority that it still is the registry and answers with a position; everything committed before t0 is at or below
+it. Once this node has applied that position, everything committed before t0 is in its answers. So at any later time the
+bound is the time since t0, by this node's clock alone. Cut off from the registry, the bound simply grows.
+"""
+
+import math
+from collections import deque
+
+import structlog
+import trio
+
+from zoned.errors import PeerRefused, PeerUnreachable
+from zoned.raft.log import RaftError
+from zoned.replication import Replication
+
+ASK_S = 0.5  # how often, which is about how small the bound gets
+PENDING_MAX = 64  # answers whose position is not applied yet; beyond, the newest are dropped
+
+logger = structlog.get_logger()
+
+
+class Bound:
+    """The arithmetic. Sans-IO: times are the caller's monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._fresh_at: float | None = None
+        self._pending: deque[tuple[float, int]] = deque()  # (t0, position that proves it), both growing
+
+    def answered(self, asked_at: float, index: int, applied: int) -> None:
+        """A question asked at `asked_at` was answered with `index`; `applied` is this node's position now."""
+        if len(self._pending) < PENDING_MAX:
+            self._pending.append((asked_at, index))
+        self.applied(applied)
+
+    def applied(self, position: int) -> None:
+        """This node has applied `position`."""
+        kept: deque[tuple[float, int]] = deque()
+        for asked_at, index in self._pending:
+            if index <= position:
+                self._fresh_at = max(self._fresh_at or -math.inf, asked_at)
+            else:
+                kept.append((asked_at, index))
+        self._pending = kept
+
+    def at(self, now: float) -> float | None:
+        """The bound at `now`, seconds; None while nothing was ever proved."""
+        return None if self._fresh_at is None else now - self._fresh_at
+
+
+class Staleness:
+    """Asks for ever, and tells the bound."""
+
+    def __init__(self, replication: Replication) -> None:
+        self._replication = replication
+        self._bound = Bound()
+        self._moved = trio.Event()
+
+    @property
+    def bound_s(self) -> float | None:
+        """Nothing committed longer ago than this is missing; None while this node has never reached a registry."""
+        return self._bound.at(trio.current_time())
+
+    async def serve(self) -> None:
+        """Keeps the bound small while there is a registry."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_applied)
+            while True:
+                await self.ask()
+                await trio.sleep(ASK_S)
+
+    async def ask(self) -> int | None:
+        """One read index: everything committed before this call is at or below. None when nobody could say."""
+        asked_at = trio.current_time()
+        try:
+            index = await self._replication.read_index()
+        except (PeerUnreachable, PeerRefused, RaftError) as error:
+            logger.debug("no read index", problem=str(error))
+            return None
+        if index is not None:
+            self._bound.answered(asked_at, index, self._replication.positions.position)
+            self._tell()
+        return index
+
+    async def wait_until(self, at_most_s: float, deadline: float) -> bool:
+        """Waits until the bound is at most `at_most_s`; False when the deadline comes first."""
+        while True:
+            bound_s = self.bound_s
+            if bound_s is not None and bound_s <= at_most_s:
+                return True
+            with trio.move_on_at(deadline):
+                await self._moved.wait()
+            if trio.current_time() >= deadline:
+                return False
+
+    async def _watch_applied(self) -> None:
+        positions = self._replication.positions
+        while True:
+            moved = positions.moved
+            self._bound.applied(positions.position)
+            self._tell()
+            await moved.wait()
+
+    def _tell(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()
