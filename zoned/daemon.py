@@ -24,9 +24,11 @@ from store.database import open_database
 from zoned import clock, paths
 from zoned.admin import admin_routes
 from zoned.api.app import make_app
+from zoned.api.asgi import App
 from zoned.api.http1 import HttpLimits
+from zoned.api.lookup import make_lookup
 from zoned.api.peers import make_peer_app
-from zoned.api.server import RequestRecord, serve_http
+from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
 from zoned.bootstrap import Donor
 from zoned.errors import StoreDamaged
 from zoned.founding import Founding
@@ -121,7 +123,7 @@ async def serve(
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry).serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
-            await inner.start(_serve, peer_app, [peer], _peer_limits(config), None)
+            await inner.start(_serve, peer_app, [peer], _peer_limits(config), None, None)
             inner.start_soon(publish, gossip, replication, zone, url)
             inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
@@ -130,7 +132,8 @@ async def serve(
             async with trio.open_nursery() as faces:
                 on_request = _log_request if config.log.requests else None
                 for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
-                    await faces.start(_serve, make_app(zone, extra), [listener], _limits(config), on_request)
+                    app = make_app(zone, extra)
+                    await faces.start(_serve, app, [listener], _limits(config), on_request, make_lookup(zone))
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
                 task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone))
                 faces.start_soon(_end_if_damaged, zone)
@@ -150,14 +153,17 @@ async def _end_if_damaged(zone: Zone) -> None:
 
 
 async def _serve(
-    app: object,
+    app: App,
     listeners: list[trio.SocketListener],
     bounds: HttpLimits,
     on_request: Callable[[RequestRecord], None] | None,
+    lookup: Lookup | None,
     *,
-    task_status: trio.TaskStatus[object],
+    task_status: trio.TaskStatus[HttpServer],
 ) -> None:
-    await serve_http(app, listeners, bounds, now=clock.wall, on_request=on_request, task_status=task_status)  # type: ignore[arg-type]  # ASGI's own loose types
+    await serve_http(
+        app, listeners, bounds, now=clock.wall, lookup=lookup, on_request=on_request, task_status=task_status
+    )
 
 
 class Roster:

@@ -1,7 +1,5 @@
 """The ASGI application of the public listener and of the admin socket. Any ASGI server that runs on trio can run it."""
 
-import math
-import uuid
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from zoned.api import discovery, images_v2, native, parts_v2, problems, zones
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.freshness import with_freshness
+from zoned.api.lookup import stamps
 from zoned.zone import Zone
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -69,19 +68,11 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
 
 def with_zone_headers(app: App, zone: Zone) -> App:
     """Adds to every answer where it comes from and as of when, and a request ID."""
-    name = zone.name.encode("latin-1")
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                headers.append((b"zone-name", name))
-                headers.append((b"zone-position", b"%d" % zone.position))
-                bound_s = zone.staleness.bound_s
-                if bound_s is not None:
-                    headers.append((b"zone-staleness", b"%.3f" % (math.ceil(bound_s * 1_000) / 1_000)))
-                headers.append((b"x-openstack-request-id", b"req-" + str(uuid.uuid4()).encode()))
-                message = {**message, "headers": headers}
+                message = {**message, "headers": [*message.get("headers", ()), *stamps(zone)]}
             await send(message)
 
         await app(scope, receive, send_with_headers)
