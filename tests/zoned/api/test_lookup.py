@@ -1,6 +1,6 @@
 """The hot lookup and the application give the same answer, and only what is exactly a lookup is answered hot."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -84,7 +84,7 @@ def told(headers: Any) -> set[tuple[bytes, bytes]]:
     return {(name, value) for name, value in headers if name.decode() not in VOLATILE}
 
 
-def references(record):
+def references(record: dict[str, Any]) -> Iterator[str]:
     yield f"/v2/images/{record['uuid']}"
     yield f"/v2/images/{record['uuid'].upper()}"
     yield f"/zone/v1/images/{record['uuid']}"
