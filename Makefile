@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ZONES  ?= 3
 
-.PHONY: demo test lint types unit system sim gen clean
+.PHONY: demo test lint types unit system sim gen clean sim-gossip bench-gossip
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -40,6 +40,12 @@ system: $(READY) ## tests with real daemon processes on loopback
 
 sim: $(READY)    ## long seeded simulation of the registry
 	$(BIN)/python -m tests.sim --seeds 2000
+
+sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
+	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
+
+bench-gossip: $(READY) ## zoned beside serf on this machine, about ten minutes
+	$(BIN)/python -m bench.gossip --write bench/results/gossip.md
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference

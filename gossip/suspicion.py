@@ -34,9 +34,6 @@ class Suspicion:
             return None
         return Suspicion(self.started, self.accuser, self.confirmers | {accuser})
 
-    def expires(self, options: GossipOptions, up_count: int) -> float:
-        return self.started + timeout_s(options, up_count, len(self.confirmers))
-
 
 def wanted_confirmations(options: GossipOptions, up_count: int) -> int:
     """How many could confirm, at most as many as are asked for."""

@@ -52,7 +52,7 @@ from gossip.messages import (
 from gossip.options import GossipOptions
 from gossip.probing import Probe, Relays, Silences
 from gossip.repair import Repair
-from gossip.suspicion import Health, Suspicion, wanted_confirmations
+from gossip.suspicion import Health, Suspicion, timeout_s, wanted_confirmations
 from gossip.throttle import Throttle
 from gossip.vitals import MENTIONED_MAX, Grapevine
 
@@ -92,6 +92,7 @@ class Swim:
         self._queue = Broadcasts(options.retransmit_mult)
         self._contacts = Contacts(options, rng)
         self._suspicions: dict[str, Suspicion] = {}
+        self._timeouts: dict[tuple[int, int], float] = {}  # by members up and confirmers: asked at every step
         self._relays = Relays()
         self._silences = Silences()
         self.distances = Distances(Random(me.node_id))
@@ -650,7 +651,10 @@ class Swim:
         return self._seq
 
     def _expires(self, suspicion: Suspicion) -> float:
-        return suspicion.expires(self._options, self._members.up_count)
+        key = self._members.up_count, len(suspicion.confirmers)
+        if key not in self._timeouts:
+            self._timeouts[key] = timeout_s(self._options, *key)
+        return suspicion.started + self._timeouts[key]
 
     # --- rumours and dialling -------------------------------------------------------------------------------------
 

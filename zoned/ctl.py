@@ -121,6 +121,17 @@ def zones_why(context: click.Context, zone: str, form: str | None) -> None:
 
 
 @main.command()
+@click.option("--off", is_flag=True, help="Take part again.")
+@FORM
+@click.pass_context
+def drain(context: click.Context, off: bool, form: str | None) -> None:
+    """Send users elsewhere: this node says it is draining to its load balancer (/readyz) and to all zones."""
+    asker = asker_of(context, form)
+    document = asker.ask("POST", "/admin/v1/drain", {"on": not off})
+    show_one(asker, document, list(document.items()))
+
+
+@main.command()
 @FORM
 @click.pass_context
 def reachability(context: click.Context, form: str | None) -> None:

@@ -17,7 +17,7 @@ from uuid import UUID
 from gossip.codec import decode_exchange, decode_packet, encode_exchange, encode_packet
 from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send
 from gossip.members import Event
-from gossip.messages import Address, ExchangeState, Member, Packet, State
+from gossip.messages import Address, Entry, ExchangeState, Member, Packet, State
 from gossip.options import GossipOptions
 from gossip.swim import STREAM_FACT, Swim
 
@@ -75,8 +75,10 @@ class Cluster:
         self.deaths: list[Death] = []
         self.events: Counter[str] = Counter()
         self.sent: Counter[int] = Counter()
+        self.bytes: Counter[int] = Counter()
         self.posts: Counter[int] = Counter()
         self.exchanges = 0
+        self._numbers: dict[Address, int] = {}
         self._generation: Counter[int] = Counter()
         self._armed: dict[int, float] = {}
         self._answers: list[Packet] = []
@@ -96,6 +98,7 @@ class Cluster:
         if self.options.stream_only:
             me = replace(me, facts={STREAM_FACT: True})
         self.addresses[number] = address
+        self._numbers[address] = number
         core = self._core(self.options, LABEL, me, Random(self.rng.random()), self.now)
         self.cores[number] = core
         seeds = [(f"10.0.0.{seed}", PORT) for seed in self._seeds]
@@ -110,9 +113,22 @@ class Cluster:
         for number in numbers:
             self.paused[number] = []
 
-    def resume(self, *numbers: int) -> None:
+    def acquaint(self) -> None:
+        """Everybody knows everybody, without the traffic of joining."""
+        entries = tuple(Entry(core.me, State.ALIVE) for core in self.cores.values())
+        for number, core in self.cores.items():
+            others = ExchangeState(node_id((number + 1) % len(self.cores)), 1, entries)
+            core.merge(others, self.now)
+            core._queue.clear()
+            self._arm(number)
+
+    def resume(self, *numbers: int, timers_first: bool = False) -> None:
+        """The paused go on: first with what waits in their sockets, as our shell does, or first with their timers."""
         for number in numbers:
             waiting = self.paused.pop(number)
+            core = self.cores[number]
+            if timers_first and core.deadline <= self.now:
+                self._do(number, core.wake(self.now))
             for arrive in waiting[-500:]:
                 arrive()
             self._arm(number)
@@ -207,10 +223,8 @@ class Cluster:
         self._arm(number)
 
     def _reached(self, address: Address) -> int | None:
-        for number in self.cores:
-            if self.addresses[number] == address:
-                return number
-        return None
+        number = self._numbers.get(address)
+        return number if number in self.cores and self.addresses[number] == address else None
 
     def _delay(self) -> float:
         return self.rng.uniform(*self.network.delay_s)
@@ -219,6 +233,7 @@ class Cluster:
         self.sent[number] += 1
         data = encode_packet(LABEL, packet)
         assert len(data) <= self.options.datagram_bytes, packet
+        self.bytes[number] += len(data)
         if self.dropped(packet):
             return
         copies = 2 if self.rng.random() < self.network.double else 1

@@ -102,6 +102,17 @@ async def change_keys(request: Request) -> Response:
     return reply(_keys(gossip))
 
 
+async def drain(request: Request) -> Response:
+    """Say, at once and to all, that users should go elsewhere; or that they may come again."""
+    zone = zone_of(request)
+    asked = parse_object(await request.body())
+    if not isinstance(asked.get("on"), bool):
+        raise bad('say {"on": true} or {"on": false}', "bad-body")
+    zone.draining = asked["on"]
+    zone.replication.role_changed.set()
+    return reply({"draining": zone.draining})
+
+
 def _changed(keyring: Keyring, asked: dict[str, Any]) -> Keyring:
     match asked:
         case {"install": str(secret)} if len(asked) == 1:
@@ -140,6 +151,7 @@ routes = [
     Route("/gossip", counters),
 ]
 admin_routes = [
+    Route("/admin/v1/drain", drain, methods=["POST"]),
     Route("/admin/v1/keys", keys, methods=["GET"]),
     Route("/admin/v1/keys", change_keys, methods=["POST"]),
 ]
