@@ -258,7 +258,7 @@ class Replication:
             election_ticks=round(election_s / heartbeat_s),
             uncommitted_max_bytes=self._settings.uncommitted_bytes_max,
         )
-        reader = self._database.reader
+        reader, since = self._database.reader, self.positions.position
         core = Raft(
             self.me, StoredLog(self._database), log.hard_state(reader), self.positions.position, options, self._rng
         )
@@ -273,15 +273,18 @@ class Replication:
             self.note_change()
             await nursery.start(node.serve)
             nursery.start_soon(Autopilot(node, self._members, self._settings.voters).serve)
-            await self._until_removed(core)
+            await self._until_removed(core, since)
             nursery.cancel_scope.cancel()
 
-    async def _until_removed(self, core: Raft) -> None:
+    async def _until_removed(self, core: Raft, since: int) -> None:
         """Returns once it is committed that this node takes no part.
 
         A removed node is not told by Raft: the leader speaks to members only. So one that hears of no leader, while
         gossip names a registry, asks that one's log. What it reads there is committed by a majority without it, so it
         owes its own log to nobody any more.
+
+        What was applied up to `since`, when this part began, is older than the entry that lets this node take part:
+        that one may take many elections to be committed.
         """
         while True:
             moved = self.positions.moved
@@ -289,6 +292,8 @@ class Replication:
                 claimed = self.claimed_registry
                 if claimed not in (None, self.me) and await self._is_removed_at(str(claimed)):
                     return
+            if self.positions.position == since:
+                continue
             committed = log.membership(self._database.reader, self.positions.position)
             membership = Membership.decode(committed.data) if committed else None
             if not takes_part(self.me, membership):
