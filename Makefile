@@ -49,6 +49,7 @@ bench-gossip: $(READY) ## zoned beside serf on this machine, about ten minutes
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference
+	$(BIN)/python -m tests.gossip.protocol
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
