@@ -91,7 +91,7 @@ def changes(
     """The update that `steps` ask for, each change with the value it is based on; None when nothing would change."""
     edit = _Edit(dict(image.fields), dict(image.properties), image.tags, list(image.locations))
     for step in steps:
-        _apply(edit, step, caller)
+        _apply(edit, step, caller, image.integer)
     if len(edit.properties) > PROPERTIES_MAX:
         raise Problem(413, "too-many-properties", f"an image has at most {PROPERTIES_MAX} properties")
     if edit.fields["visibility"] != image.fields["visibility"]:
@@ -123,8 +123,11 @@ def _differences(before: Any, after: Any) -> dict[str, Change]:
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def _apply(edit: _Edit, step: Step, caller: Caller) -> None:
+def _apply(edit: _Edit, step: Step, caller: Caller, integer: int | None) -> None:
     name = step.path[0]
+    if name == "zoned_id" and (step.verb == "remove" or step.value == integer):
+        # openstacksdk takes what it does not know for a free property, and removes those when it replaces them all.
+        return
     if name in READ_ONLY or name in ("id", "created_at", "updated_at"):
         raise Problem(403, "read-only", f"Attribute '{name}' is read-only.")
     if name in RESERVED or name.startswith(RESERVED_PREFIX):

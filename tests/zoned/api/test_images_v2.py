@@ -2,6 +2,7 @@
 
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -263,6 +264,7 @@ class Records:
     """A zone of many records, as far as lists need one: the real store below, nothing else."""
 
     name, position, is_synced = "alpha", 1, True
+    staleness = SimpleNamespace(bound_s=None)
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -110,7 +110,10 @@ def test_a_property_that_is_not_there_cannot_be_replaced_or_removed(media_type, 
 @pytest.mark.parametrize("verb", ["add", "replace", "remove"])
 def test_what_callers_may_not_set_is_forbidden_to_every_verb(media_type, name, verb):
     value = () if verb == "remove" else ("1",)
-    assert refusal(image(), (verb, f"/{name}", *value), media_type=media_type).status == 403
+    if (verb, name) == ("remove", "zoned_id"):  # what openstacksdk does, without meaning it
+        assert patch(image(), (verb, f"/{name}"), media_type=media_type) is None
+    else:
+        assert refusal(image(), (verb, f"/{name}", *value), media_type=media_type).status == 403
 
 
 @BOTH
