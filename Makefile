@@ -39,7 +39,8 @@ system: $(READY) ## tests with real daemon processes on loopback
 	$(BIN)/pytest -q -m system
 
 sim: $(READY)    ## long seeded simulation of the registry
-	$(BIN)/python -m tests.sim --seeds 2000
+	$(BIN)/python -m tests.sim --seeds 2000 --jobs 2
+	$(BIN)/python -m tests.sim --seeds 500 --writes
 
 sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
 	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
@@ -49,7 +50,6 @@ bench-gossip: $(READY) ## zoned beside serf on this machine, about ten minutes
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference
-	$(BIN)/python -m tests.gossip.protocol
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,6 +11,7 @@ from tests.sim.checkers import Violation
 from tests.sim.mutants import MUTANTS
 from tests.sim.swarm import PROFILES, draw
 from tests.sim.world import Fault, World
+from tests.sim.writes import run_writes
 
 
 def run_seed(seed: int, kind: str, mutant: str | None) -> tuple[int, int, int, str | None]:
@@ -34,7 +35,10 @@ def main() -> int:
     parser.add_argument("--profile", choices=PROFILES, default="swarm")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="plant this fault: the run ought to fail")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--writes", action="store_true", help="the whole write path instead of Raft alone")
     arguments = parser.parse_args()
+    if arguments.writes:
+        return _writes(range(arguments.first, arguments.first + arguments.seeds))
     if arguments.seed is not None:
         return _story(arguments.seed, arguments.profile, arguments.mutant)
     started = time.perf_counter()
@@ -56,6 +60,17 @@ def main() -> int:
         f"{arguments.seeds} seeds of {arguments.profile}: {failed} failed; {events} events,"
         f" {acked} acknowledged writes, {took:.1f} s, {events / took:.0f} events/s"
     )
+    return 1 if failed else 0
+
+
+def _writes(seeds: range) -> int:
+    failed = 0
+    for seed in seeds:
+        wrong = run_writes(seed)
+        if wrong is not None:
+            failed += 1
+            print(f"seed {seed}: {wrong}\n  again: python -m tests.sim --writes --first {seed} --seeds 1", flush=True)
+    print(f"{len(seeds)} seeds of the write path: {failed} failed")
     return 1 if failed else 0
 
 
