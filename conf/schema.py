@@ -112,7 +112,9 @@ class Peers:
 
     listen: str = setting("127.0.0.1:9293", "HOST:PORT, TCP and UDP", address)
     advertise: str = setting("", "HOST:PORT under which other nodes reach this one; empty: `listen`", address_or_empty)
-    seeds: tuple[str, ...] = setting((), "HOST:PORT of some other nodes: first contact only", addresses)
+    seeds: tuple[str, ...] = setting(
+        (), "HOST:PORT of some other nodes, first contact only; _x._tcp.NAME: a service (SRV)", addresses
+    )
     body_bytes_max: int = setting(16_777_216, "one message between nodes, bytes", at_least(8_388_608))
 
 

@@ -1,8 +1,10 @@
 """The full-state exchange: one POST to a peer's HTTP plane, both sides' whole tables, bounded.
 
 Broadcasts are quick and may be lost; this is slow and complete. The address may be a name: it is resolved anew at every
-dial, and every address behind it is tried, so that a moved seed is found again. The client is handed in (plain or with
-TLS); whether a peer may talk to us at all is decided there and in the peers' HTTP application, not here.
+dial, and every address behind it is tried, so that a moved seed is found again. A name that begins with an underscore,
+as `_zoned._tcp.example.org`, is a service (SRV, RFC 2782): its records name hosts and ports, its own port is not used.
+The client is handed in (plain or with TLS); whether a peer may talk to us at all is decided there and in the peers'
+HTTP application, not here.
 """
 
 import ipaddress
@@ -13,6 +15,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import cast
 
+import dns.asyncresolver
+import dns.exception
 import httpx
 import trio
 
@@ -38,29 +42,38 @@ class Dial:
     scheme: str
     rng: Random
     timeout_s: float
+    resolver: dns.asyncresolver.Resolver | None = None  # for services; None: as the system is configured
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One address to try, and the name that was asked for: the certificate and the Host header are for that."""
+
+    name: str
+    literal: str
+    port: int
 
 
 async def exchange(dial: Dial, address: Address, body: bytes) -> bytes:
     """Give our state, get theirs (at most EXCHANGE_BYTES_MAX). Raises `ExchangeFailed`. The caller bounds the time."""
     reasons: list[str] = []
-    hosts = await _resolve(address, dial.rng)
-    for host in hosts:
+    targets = await _resolve(dial, address)
+    for target in targets:
         try:
-            return await _post(dial, f"{dial.scheme}://{host}:{address[1]}{PATH}", address, body, len(hosts))
+            return await _post(dial, target, body, len(targets))
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as bad:
             reasons.append(f"{type(bad).__name__} {bad}".strip())
     raise ExchangeFailed("; ".join(reasons) or "no address")
 
 
-async def _post(dial: Dial, url: str, address: Address, body: bytes, shares: int) -> bytes:
-    # The certificate and the Host header are for the name that was asked for, not for the address behind it.
-    name = f"[{address[0]}]" if ":" in address[0] else address[0]
+async def _post(dial: Dial, target: _Target, body: bytes, shares: int) -> bytes:
+    name = f"[{target.name}]" if ":" in target.name else target.name
     request = dial.client.build_request(
         "POST",
-        url,
+        f"{dial.scheme}://{target.literal}:{target.port}{PATH}",
         content=body,
-        headers={"content-type": CONTENT_TYPE, "accept-encoding": "identity", "host": f"{name}:{address[1]}"},
-        extensions={"sni_hostname": address[0]},
+        headers={"content-type": CONTENT_TYPE, "accept-encoding": "identity", "host": f"{name}:{target.port}"},
+        extensions={"sni_hostname": target.name},
         timeout=httpx.Timeout(dial.timeout_s, connect=dial.timeout_s / shares),
     )
     response = await dial.client.send(request, stream=True)
@@ -89,8 +102,34 @@ async def _read(response: httpx.Response, bytes_max: int, *, cut: bool) -> bytes
     return bytes(data[:bytes_max])
 
 
-async def _resolve(address: Address, rng: Random) -> list[str]:
-    host, port = address
+async def _resolve(dial: Dial, address: Address) -> list[_Target]:
+    named = await _services(dial, address[0]) if address[0].startswith("_") else [address]
+    found: list[_Target] = []
+    reasons: list[str] = []
+    for host, port in named:
+        try:
+            found += [_Target(host, literal, port) for literal in await _literals(host, port, dial.rng)]
+        except ExchangeFailed as bad:
+            reasons.append(str(bad))
+    if not found:
+        raise ExchangeFailed("; ".join(reasons) or f"{address[0]!r} names no host")
+    return found[:ADDRESSES_MAX]
+
+
+async def _services(dial: Dial, name: str) -> list[Address]:
+    """Hosts and ports behind a service, the least priority first, equal ones in random order."""
+    try:
+        resolver = dial.resolver or dns.asyncresolver.Resolver()
+        answer = await resolver.resolve(name, "SRV", lifetime=dial.timeout_s)
+    except (dns.exception.DNSException, OSError) as bad:
+        raise ExchangeFailed(f"service {name!r} cannot be resolved: {type(bad).__name__}") from None
+    records = list(answer)
+    dial.rng.shuffle(records)
+    records.sort(key=lambda record: int(record.priority))
+    return [(str(record.target).rstrip("."), int(record.port)) for record in records if record.port]
+
+
+async def _literals(host: str, port: int, rng: Random) -> list[str]:
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
@@ -103,4 +142,4 @@ async def _resolve(address: Address, rng: Random) -> list[str]:
         raise ExchangeFailed(f"{host!r} cannot be resolved: {bad}") from None
     hosts = sorted({f"[{item[4][0]}]" if item[0] == socket.AF_INET6 else str(item[4][0]) for item in found})
     rng.shuffle(hosts)
-    return hosts[:ADDRESSES_MAX]
+    return hosts

@@ -9,6 +9,9 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import dns.asyncresolver
+import dns.message
+import dns.rrset
 import httpx
 import pytest
 import trio
@@ -30,7 +33,8 @@ from gossip import (
     open_gossip,
 )
 from gossip.codec import DATAGRAM_BYTES_MAX, EXCHANGE_BYTES_MAX, encode_exchange
-from gossip.exchange import PATH
+from gossip.errors import ExchangeFailed
+from gossip.exchange import PATH, Dial, exchange
 from gossip.messages import Entry, ExchangeState
 from gossip.node import SLICE_ENTRIES
 from gossip.udp import parse_address
@@ -273,6 +277,39 @@ async def test_names_are_resolved_at_every_dial_and_for_datagrams() -> None:
         failed = a.counts["exchanges_failed"]
         a.join([("no-such-host.invalid", 1)], [])
         await until_count(a, "exchanges_failed", failed + 1)
+
+
+async def test_a_service_names_hosts_and_ports_nearest_priority_first() -> None:
+    """A real lookup, at a name server of our own that knows one service."""
+    asked: list[str] = []
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        await server.bind(("127.0.0.1", 0))
+
+        async def serve() -> None:
+            while True:
+                data, sender = await server.recvfrom(2000)
+                query = dns.message.from_wire(data)
+                asked.append(str(query.question[0].name))
+                answer = dns.message.make_response(query)
+                if asked[-1] == "_zoned._tcp.example.":
+                    records = ["20 0 7 127.0.0.1.", "10 0 8 localhost."]
+                    answer.answer.append(dns.rrset.from_text(query.question[0].name, 1, "IN", "SRV", *records))
+                await server.sendto(answer.to_wire(), sender)
+
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = ["127.0.0.1"], server.getsockname()[1]
+        plane = Plane()
+        async with httpx.AsyncClient(transport=plane) as client, trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            dial = Dial(client, "http", Random(1), 2.0, resolver)
+            with pytest.raises(ExchangeFailed, match="refused"):
+                await exchange(dial, ("_zoned._tcp.example", 1), b"")
+            tried = [(request.headers["host"], request.url.port) for request in plane.requests]
+            assert tried[0] == ("localhost:8", 8)
+            assert tried[-1] == ("127.0.0.1:7", 7)
+            with pytest.raises(ExchangeFailed, match=r"service '_no\._tcp\.example' cannot be resolved"):
+                await exchange(dial, ("_no._tcp.example", 1), b"")
+            nursery.cancel_scope.cancel()
 
 
 async def test_what_cannot_start_says_so() -> None:
