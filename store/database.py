@@ -91,6 +91,13 @@ class Database:
             finally:
                 self._readers.append(connection)
 
+    def wal_bytes(self) -> int:
+        """The size of the write-ahead log: it grows as long as any reader holds an old state."""
+        try:
+            return self.path.with_name(self.path.name + "-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
     async def serve_writes(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs rounds of writes for ever. An unexpected error leaves it, and must end the daemon."""
         task_status.started()

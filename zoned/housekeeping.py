@@ -15,6 +15,7 @@ LOOK_S = 1.0
 ENTRIES_MAX = 5_000  # removed in one transaction, so that nobody waits for long
 RECEIPTS_S = 30 * 86_400.0  # receipts are kept as long as the longest outage promised
 RECEIPTS_MAX = 5_000
+WAL_LOUD_BYTES = 268_435_456  # a write-ahead log of this size means a reader that does not finish
 
 
 def cut(first: int, applied: int, keep: int) -> int | None:
@@ -31,15 +32,25 @@ class Housekeeping:
         self._database = database
         self._positions = positions
         self._settings = settings
+        self._wal_told = False
 
     async def serve(self) -> None:
         while True:
+            self._watch_wal()
             try:
                 again = await self._compact() or await self._forget()
             except StorageFull as error:
                 structlog.get_logger().warning("housekeeping waits", problem=str(error))
                 again = False
             await trio.sleep(LOOK_S / 10 if again else LOOK_S)
+
+    def _watch_wal(self) -> None:
+        """Tells once when the write-ahead log grows beyond reason; the disk's bound stops it in the end."""
+        size = self._database.wal_bytes()
+        if size >= WAL_LOUD_BYTES and not self._wal_told:
+            why = "a reader holds an old state: a backup under way, or another program that has zoned.db open"
+            structlog.get_logger().warning("write-ahead log grows", bytes=size, why=why)
+        self._wal_told = size >= WAL_LOUD_BYTES
 
     async def _compact(self) -> bool:
         first = log.first_position(self._database.reader)

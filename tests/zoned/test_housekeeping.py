@@ -1,6 +1,7 @@
 """What keeps the store from growing: old log entries and old receipts."""
 
 import pytest
+import structlog.testing
 import trio
 
 from conf import Registry
@@ -45,3 +46,13 @@ async def test_the_log_is_compacted_and_old_receipts_go(database):
         nursery.cancel_scope.cancel()
     assert log.last_position(database.reader) == 300
     assert housekeeping.RECEIPTS_S >= 30 * 86_400
+
+
+async def test_a_reader_that_does_not_finish_is_told_of_once(database, monkeypatch):
+    monkeypatch.setattr(housekeeping, "WAL_LOUD_BYTES", 1)
+    monkeypatch.setattr(housekeeping, "LOOK_S", 0.01)
+    with structlog.testing.capture_logs() as said:
+        with trio.move_on_after(0.1):
+            await Housekeeping(database, Positions(0), Registry()).serve()
+    assert database.wal_bytes() > 0
+    assert [one["event"] for one in said] == ["write-ahead log grows"]
