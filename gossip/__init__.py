@@ -1,5 +1,6 @@
 """Who is there: SWIM membership over UDP, sans-IO core and trio shell. `open_gossip` is the way in."""
 
+from gossip.codec import VERSION as PROTOCOL
 from gossip.credentials import Credentials
 from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded, Why
 from gossip.errors import (
@@ -27,6 +28,7 @@ from gossip.sealing import Sealing
 from gossip.swim import Swim
 
 __all__ = [
+    "PROTOCOL",
     "Address",
     "AddressTaken",
     "BadIdentity",

@@ -21,6 +21,7 @@ import trio
 
 from conf import Config, split_address
 from gossip import (
+    PROTOCOL,
     Address,
     Credentials,
     FactValue,
@@ -132,7 +133,7 @@ async def open_membership(
 ) -> AsyncIterator[Gossip]:
     """Takes part in gossip until the block ends. Raises CannotStart."""
     host, port = split_address(config.peers.advertise) if config.peers.advertise else bound
-    facts: dict[str, FactValue] = {"expect": config.registry.expect, "version": __version__}
+    facts: dict[str, FactValue] = {"expect": config.registry.expect, "version": __version__, "protocol": PROTOCOL}
     options = GossipOptions.lan() if config.gossip.profile == "lan" else GossipOptions.wan()
     if config.gossip.stream_only:
         options, facts = replace(options, stream_only=True), {**facts, "stream": True}
@@ -207,9 +208,10 @@ async def publish(gossip: Gossip, replication: Replication, zone: Zone, url: str
             registry=replication.registry_term,
             draining=zone.draining,
         )
-        days = zone.runway().days
+        days, staleness_s = zone.runway().days, zone.staleness.bound_s
         gossip.report(
             **replication.verifier.vitals(),
+            staleness_s=round(staleness_s, 1) if staleness_s is not None else None,
             runway_days=round(days, 1) if days is not None else None,
             load=round(os.getloadavg()[0], 1),
         )

@@ -215,6 +215,7 @@ class Zone:
             "position": position,
             "lag": max(0, self.position - position) if isinstance(position, int) else None,
             "runway_days": view.vitals.get("runway_days"),
+            "staleness_s": view.vitals.get("staleness_s"),
             "load": view.vitals.get("load"),
             "draining": bool(view.facts.get("draining")),
         }
