@@ -21,7 +21,7 @@ class GossipOptions:
     suspicion_max_mult: float = 6.0  # longest = so many times the shortest, when nobody confirms
     confirmations: int = 2  # distinct confirmers, besides the first accuser, that bring it down to the shortest
     health_max: int = 8  # worst local health: probing becomes so many times slower
-    gossip_interval_s: float = 0.1  # at most one round of broadcasts per interval; none while there is no news
+    gossip_interval_s: float = 0.1  # one round of broadcasts per interval, sooner for what is new; none without news
     fanout: int = 3  # members told per round
     retransmit_mult: float = 3.0  # one broadcast is sent ceil(mult * log2(members + 1)) times by each member
     gossip_to_dead_s: float = 30.0  # the recently dead still hear gossip, so that a wrong verdict is refuted

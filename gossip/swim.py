@@ -62,6 +62,7 @@ GOODBYES_MAX = 16  # members told directly of our leaving; the rest hears it fro
 QUIET_JOIN_MIN = 64  # a newcomer that learns more members than this at once keeps it to itself: all others know
 REAP_INTERVAL_S = 60.0
 STREAM_FACT = "stream"  # a fact of members that have no UDP
+NEWS_SHARE = 0.25  # of a gossip interval, between a round and one that something new has caused
 HASTE_SHARE = 0.2  # of a probe interval, until a second opinion is sought
 
 
@@ -660,8 +661,9 @@ class Swim:
 
     def _spread(self, claim: Claim, now: float) -> None:
         self._queue.put(claim)
-        # The first news after silence goes at once; more of it waits for the next round and shares its datagrams.
-        self._gossip_due = min(self._gossip_due, max(now, self._gossiped + self._options.gossip_interval_s))
+        # News goes at once, or a little after the last round, and what else is waiting shares its datagrams.
+        soon = self._gossiped + NEWS_SHARE * self._options.gossip_interval_s
+        self._gossip_due = min(self._gossip_due, max(now, soon))
 
     def _gossip(self, now: float) -> None:
         self._gossiped = now
