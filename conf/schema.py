@@ -93,6 +93,9 @@ class Http:
     """The listener for compute hosts, backup workers and OpenStack clients."""
 
     listen: str = setting("127.0.0.1:9292", "HOST:PORT of the Images API and the native API", address)
+    registry_listen: str = setting(
+        "", "HOST:PORT of the registry API for a Glance API server of up to 20.x, usually port 9191", address_or_empty
+    )
     advertise_url: str = setting("", "URL that other zones tell their users; empty: http:// and `listen`")
     header_bytes_max: int = setting(32_768, "one request's line and headers, bytes", between(1_024, 1_048_576))
     body_bytes_max: int = setting(
@@ -260,8 +263,9 @@ def cross_mistakes(config: Config) -> list[Mistake]:
     ):
         found.append(Mistake("peers.listen", f"is the same address as http.listen ({config.http.listen})"))
     if not config.security.insecure_listen:
-        for key, text in (("http.listen", config.http.listen), ("peers.listen", config.peers.listen)):
-            if not is_loopback(text):
+        reachable = {"http.listen": config.http.listen, "http.registry_listen": config.http.registry_listen}
+        for key, text in {**reachable, "peers.listen": config.peers.listen}.items():
+            if text and not is_loopback(text):
                 found.append(
                     Mistake(
                         key,

@@ -23,7 +23,7 @@ from store import identity
 from store.database import open_database
 from zoned import clock, paths
 from zoned.admin import admin_routes
-from zoned.api.app import make_app
+from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
 from zoned.api.http1 import HttpLimits
 from zoned.api.lookup import make_lookup
@@ -57,6 +57,7 @@ class Running:
     peer: Address
     socket: Path
     zone: Zone
+    registry_url: str = ""
 
 
 async def run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
@@ -89,6 +90,7 @@ async def serve(
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
         public = await open_tcp("http.listen", config.http.listen)
+        old, old_url = await _open_registry(config.http.registry_listen)
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
         admin = await open_admin(paths.admin_socket(config))
         stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
@@ -134,14 +136,24 @@ async def serve(
                 for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
                     app = make_app(zone, extra)
                     await faces.start(_serve, app, [listener], _limits(config), on_request, make_lookup(zone))
+                for listener in old:
+                    await faces.start(_serve, make_registry_app(zone), [listener], _limits(config), on_request, None)
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
-                task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone))
+                task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone, old_url))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+async def _open_registry(address: str) -> tuple[list[trio.SocketListener], str]:
+    """The listener of the registry API and its URL, if there is one."""
+    if not address:
+        return [], ""
+    listener = await open_tcp("http.registry_listen", address)
+    return [listener], _url(bound_address(listener))
 
 
 async def _end_if_damaged(zone: Zone) -> None:

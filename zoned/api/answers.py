@@ -25,10 +25,11 @@ def reply(document: Any, status: int = 200, headers: Mapping[str, str] | None = 
 
 
 def by_method(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:
-    """One route for a path, so that a 405 names every method that works there. HEAD is answered as GET."""
+    """One route for a path, so that a 405 names every method that works there. HEAD is answered as GET by default."""
 
     async def dispatch(request: Request) -> Response:
-        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+        handler = handlers.get(request.method) or handlers["GET"]
+        return await handler(request)
 
     return Route(path, dispatch, methods=list(handlers))
 

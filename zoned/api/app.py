@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from zoned.api import discovery, images_v2, native, parts_v2, problems, zones
+from zoned.api import discovery, images_v1, images_v2, native, oldest, parts_v2, problems, registry_v1, zones
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.freshness import with_freshness
 from zoned.api.lookup import stamps
@@ -50,11 +50,15 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     """Everything on :9292 and on the admin socket, which has some routes more."""
     v2: list[BaseRoute] = [*images_v2.routes, *parts_v2.routes, *discovery.routes]
     images = _face(zone, v2, images_v2.on_problem, _images_http_error)
+    v1 = _face(zone, list(images_v1.routes), images_v1.on_problem, _images_http_error)
+    old = _face(zone, [*images_v1.routes, *oldest.routes], images_v1.on_problem, _images_http_error)
     routes: list[BaseRoute] = [
         *admin,
         *(zones.admin_routes if admin else ()),
         *(Route(path, discovery.slash) for path in ("/v2", *discovery.ALIASES)),
         *(Mount(path, images) for path in ("/v2", *discovery.ALIASES)),
+        Mount("/v1", v1),
+        *(Mount(path, old) for path in ("/v1.0", "/v1.1")),
         Mount("/zone/v1", _face(zone, [*native.routes, *zones.routes], native.on_problem, _native_http_error)),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
@@ -64,6 +68,13 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _list_versions
     return with_zone_headers(with_freshness(whole, zone), zone)
+
+
+def make_registry_app(zone: Zone) -> App:
+    """What a zone's own Glance API server speaks to, on a listener of its own."""
+    face = _face(zone, list(registry_v1.routes), images_v1.on_problem, _images_http_error)
+    whole = _face(zone, [Mount("/v1", face), Mount("/", face)], images_v1.on_problem, _images_http_error)
+    return with_zone_headers(whole, zone)
 
 
 def with_zone_headers(app: App, zone: Zone) -> App:

@@ -32,7 +32,7 @@ _OPERATOR = re.compile(r"([a-z]+):(.*)", re.DOTALL)
 def parse(request: Request, caller: Caller) -> Query:
     """Without the marker. Raises Problem for what cannot be answered."""
     asked = request.query_params
-    hidden = _boolean("os_hidden", asked.get("os_hidden", "false").lower())
+    hidden = boolean("os_hidden", asked.get("os_hidden", "false").lower())
     tests: list[tuple[str, str, Scalar]] = []
     any_of: list[tuple[str, tuple[str, ...]]] = []
     properties: list[tuple[str, str]] = []
@@ -127,16 +127,16 @@ def _compare(name: str, column: str, value: str) -> tuple[str, str, Scalar]:
     if name != column and name != "zoned_id":
         if column not in _NUMBERS:
             raise bad(f"{column} is no number: {name} means nothing", "bad-query")
-        return column, ">=" if name.endswith("_min") else "<=", _number(name, value)
+        return column, ">=" if name.endswith("_min") else "<=", number(name, value)
     if name in ("created_at", "updated_at"):
         operator, text = _split(value)
         if operator is not None and operator not in _TIMES:
             raise bad(f"Unable to filter by time with the operator {operator[:20]}.", "bad-query")
         return column, _TIMES[operator or "eq"], time(name, text)
     if column in _NUMBERS or name == "zoned_id":
-        return column, "=", _number(name, value)
+        return column, "=", number(name, value)
     if column == "protected":
-        return column, "=", _boolean(name, value)
+        return column, "=", boolean(name, value)
     return column, "=", value
 
 
@@ -150,13 +150,13 @@ def time(name: str, text: str) -> str:
     return f"{parsed.year:04}" + parsed.strftime("-%m-%dT%H:%M:%SZ")
 
 
-def _number(name: str, value: str) -> int:
+def number(name: str, value: str) -> int:
     if not value.isascii() or not value.isdigit() or len(value) > 19 or int(value) > INT64_MAX:
         raise bad(f"{name} must be a whole number, is {value[:40]!r}", "bad-query")
     return int(value)
 
 
-def _boolean(name: str, value: str) -> bool:
+def boolean(name: str, value: str) -> bool:
     if value not in ("true", "false"):
         raise bad(f"{name} must be true or false, is {value[:40]!r}", "bad-query")
     return value == "true"
