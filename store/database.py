@@ -114,10 +114,17 @@ class Database:
                     waiting.result = result
                     waiting.done.set()
 
+    async def copy(self, job: Callable[[Path], T]) -> T:
+        """Runs `job`, which opens the file by itself, in a thread; the file is not replaced meanwhile."""
+        async with self._readers_free:
+            result: T = await self._run(job, self.path)
+            return result
+
     async def replace(self, prepare: Callable[[], Path]) -> None:
         """Puts another file in the place of this one. `prepare` runs in a thread while nothing is written.
 
-        It returns the file to use, complete and synced, on the same file system. Writes wait meanwhile; readers go on
+        It returns the file to use, complete and synced, on the same file system. Raises StorageFull, and goes on with
+        the old file, when that cannot be closed cleanly. Writes wait meanwhile; readers go on
         until the last moment, which takes milliseconds. Killed at any instruction, one of the two files is there whole.
         """
         with trio.CancelScope(shield=True):
@@ -128,12 +135,19 @@ class Database:
                 # Closing the last connection folds the write-ahead log into the old file and removes it: it must not
                 # be there when the new file takes the name.
                 self.close()
-                prepared.rename(self.path)
-                self._writer = open_writer(self.path)
-                self.reader = _connect(self.path)
-                self._readers = [_connect(self.path) for _ in range(READERS)]
-                for _ in range(READERS):
-                    self._readers_free.release()
+                try:
+                    left = self.path.with_name(self.path.name + "-wal")
+                    if left.exists():
+                        # Beside the new file it would be played over that. The old file and its log are whole.
+                        raise StorageFull(f"{left} could not be folded in, so the store was not replaced")
+                    prepared.rename(self.path)
+                    sync_path(self.path.parent)
+                finally:
+                    self._writer = open_writer(self.path)
+                    self.reader = _connect(self.path)
+                    self._readers = [_connect(self.path) for _ in range(READERS)]
+                    for _ in range(READERS):
+                        self._readers_free.release()
 
     def close(self) -> None:
         for connection in (self.reader, *self._readers, self._writer):
@@ -167,6 +181,15 @@ def _round(writer: apsw.Connection, jobs: list[Job[Any]]) -> list[outcome.Outcom
 def _roll_back(writer: apsw.Connection) -> None:
     if writer.in_transaction:
         writer.execute("ROLLBACK")
+
+
+def sync_path(path: Path) -> None:
+    """fsync of a file or a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _in_snapshot(connection: apsw.Connection, job: Job[T]) -> T:

@@ -41,18 +41,19 @@ class HardState:
 class Membership:
     """Who takes part. Node IDs are UUID texts, sorted; `cluster_id` is fixed by the founding entry for ever.
 
-    `learners` receive the log and do not vote.
+    `learners` receive the log and do not vote. `removed` were taken out by an operator: nobody adds them by itself.
     """
 
     cluster_id: str
     voters: tuple[str, ...]
     learners: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        packed: bytes = msgpack.packb([self.cluster_id, list(self.voters), list(self.learners)])
+        packed: bytes = msgpack.packb([self.cluster_id, list(self.voters), list(self.learners), list(self.removed)])
         return packed
 
     @classmethod
     def decode(cls, data: bytes) -> "Membership":
-        cluster_id, voters, learners = msgpack.unpackb(data)
-        return cls(cluster_id, tuple(voters), tuple(learners))
+        cluster_id, voters, learners, removed = msgpack.unpackb(data)
+        return cls(cluster_id, tuple(voters), tuple(learners), tuple(removed))

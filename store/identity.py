@@ -53,7 +53,9 @@ def promise(connection: apsw.Connection, wanted: Membership) -> Membership | Non
     Returns what it is bound to, None if nothing.
     """
     connection.execute(
-        "UPDATE node SET promise = ? WHERE promise IS NULL AND NOT EXISTS (SELECT 1 FROM log)", (wanted.encode(),)
+        "UPDATE node SET promise = ? WHERE promise IS NULL AND NOT EXISTS (SELECT 1 FROM log)"
+        " AND NOT EXISTS (SELECT 1 FROM compacted WHERE position > 0)",
+        (wanted.encode(),),
     )
     return promised(connection)
 

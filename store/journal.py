@@ -42,7 +42,7 @@ class Journaled:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One write of this node. `state`: journaled, committed, conflict or refused; times in s since 1970."""
+    """One write of this node. `state`: journaled, committed, conflict, refused, applied; times in s since 1970."""
 
     sequence: int
     kind: str
@@ -165,16 +165,31 @@ def has_grant(connection: apsw.Connection) -> bool:
     return bool(found)
 
 
-def keep_settled(
-    connection: apsw.Connection, sequence: int, data: bytes, at: float, uuid: str | None, position: int
-) -> None:
-    """Takes off the journal a write that a snapshot holds already: applied by `position`, outcome not known here."""
-    _forget(connection, sequence, len(data))
+def keep_settled(connection: apsw.Connection, write: Write, size: int, at: float, position: int) -> None:
+    """Takes off the journal a write that a snapshot holds already, applied by `position`.
+
+    Its outcome was decided elsewhere; the receipt says what the record and the ledger show of it, and otherwise only
+    that it was applied.
+    """
+    _forget(connection, write.sequence, size)
+    state, integer, uuid = "applied", None, None
+    if not isinstance(write.operation, Grant):
+        uuid = write.operation.uuid
+        record = catalogue.committed(connection, uuid)
+        image = Image.decode(record) if record is not None else None
+        lost: Any = connection.execute(
+            "SELECT EXISTS (SELECT 1 FROM conflicts WHERE node = ? AND sequence = ?)", (write.node, write.sequence)
+        ).get
+        made = isinstance(write.operation, Create) and image is not None and image.creator == write.node
+        if lost:
+            state = "conflict"
+        elif image is not None and (made or image.write == write.id):
+            state, integer = "committed", image.integer
     connection.execute(
         "INSERT OR REPLACE INTO receipts"
         " (sequence, uuid, integer, kind, state, code, detail, position, at, finished_at)"
-        " VALUES (?, ?, NULL, ?, 'committed', '', 'applied within a snapshot', ?, ?, ?)",
-        (sequence, uuid, kind_of(decode(data)), position, at, at),
+        " VALUES (?, ?, ?, ?, ?, '', 'applied within a snapshot', ?, ?, ?)",
+        (write.sequence, uuid, integer, kind_of(write.operation), state, position, at, at),
     )
 
 

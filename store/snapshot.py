@@ -15,9 +15,12 @@ from typing import Any
 import apsw
 
 from store import apply, catalogue, identity, journal, log
+from store.apply import Applied
+from store.database import sync_path
 from store.entries import Entry, EntryKind, HardState, Membership
-from store.errors import CannotOpen, Impossible
-from store.migrate import migrate
+from store.errors import CannotOpen, Impossible, StorageFull
+from store.migrate import migrate, migrations
+from store.operations import Write, decode
 
 REPLICATED = ("images", "facets", "marks", "ranges", "conflicts", "replica", "checkpoints")
 LOCAL = ("node", "peers", "leases", "usage", "journal", "receipts")
@@ -43,6 +46,28 @@ def write(source: Path, target: Path) -> Snapshot:
     """
     partial = target.with_name(target.name + ".partial")
     partial.unlink(missing_ok=True)
+    check_room(target.parent, source.stat().st_size)
+    try:
+        begin = _write(source, partial)
+        sync_path(partial)
+        partial.rename(target)
+    except apsw.FullError as error:
+        raise StorageFull(f"no room for a snapshot: {error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_path(target.parent)
+    return Snapshot(target, begin.position, begin.term, begin.membership, target.stat().st_size, file_sha256(target))
+
+
+def check_room(directory: Path, wanted_bytes: int) -> None:
+    """Raises StorageFull when a file of this size would leave less than a quarter of its size free."""
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    if free < wanted_bytes * 5 // 4:
+        raise StorageFull(f"a snapshot needs {wanted_bytes} bytes in {directory}, {free} are free")
+
+
+def _write(source: Path, partial: Path) -> log.Compacted:
     connection = apsw.Connection(str(partial))
     try:
         # Nothing is promised of this file until it is whole and renamed.
@@ -64,12 +89,9 @@ def write(source: Path, target: Path) -> Snapshot:
         log.save_compacted(connection, begin)
         connection.execute("COMMIT")
         connection.execute("DETACH source")
+        return begin
     finally:
         connection.close()
-    _sync(partial)
-    partial.rename(target)
-    _sync(target.parent)
-    return Snapshot(target, begin.position, begin.term, begin.membership, target.stat().st_size, file_sha256(target))
 
 
 def _where(connection: apsw.Connection) -> log.Compacted:
@@ -94,11 +116,12 @@ def describe(path: Path) -> Snapshot:
     except apsw.Error as error:
         raise CannotOpen(f"{path} cannot be opened: {error}") from None
     try:
-        known: Any = connection.pragma("user_version")
+        version, known = connection.pragma("user_version"), len(migrations())
+        if not isinstance(version, int) or not 0 < version <= known:
+            raise CannotOpen(f"{path} has schema version {version}, this zoned knows 1 to {known}")
         begin = log.compacted(connection)
         if connection.execute("SELECT count(*) FROM node").get or not begin.position:
             raise CannotOpen(f"{path} is a store in use or an empty one, not a snapshot")
-        assert known
     except apsw.Error as error:
         raise CannotOpen(f"{path} is no snapshot: {error}") from None
     finally:
@@ -126,7 +149,7 @@ def adopt(path: Path, current: Path, me: str, finish: Callable[[apsw.Connection]
     Copies what belongs to the node, settles writes of its journal that the snapshot holds already, and takes up ranges
     that were granted to it meanwhile. `finish` runs in the same transaction.
     """
-    connection = apsw.Connection(str(path))
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         migrate(connection, str(path))
         connection.pragma("synchronous", "full")
@@ -142,7 +165,7 @@ def adopt(path: Path, current: Path, me: str, finish: Callable[[apsw.Connection]
         connection.pragma("journal_mode", "wal")
     finally:
         connection.close()
-    _sync(path)
+    sync_path(path)
 
 
 def _settle(connection: apsw.Connection, me: str) -> None:
@@ -154,9 +177,9 @@ def _settle(connection: apsw.Connection, me: str) -> None:
             " back; give the node an empty data directory, so that it gets a new ID"
         )
     position = catalogue.replica(connection).position
-    rows: Any = connection.execute("SELECT sequence, operation, at, uuid FROM journal WHERE sequence <= ?", (done,))
-    for sequence, data, at, uuid in rows.fetchall():
-        journal.keep_settled(connection, sequence, data, at, uuid, position)
+    rows: Any = connection.execute("SELECT sequence, operation, at FROM journal WHERE sequence <= ?", (done,))
+    for sequence, data, at in rows.fetchall():
+        journal.keep_settled(connection, Write(me, sequence, decode(data)), len(data), at, position)
     connection.execute(
         "INSERT OR IGNORE INTO leases SELECT start, start, stop FROM ranges WHERE node = ?"
         " AND start NOT IN (SELECT start FROM leases)",
@@ -167,23 +190,35 @@ def _settle(connection: apsw.Connection, me: str) -> None:
         journal.refresh_overlay(connection, uuid, me)
 
 
-def found_anew(connection: apsw.Connection, me: str, cluster_id: str) -> Membership:
+def found_anew(connection: apsw.Connection, me: str, cluster_id: str, integers_burnt: int, now: float) -> list[Applied]:
     """Begins a new cluster of this node alone on the state that is here: after a restore, or a lost majority.
 
-    Everything in the log counts from then on. The cluster ID is new, so whoever still lives in the old cluster and this
-    one cannot mistake each other.
+    Everything in the log counts, and is applied at once. The cluster ID is new, so whoever still lives in the old
+    cluster and this one cannot mistake each other; integers that may have been granted where this node could not see it
+    are burnt; and the log begins anew behind all this, so that every other node can only join by a snapshot of it.
+    Returns the outcomes of this node's own writes.
     """
     state = log.hard_state(connection)
-    last = log.last_position(connection)
+    applied, last = catalogue.replica(connection).position, log.last_position(connection)
     term = max(state.term, log.term_at(connection, last) or 0) + 1
     membership = Membership(cluster_id, (me,))
     log.save_entries(connection, [Entry(last + 1, term, EntryKind.MEMBERSHIP, membership.encode())])
-    log.save_hard_state(connection, HardState(term, me, state.commit))
-    return membership
+    log.save_hard_state(connection, HardState(term, me, last + 1))
+    own = apply.apply(connection, log.read(connection, applied + 1, last + 2, 2**62), me, now)
+    connection.execute("UPDATE replica SET next_integer = next_integer + ?", (integers_burnt,))
+    log.compact(connection, last + 1)
+    return own
 
 
 # Ranges that may have been granted after a backup was written; integers are plentiful.
 INTEGERS_BURNT = 10_000_000
+
+
+def check_empty(target: Path) -> None:
+    """Raises CannotOpen when a store, or what is left of one, is at `target`."""
+    for old in (target, *(target.with_name(target.name + end) for end in ("-wal", "-shm", "-journal"))):
+        if old.exists():
+            raise CannotOpen(f"{old} exists; restore into an empty node.data_dir")
 
 
 def restore(
@@ -194,40 +229,31 @@ def restore(
     `where` is (zone, label). The integer counter goes on `integers_burnt` above the snapshot's, because ranges may have
     been granted after it was written; returns the first integer that will be granted.
     """
-    if target.exists():
-        raise CannotOpen(f"{target} exists; restore into an empty node.data_dir")
+    check_empty(target)
     partial = target.with_name(target.name + ".partial")
-    partial.write_bytes(b"")
+    for old in partial.parent.glob(partial.name + "*"):
+        old.unlink()
     with snapshot.open("rb") as source, partial.open("wb") as copy:
         while part := source.read(PART_BYTES):
             copy.write(part)
-    connection = apsw.Connection(str(partial))
+    connection = apsw.Connection(str(partial), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         migrate(connection, str(partial))
         with connection:
             me = identity.start(connection, new_id, *where)
             connection.execute("UPDATE node SET generation = 0")
-            connection.execute("UPDATE replica SET next_integer = next_integer + ?", (integers_burnt,))
             begin = log.compacted(connection)
             log.save_hard_state(connection, HardState(begin.term, "", begin.position))
-            found_anew(connection, me.node_id, cluster_id)
+            found_anew(connection, me.node_id, cluster_id, integers_burnt, 0.0)
         counter: Any = connection.execute("SELECT next_integer FROM replica").get
     finally:
         connection.close()
-    _sync(partial)
+    sync_path(partial)
     partial.rename(target)
-    _sync(target.parent)
+    sync_path(target.parent)
     return int(counter)
 
 
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,7 @@ The socket serves the public application as well, so that zonectl needs nothing 
 """
 
 from collections.abc import AsyncIterator
-from pathlib import Path
+from typing import BinaryIO
 
 import trio
 from starlette.requests import Request
@@ -41,20 +41,25 @@ def admin_routes(replication: Replication, database: Database) -> list[BaseRoute
         if asked.get("confirm") is True:
             if plan["possible"] is not True:
                 raise Problem(409, "recover-refused", str(plan["why_not"]))
-            await replication.recover()
+            try:
+                await replication.recover()
+            except SteerRefused as error:
+                raise Problem(409, "recover-refused", str(error)) from None
         return reply({**plan, "done": asked.get("confirm") is True})
 
     async def backup(request: Request) -> Response:
         folder = database.path.parent / FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         target = folder / f"backup-{id(request):x}"
-        made = await trio.to_thread.run_sync(snapshot.write, database.path, target)
+        made = await database.copy(lambda source: snapshot.write(source, target))
+        file = await trio.to_thread.run_sync(target.open, "rb")
+        await trio.to_thread.run_sync(target.unlink)  # it lives on as long as it is open
         headers = {
             "Content-Length": str(made.bytes),
             "Zone-Backup-Position": str(made.position),
             "Zone-Backup-SHA256": made.sha256,
         }
-        return StreamingResponse(_parts(target), 200, headers, "application/octet-stream")
+        return StreamingResponse(_parts(file), 200, headers, "application/octet-stream")
 
     async def verify(request: Request) -> Response:
         return reply(await replication.verifier.verify())
@@ -67,9 +72,7 @@ def admin_routes(replication: Replication, database: Database) -> list[BaseRoute
     ]
 
 
-async def _parts(path: Path) -> AsyncIterator[bytes]:
-    """The file's bytes; the file goes as soon as it is open."""
-    with path.open("rb") as file:
-        await trio.to_thread.run_sync(path.unlink)
+async def _parts(file: BinaryIO) -> AsyncIterator[bytes]:
+    with file:
         while part := await trio.to_thread.run_sync(file.read, snapshot.PART_BYTES):
             yield part

@@ -22,6 +22,7 @@ from zoned.raft.quorum import majority
 
 LOOK_S = 1.0
 STABLE_S = 5.0  # a newcomer must have been up, and a learner near the head, for so long
+REMOVED_MAX = 64  # removed nodes remembered
 NEAR_ENTRIES = 1_000  # behind the head by at most so many counts as near
 
 logger = structlog.get_logger()
@@ -51,9 +52,10 @@ def next_step(membership: Membership, candidates: Sequence[Candidate], wanted: i
     pair = 1 if voters % 2 == 0 else 2
     if voters < wanted and len(ready) >= min(pair, wanted - voters):
         return promoted(membership, ready[0])
-    known = {*membership.voters, *membership.learners}
+    known = {*membership.voters, *membership.learners, *membership.removed}
     fresh = [one.node_id for one in well if one.node_id not in known]
-    if fresh and len(known) < wanted:
+    # A learner that is not well holds nobody's place: it may be gone for good.
+    if fresh and voters + len(ready) < wanted:
         return replace(membership, learners=tuple(sorted((*membership.learners, fresh[0]))))
     return None
 
@@ -61,7 +63,13 @@ def next_step(membership: Membership, candidates: Sequence[Candidate], wanted: i
 def promoted(membership: Membership, node_id: str) -> Membership:
     """`membership` with a learner made a voter."""
     learners = tuple(one for one in membership.learners if one != node_id)
-    return Membership(membership.cluster_id, tuple(sorted((*membership.voters, node_id))), learners)
+    return replace(membership, voters=tuple(sorted((*membership.voters, node_id))), learners=learners)
+
+
+def added(membership: Membership, node_id: str) -> Membership:
+    """`membership` with a node made a learner because an operator says so, removed before or not."""
+    learners = tuple(sorted({*membership.learners, node_id} - set(membership.voters)))
+    return replace(membership, learners=learners, removed=tuple(one for one in membership.removed if one != node_id))
 
 
 def without(membership: Membership, node_id: str, progress: Mapping[str, PeerStatus], me: str) -> Membership:
@@ -74,7 +82,9 @@ def without(membership: Membership, node_id: str, progress: Mapping[str, PeerSta
     reachable = sum(one == me or (one in progress and progress[one].active) for one in voters)
     if reachable < majority(len(voters)):
         raise SteerRefused(f"only {reachable} of the {len(voters)} voters that would remain are reachable")
-    return Membership(membership.cluster_id, voters, tuple(one for one in membership.learners if one != node_id))
+    learners = tuple(one for one in membership.learners if one != node_id)
+    removed = (*membership.removed, node_id)[-REMOVED_MAX:]
+    return replace(membership, voters=voters, learners=learners, removed=removed)
 
 
 class Autopilot:

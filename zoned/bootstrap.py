@@ -6,6 +6,7 @@ own, so a broken connection or a restart goes on where it was. Only a file with 
 the catalogue hash that it claims, takes the place of the store. Until then lookups are answered from the old state.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,14 +17,16 @@ import structlog
 import trio
 
 from store import log, snapshot
-from store.database import Database
-from store.entries import Entry, EntryKind
-from store.errors import CannotOpen
-from store.snapshot import PART_BYTES, Snapshot
+from store.database import Database, sync_path
+from store.entries import Entry, EntryKind, Membership
+from store.errors import CannotOpen, StorageFull
+from store.snapshot import PART_BYTES, Snapshot, check_room
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.peers import Peers
 
 ASK_TIMEOUT_S = 30.0
+KEPT_S = 120.0  # a snapshot that nobody fetches from is kept for so long
+FULL_AGAIN_S = 10.0  # a snapshot that did not fit is tried again so much later
 PREPARING_S = 0.5  # how often a donor that is still writing is asked again
 FOLDER = "snapshots"
 
@@ -37,31 +40,51 @@ class Donor:
         self._database = database
         self._folder = database.path.parent / FOLDER
         self._current: Snapshot | None = None
+        self._used_at = -math.inf
         self._wanted = trio.Event()
+        for old in (*self._folder.glob("own-*"), *self._folder.glob("backup-*")):
+            old.unlink()
 
     async def serve(self) -> None:
         """Writes a snapshot whenever one is asked for that is not there."""
         while True:
-            await self._wanted.wait()
+            with trio.move_on_after(KEPT_S):
+                await self._wanted.wait()
+            if not self._wanted.is_set():
+                self._drop_unused()
+                continue
             self._wanted = trio.Event()
             try:
-                self._current = await trio.to_thread.run_sync(self._write)
+                self._current = await self._database.copy(self._write)
+                self._used_at = trio.current_time()
                 logger.info("snapshot written", position=self._current.position, bytes=self._current.bytes)
-            except (OSError, apsw.FullError) as error:
+            except (OSError, StorageFull) as error:
                 logger.error("snapshot not written", problem=str(error))
+                await trio.sleep(FULL_AGAIN_S)
 
-    def _write(self) -> Snapshot:
+    def _drop_unused(self) -> None:
+        if self._current is not None and trio.current_time() - self._used_at >= KEPT_S:
+            self._current.path.unlink(missing_ok=True)
+            self._current = None
+
+    def hold(self) -> int | None:
+        """The position that the log must go on from for whoever is fetching; None when nobody is."""
+        in_use = self._current is not None and trio.current_time() - self._used_at < KEPT_S
+        return self._current.position if in_use and self._current is not None else None
+
+    def _write(self, source: Path) -> Snapshot:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         for old in self._folder.glob("own-*"):
             old.unlink()
-        made = snapshot.write(self._database.path, self._folder / "own-new")
+        made = snapshot.write(source, self._folder / "own-new")
         path = made.path.with_name(f"own-{made.position}")
         return replace(made, path=made.path.rename(path))
 
     def offer(self) -> Snapshot | None:
         """A snapshot that this node's log continues; None while it is being written."""
         current = self._current
-        if current is None or current.position + 1 < log.first_position(self._database.reader):
+        reader = self._database.reader
+        if current is None or current.position + 1 < log.first_position(reader) or not _is_of(current, reader):
             self._wanted.set()
             return None
         return current
@@ -71,7 +94,16 @@ class Donor:
         current = self._current
         if current is None or current.sha256 != sha256:
             return None
+        self._used_at = trio.current_time()
         return await trio.to_thread.run_sync(_read_part, current.path, offset, min(length, PART_BYTES))
+
+
+def _is_of(found: Snapshot, reader: apsw.Connection) -> bool:
+    """Whether a snapshot is of the cluster that this node is in now."""
+    ours = log.membership(reader, log.last_position(reader))
+    if ours is None or found.membership is None:
+        return False
+    return Membership.decode(ours.data).cluster_id == Membership.decode(found.membership.data).cluster_id
 
 
 def _read_part(path: Path, offset: int, length: int) -> bytes | None:
@@ -122,15 +154,27 @@ class Fetcher:
         self.state: Fetching | None = None
         self._folder = database.path.parent / FOLDER
         self._peers = peers
+        for old in self._folder.glob("from-*"):
+            # Whole but not installed: perhaps half adopted when the daemon was killed. What is still coming goes on.
+            if old.suffix != ".part":
+                old.unlink()
 
-    async def fetch(self, donor: str) -> Snapshot:
-        """The donor's snapshot as a verified file of ours. Raises PeerUnreachable or PeerRefused; call again then."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+    async def fetch(self, donor: str, known_cluster: str) -> Snapshot:
+        """The donor's snapshot, of our cluster ("": any), as a verified file of ours.
+
+        Raises PeerUnreachable, PeerRefused or StorageFull; call again then.
+        """
         try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
             offered = await self._ask(donor)
-            if not offered.path.exists():
-                await self._fetch(donor, offered)
+            theirs = Membership.decode(offered.membership.data).cluster_id if offered.membership is not None else ""
+            if not theirs or known_cluster not in ("", theirs):
+                raise PeerRefused(f"the snapshot is of cluster {theirs}, this node of {known_cluster}")
+            check_room(self._folder, offered.bytes)
+            await self._fetch(donor, offered)
             return offered
+        except OSError as error:
+            raise StorageFull(f"a snapshot cannot be kept: {error}") from None
         finally:
             self.state = None
 
@@ -157,8 +201,14 @@ class Fetcher:
             have += len(part)
         self.state = Fetching(donor, offered.position, have, offered.bytes)
         await trio.to_thread.run_sync(_verify, partial, offered)
-        partial.rename(offered.path)
+        await trio.to_thread.run_sync(_keep, partial, offered.path)
         logger.info("snapshot fetched", donor=donor, position=offered.position, bytes=offered.bytes)
+
+
+def _keep(partial: Path, whole: Path) -> None:
+    sync_path(partial)
+    partial.rename(whole)
+    sync_path(whole.parent)
 
 
 def _append(path: Path, part: bytes) -> None:
@@ -187,5 +237,8 @@ async def install(database: Database, fetched: Snapshot, me: str, finish: Callab
         snapshot.adopt(fetched.path, database.path, me, finish)
         return fetched.path
 
-    await database.replace(prepare)
+    try:
+        await database.replace(prepare)
+    except (OSError, apsw.FullError) as error:
+        raise StorageFull(f"the snapshot cannot be installed: {error}") from None
     logger.info("snapshot installed", position=fetched.position)

@@ -131,6 +131,7 @@ def restore(path: Path | None, backup: Path, integers_burnt: int | None) -> None
         with lock_directory(directory):
             found = snapshot.describe(backup)
             said = snapshot.check(backup)
+            snapshot.check_empty(directory / "zoned.db")
             own = load_credentials(directory, config.gossip.label, is_new=True)
             where = (config.node.zone, config.gossip.label)
             counter = snapshot.restore(backup, directory / "zoned.db", burnt, str(uuid.uuid4()), own.node_id, where)

@@ -12,6 +12,11 @@ def wall() -> float:
     return time.time()
 
 
+def boot() -> float:
+    """Seconds that pass while the machine is suspended, too: for bounds that must never be too small."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def text(seconds: float) -> str:
     """Seconds since 1970 as the Images API writes times: UTC, whole seconds, `2026-11-22T09:00:00Z`."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -123,7 +123,7 @@ async def serve(
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
-            inner.start_soon(Housekeeping(database, replication.positions, config.registry).serve)
+            inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
             await inner.start(_serve, peer_app, [peer], _peer_limits(config), None, None)
             inner.start_soon(publish, gossip, replication, zone, url)

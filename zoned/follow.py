@@ -78,11 +78,11 @@ class TooFarBehind(Exception):
     """The donor's log begins behind what was asked for. Nothing was changed; a snapshot is needed."""
 
 
-def unpack(packed: Any) -> tuple[str, list[Entry]]:
-    """The follower's side of `give`. Raises TooFarBehind, or PeerRefused for what is no answer to it."""
+def unpack(packed: Any) -> tuple[str, list[Entry] | None]:
+    """The follower's side of `give`; None for "too far behind". Raises PeerRefused for what is no answer to it."""
     match packed:
-        case [str(), None]:
-            raise TooFarBehind
+        case [str(cluster), None]:
+            return cluster, None
         case [str(cluster), [*rows]]:
             return cluster, [_entry(row) for row in rows]
         case _:
@@ -105,6 +105,8 @@ async def pull(peers: Peers, donor: str, after: int, known_cluster: str, wait_s:
     cluster, entries = unpack(await peers.ask(donor, "log", [after, wait_s], wait_s + PULL_TIMEOUT_S))
     if known_cluster and cluster != known_cluster:
         raise PeerRefused(f"belongs to cluster {cluster}, this node to {known_cluster}")
+    if entries is None:
+        raise TooFarBehind
     if [entry.index for entry in entries] != list(range(after + 1, after + 1 + len(entries))):
         raise PeerRefused("answered with entries that do not follow on ours")
     return entries
@@ -149,7 +151,9 @@ class Follower:
 
     def _choose(self) -> str | None:
         """The nearest that publishes the most, leaving out whoever just failed while there is another."""
+        ours = cluster_id(self._database.reader)
         able = [view for view in self._members if view.is_up and view.facts.get("voter") and view.node_id != self._me]
+        able = [view for view in able if not ours or view.facts.get("cluster") == ours]
         able = [view for view in able if view.node_id != self._failed] or able
         head = max((_position(view) for view in able), default=0)
         ahead = [view for view in able if _position(view) + BEHIND_MAX >= head]
@@ -180,13 +184,16 @@ class Follower:
         return True
 
     async def _install(self, donor: str) -> None:
-        fetched = await self._fetcher.fetch(donor)
-        known, membership = cluster_id(self._database.reader), fetched.membership
-        if membership is None or known not in ("", Membership.decode(membership.data).cluster_id):
-            raise PeerRefused("the snapshot is of another cluster")
-        await install(
-            self._database, fetched, self._me, lambda c: log.advance_commit(c, fetched.term, fetched.position)
-        )
+        fetched = await self._fetcher.fetch(donor, cluster_id(self._database.reader))
+
+        def finish(connection: apsw.Connection) -> None:
+            log.advance_commit(connection, fetched.term, fetched.position)
+
+        try:
+            await install(self._database, fetched, self._me, finish)
+        except StorageFull:
+            fetched.path.unlink(missing_ok=True)
+            raise
         self._on_applied(fetched.position, [])
 
     async def _keep(self, entries: Sequence[Entry]) -> list[Applied]:
@@ -197,4 +204,8 @@ class Follower:
             log.advance_commit(connection, last.term, last.index)
             return apply.apply(connection, entries, self._me, clock.wall())
 
-        return await self._database.write(transaction)
+        # Shielded: a transaction that was asked for also happens, and its outcomes must be told.
+        applied: list[Applied] = []
+        with trio.CancelScope(shield=True):
+            applied = await self._database.write(transaction)
+        return applied  # noqa: RET504  # a return inside the scope looks to mypy as if the scope might swallow it

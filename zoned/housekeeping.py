@@ -1,5 +1,7 @@
 """What keeps the store from growing for ever: the log's old entries and old receipts go, a little at a time."""
 
+from collections.abc import Callable
+
 import apsw
 import structlog
 import trio
@@ -28,7 +30,15 @@ def cut(first: int, applied: int, keep: int) -> int | None:
 class Housekeeping:
     """Runs for ever beside everything else."""
 
-    def __init__(self, database: Database, positions: Positions, settings: Registry) -> None:
+    def __init__(
+        self,
+        database: Database,
+        positions: Positions,
+        settings: Registry,
+        hold: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        """`hold` names a position whose successors somebody still needs, while a snapshot is being fetched."""
+        self._hold = hold
         self._database = database
         self._positions = positions
         self._settings = settings
@@ -55,7 +65,8 @@ class Housekeeping:
     async def _compact(self) -> bool:
         first = log.first_position(self._database.reader)
         position = cut(first, self._positions.position, self._settings.log_entries_keep)
-        if position is None:
+        held = self._hold()
+        if position is None or (held is not None and position > held):
             return False
         await self._database.write(lambda c: log.compact(c, position))
         return True

@@ -58,7 +58,8 @@ class Leasing:
         self._exhausted = exhausted
         if count and not exhausted and not journal.has_grant(reader):
             await self._proxy.submit(Grant(count, self._settings.ceiling), wait=False)
-        for uuid in catalogue.unnumbered(reader, self._proxy.me, NUMBER_MAX):
+        # Asked for anew: a snapshot may have taken the store's place while the grant was journaled.
+        for uuid in catalogue.unnumbered(self._database.reader, self._proxy.me, NUMBER_MAX):
             try:
                 await self._proxy.submit(Assign(uuid), wait=False)
             except Refused:

@@ -60,16 +60,20 @@ class Peers:
         host, port = address
         url = f"http://[{host}]:{port}/peer/v1/{path}" if ":" in host else f"http://{host}:{port}/peer/v1/{path}"
         headers = {**self._headers, RECIPIENT_HEADER: node_id}
+        body = None
         try:
             request = self._client.build_request("POST", url, content=data, headers=headers, timeout=timeout_s)
-            answer = await self._client.send(request, stream=True)
-            try:
-                body = await self._read(answer, url)
-            finally:
-                await answer.aclose()
+            with trio.move_on_after(timeout_s):  # the client's own time-outs are for each step of a request
+                answer = await self._client.send(request, stream=True)
+                try:
+                    body = await self._read(answer, url)
+                finally:
+                    await answer.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
             # Addresses come from gossip: an unusable one is a peer that cannot be reached, and nothing more.
             raise PeerUnreachable(f"{url}: {type(error).__name__}: {error}") from None
+        if body is None:
+            raise PeerUnreachable(f"{url} did not answer within {timeout_s:g} s")
         if answer.status_code >= 500:
             raise PeerUnreachable(f"{url}: {answer.status_code} {body[:200].decode(errors='replace')}")
         if answer.status_code >= 400:

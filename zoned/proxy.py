@@ -54,10 +54,10 @@ class Submitted:
 
     @property
     def state(self) -> str:
-        """committed, buffered, conflict or refused."""
+        """committed, buffered (also: applied, with an outcome not known here), conflict or refused."""
         if self.receipt is None:
             return "committed"
-        return "buffered" if self.receipt.state == "journaled" else self.receipt.state
+        return "buffered" if self.receipt.state in ("journaled", "applied") else self.receipt.state
 
 
 class Proxy:

@@ -7,7 +7,6 @@ call when this node is the registry and a request to a peer otherwise.
 
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -20,14 +19,16 @@ from gossip import MemberView
 from store import catalogue, log
 from store.apply import Applied
 from store.database import Database
-from store.entries import EntryKind, Membership
+from store.entries import Entry, Membership
+from store.errors import StorageFull
 from store.operations import Write, encode_write
+from store.snapshot import INTEGERS_BURNT, found_anew
 from store.snapshot import Snapshot as SnapshotFile
-from store.snapshot import found_anew
-from zoned.autopilot import Autopilot, SteerRefused, without
+from zoned import clock
+from zoned.autopilot import Autopilot, SteerRefused, added, without
 from zoned.bootstrap import Fetcher, install
 from zoned.errors import PeerRefused, PeerUnreachable
-from zoned.follow import Follower, Positions, TooFarBehind, cluster_id, pull
+from zoned.follow import Follower, Positions, cluster_id
 from zoned.founding import Founding, cluster_seen
 from zoned.peers import Peers, RaftPost
 from zoned.raft.core import Raft
@@ -35,7 +36,7 @@ from zoned.raft.log import RaftError
 from zoned.raft.messages import Message
 from zoned.raft.node import OnApplied, RaftNode
 from zoned.raft.pace import Pace
-from zoned.raft.quorum import majority
+from zoned.raft.quorum import decode_membership, majority
 from zoned.raft.ready import NotLeader, RaftOptions, Ready, Role, Snapshot
 from zoned.raft.storage import StoredLog
 from zoned.registry import Answer, NotRegistry, Registry, unpack
@@ -45,6 +46,7 @@ from zoned.verify import Verifier
 # (heartbeat, shortest election time-out), seconds; the longest is twice the shortest. Stretched when things are slow.
 PROFILES = {"lan": (0.1, 0.5), "wan": (0.5, 5.0)}
 STEER_TIMEOUT_S = 5.0
+FETCH_AGAIN_S = 1.0
 LEADERLESS_S = 5.0  # a voter without a leader for so long, while others have one, asks whether it was removed
 
 logger = structlog.get_logger()
@@ -102,9 +104,14 @@ class Replication:
         claims = [
             (int(view.facts["registry"]), view.node_id)
             for view in self._members.values()
-            if view.is_up and isinstance(view.facts.get("registry"), int)
+            if view.is_up and isinstance(view.facts.get("registry"), int) and self._is_ours(view)
         ]
         return max(claims)[1] if claims else None
+
+    def _is_ours(self, view: MemberView) -> bool:
+        """Of this node's cluster, or this node is in none yet: a cluster given up may still be about."""
+        ours = self.cluster_id
+        return not ours or view.facts.get("cluster") == ours
 
     def changed(self) -> trio.Event:
         return self._changed
@@ -165,6 +172,10 @@ class Replication:
         core = self.core
         return core.term if core is not None and core.is_registry else None
 
+    def committed_membership(self) -> Entry | None:
+        """The membership entry in force at this node's position."""
+        return log.membership(self._database.reader, self.positions.position)
+
     def membership(self) -> Membership | None:
         found = log.membership(self._database.reader, log.last_position(self._database.reader))
         return Membership.decode(found.data) if found else None
@@ -189,6 +200,7 @@ class Replication:
             if self._recover:
                 await self._found_anew(self._recover)
                 self._recover = ""
+                self.note_change()
             membership = self.membership()
             if membership is not None and self._may_take_part():
                 with trio.CancelScope() as self._taking_part:
@@ -240,15 +252,23 @@ class Replication:
         }
 
     async def recover(self) -> None:
-        """Begins a new cluster of this node alone on what it holds. The loud way out after a lost majority."""
+        """Begins a new cluster of this node alone on what it holds. The loud way out after a lost majority.
+
+        Raises SteerRefused when this node takes no part just now.
+        """
+        if self._taking_part is None:
+            raise SteerRefused("this node takes no part in the registry")
         logger.error("recovering without a majority", **self.recovery_plan())
         self._recover = str(uuid.uuid4())
-        if self._taking_part is not None:
-            self._taking_part.cancel()
+        self._taking_part.cancel()
+        while self._recover:
+            await self._changed.wait()
 
     async def _found_anew(self, cluster_id: str) -> None:
-        membership = await self._database.write(lambda c: found_anew(c, self.me, cluster_id))
-        logger.error("new cluster of this node alone", cluster=membership.cluster_id)
+        now = clock.wall()
+        own = await self._database.write(lambda c: found_anew(c, self.me, cluster_id, INTEGERS_BURNT, now))
+        logger.error("new cluster of this node alone", cluster=cluster_id)
+        self._on_applied(catalogue.replica(self._database.reader).position, own)
 
     async def _take_part(self, membership: Membership) -> None:
         """Runs Raft until a committed entry says that this node takes no part any more."""
@@ -258,10 +278,10 @@ class Replication:
             election_ticks=round(election_s / heartbeat_s),
             uncommitted_max_bytes=self._settings.uncommitted_bytes_max,
         )
-        reader, since = self._database.reader, self.positions.position
-        core = Raft(
-            self.me, StoredLog(self._database), log.hard_state(reader), self.positions.position, options, self._rng
-        )
+        # The store knows better than anybody how far it is: a round may have landed while the last node was stopped.
+        reader = self._database.reader
+        since = catalogue.replica(reader).position
+        core = Raft(self.me, StoredLog(self._database), log.hard_state(reader), since, options, self._rng)
         async with trio.open_nursery() as nursery:
             pace = Pace(heartbeat_s, election_s)
             post = RaftPost(self._peers, nursery, election_s * 2, pace)
@@ -301,15 +321,18 @@ class Replication:
             self.part = "voter" if membership is not None and self.me in membership.voters else "learner"
 
     async def _is_removed_at(self, registry: str) -> bool:
+        """Whether the membership that is committed there is without this node."""
         try:
-            entries = await pull(self._peers, registry, self.positions.position, self.cluster_id)
-        except (PeerUnreachable, PeerRefused, TooFarBehind):
+            answer = await self._peers.ask(registry, "membership", self.cluster_id, STEER_TIMEOUT_S)
+        except (PeerUnreachable, PeerRefused):
             return False
-        changes = [entry for entry in entries if entry.kind is EntryKind.MEMBERSHIP]
-        if not changes or takes_part(self.me, Membership.decode(changes[-1].data)):
-            return False
-        self._removed_at = changes[-1].index
-        return True
+        match answer:
+            case [int(index), bytes(data)] if index > self.positions.position:
+                membership = decode_membership(data)
+                if membership is not None and not takes_part(self.me, membership):
+                    self._removed_at = index
+                    return True
+        return False
 
     async def read_index(self) -> int | None:
         """A position such that everything committed before this call is at or below it; None when nobody can say.
@@ -321,7 +344,7 @@ class Replication:
             return None
         if registry == self.me:
             return await self.read_index_here()
-        answer = await self._peers.ask(registry, "read-index", None, PROFILES[self._settings.profile][1] * 2)
+        answer = await self._peers.ask(registry, "read-index", self.cluster_id, PROFILES[self._settings.profile][1] * 2)
         if answer is not None and (type(answer) is not int or not 0 <= answer < 2**53):
             raise PeerRefused("answered with no read index")
         return answer
@@ -343,7 +366,8 @@ class Replication:
         if registry == self.me:
             return self.steer_here(action, target)
         try:
-            return str(await self._peers.ask(registry, "steer", [action, target], STEER_TIMEOUT_S))
+            asked = [self.cluster_id, action, target]
+            return str(await self._peers.ask(registry, "steer", asked, STEER_TIMEOUT_S))
         except (PeerRefused, PeerUnreachable) as error:
             raise SteerRefused(str(error)) from None
 
@@ -361,8 +385,7 @@ class Replication:
                 case "add":
                     if target not in self._members:
                         raise SteerRefused(f"gossip knows no node {target}")
-                    learners = tuple(sorted({*membership.learners, target} - set(membership.voters)))
-                    position = node.change(replace(membership, learners=learners))
+                    position = node.change(added(membership, target))
                     return f"{target} learns from position {position} on and is promoted when it is near the head"
                 case "remove":
                     position = node.change(without(membership, target, node.core.progress, self.me))
@@ -401,25 +424,28 @@ class _Snapshots:
         self._replication = replication
         self._nursery = nursery
         self._fetched: SnapshotFile | None = None
-        self._fetching = False
+        self._busy = False
 
     def want(self, leader_id: str) -> None:
-        if not self._fetching:
-            self._fetching = True
+        # Busy until it is in place: a second fetch would remove the file that is being installed.
+        if not self._busy:
+            self._busy = True
             self._nursery.start_soon(self._fetch, leader_id)
 
     async def _fetch(self, leader_id: str) -> None:
+        accepted = False
         try:
             logger.info("snapshot needed", donor=leader_id)
-            fetched = await self._replication.fetcher.fetch(leader_id)
+            fetched = await self._replication.fetcher.fetch(leader_id, self._replication.cluster_id)
             node = self._replication.node
             if node is not None and fetched.membership is not None:
                 self._fetched = fetched
-                node.restore(Snapshot(fetched.position, fetched.term, fetched.membership))
-        except (PeerUnreachable, PeerRefused) as error:
+                accepted = node.restore(Snapshot(fetched.position, fetched.term, fetched.membership))
+        except (PeerUnreachable, PeerRefused, StorageFull) as error:
             logger.warning("snapshot not fetched", donor=leader_id, problem=str(error))
+            await trio.sleep(FETCH_AGAIN_S)
         finally:
-            self._fetching = False
+            self._busy = accepted
 
     async def install(self, ready: Ready) -> None:
         fetched, hard_state = self._fetched, ready.hard_state
@@ -432,6 +458,7 @@ class _Snapshots:
                 log.save_hard_state(connection, hard_state)
 
         await install(self._replication.database, fetched, self._replication.me, finish)
+        self._busy = False
 
 
 def takes_part(node_id: str, membership: Membership | None) -> bool:

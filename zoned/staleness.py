@@ -12,6 +12,7 @@ from collections import deque
 import structlog
 import trio
 
+from zoned import clock
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.raft.log import RaftError
 from zoned.replication import Replication
@@ -23,10 +24,10 @@ logger = structlog.get_logger()
 
 
 class Bound:
-    """The arithmetic. Sans-IO: times are the caller's monotonic seconds."""
+    """The arithmetic. Sans-IO: times are the caller's monotonic seconds, which must not stop in a suspend."""
 
     def __init__(self) -> None:
-        self._fresh_at: float | None = None
+        self.fresh_at: float | None = None
         self._pending: deque[tuple[float, int]] = deque()  # (t0, position that proves it), both growing
 
     def answered(self, asked_at: float, index: int, applied: int) -> None:
@@ -40,14 +41,14 @@ class Bound:
         kept: deque[tuple[float, int]] = deque()
         for asked_at, index in self._pending:
             if index <= position:
-                self._fresh_at = max(self._fresh_at or -math.inf, asked_at)
+                self.fresh_at = max(self.fresh_at or -math.inf, asked_at)
             else:
                 kept.append((asked_at, index))
         self._pending = kept
 
     def at(self, now: float) -> float | None:
         """The bound at `now`, seconds; None while nothing was ever proved."""
-        return None if self._fresh_at is None else now - self._fresh_at
+        return None if self.fresh_at is None else now - self.fresh_at
 
 
 class Staleness:
@@ -61,7 +62,12 @@ class Staleness:
     @property
     def bound_s(self) -> float | None:
         """Nothing committed longer ago than this is missing; None while this node has never reached a registry."""
-        return self._bound.at(trio.current_time())
+        return self._bound.at(clock.boot())
+
+    @property
+    def fresh_at(self) -> float | None:
+        """The time, by `clock.boot`, up to which everything committed is here now."""
+        return self._bound.fresh_at
 
     async def serve(self) -> None:
         """Keeps the bound small while there is a registry."""
@@ -73,7 +79,7 @@ class Staleness:
 
     async def ask(self) -> int | None:
         """One read index: everything committed before this call is at or below. None when nobody could say."""
-        asked_at = trio.current_time()
+        asked_at = clock.boot()
         try:
             index = await self._replication.read_index()
         except (PeerUnreachable, PeerRefused, RaftError) as error:

@@ -7,7 +7,8 @@ until it can name the records that differ; it sees what no running hash can, a b
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -18,13 +19,13 @@ import trio
 from gossip import FactValue, MemberView
 from store import catalogue
 from store.database import Database
+from store.images import Image
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.peers import Peers
 
 HASH_CHARS = 16  # of the hash, in gossip: 64 bits tell apart what is not malicious
 BUCKET_CHARS = 2  # buckets are the first characters of the UUID: 256 of them
 ASK_TIMEOUT_S = 120.0  # a peer counts a million records in some seconds
-TRIES = 20  # for a moment at which both are at one position
 NAMED_MAX = 100  # differing records named
 
 logger = structlog.get_logger()
@@ -42,13 +43,21 @@ def buckets(connection: apsw.Connection) -> tuple[int, dict[str, bytes]]:
     return position, {bucket: total.to_bytes(32) for bucket, total in sums.items()}
 
 
-def records(connection: apsw.Connection, bucket: str) -> tuple[int, dict[str, bytes]]:
-    """The position, and the hash of each record of one bucket."""
+def records(connection: apsw.Connection, bucket: str) -> tuple[int, dict[str, tuple[bytes, int]]]:
+    """The position, and of each record of one bucket its hash and the position that changed it last."""
     rows: Any = connection.execute(
         "SELECT uuid, record FROM images WHERE uuid >= ? AND uuid < ? ORDER BY uuid", (bucket, bucket + "g")
     )
-    found = {uuid: hashlib.sha256(record).digest() for uuid, record in rows}
+    found = {uuid: (hashlib.sha256(record).digest(), position_in(record)) for uuid, record in rows}
     return catalogue.replica(connection).position, found
+
+
+def position_in(record: bytes) -> int:
+    """The position in a record as it is on the disk; 0 when it cannot even be read."""
+    try:
+        return Image.decode(record).position
+    except (ValueError, TypeError, KeyError):
+        return 0
 
 
 async def answer(database: Database, bucket: str) -> list[Any]:
@@ -58,8 +67,17 @@ async def answer(database: Database, bucket: str) -> list[Any]:
     return [position, found]
 
 
-def differing(ours: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[str]:
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+
+
+def really_differing(
+    ours: Mapping[str, tuple[bytes, int]], theirs: Mapping[str, tuple[bytes, int]], up_to: int
+) -> list[str]:
+    """UUIDs of records that differ though both sides had applied everything that changed them, by `up_to`."""
+    wrong = differing(ours, theirs)
+    newest = {uuid: max(side[uuid][1] for side in (ours, theirs) if uuid in side) for uuid in wrong}
+    return [uuid for uuid in wrong if newest[uuid] <= up_to]
 
 
 class Verifier:
@@ -86,8 +104,9 @@ class Verifier:
         """Looks at what others published; a difference is logged once per node and kept for status."""
         reader = self._database.reader
         replica = catalogue.replica(reader)
+        cluster = self._members[self._me].facts.get("cluster")
         for view in self._members.values():
-            if view.node_id == self._me or view.node_id in self.diverged:
+            if view.node_id == self._me or view.node_id in self.diverged or view.facts.get("cluster") != cluster:
                 continue
             position, check = view.vitals.get("position"), view.vitals.get("check")
             if position == replica.position and view.vitals.get("hash") != replica.digest[:HASH_CHARS]:
@@ -126,28 +145,51 @@ class Verifier:
     async def _verify_with(self, view: MemberView) -> dict[str, Any]:
         result: dict[str, Any] = {"zone": view.zone, "node_id": view.node_id, "equal": False, "differing": []}
         try:
-            ours, theirs, position = await self._at_one_position(view.node_id, "")
-            wrong = differing(ours, theirs)
-            for bucket in wrong:
-                ours, theirs, position = await self._at_one_position(view.node_id, bucket)
-                result["differing"] += differing(ours, theirs)
+            ours, theirs, _ = await self._both(view.node_id, "")
+            for bucket in differing(ours, theirs):
+                mine, other, up_to = await self._both(view.node_id, bucket)
+                result["differing"] += really_differing(mine, other, up_to)
                 if len(result["differing"]) >= NAMED_MAX:
                     break
         except (PeerUnreachable, PeerRefused) as error:
             return {**result, "equal": None, "problem": str(error)}
         result["differing"] = result["differing"][:NAMED_MAX]
-        return {**result, "position": position, "equal": not wrong}
+        return {**result, "equal": not result["differing"]}
 
-    async def _at_one_position(self, peer: str, bucket: str) -> tuple[dict[str, bytes], dict[str, bytes], int]:
-        """Both sides' hashes, taken at the same position. Raises PeerUnreachable, PeerRefused."""
-        for _ in range(TRIES):
-            asked = await self._peers.ask(peer, "digests", bucket, ASK_TIMEOUT_S)
-            match asked:
-                case [int(there), dict(theirs)]:
-                    position, ours = await answer(self._database, bucket)
-                    if position == there:
-                        return ours, theirs, position
-                case _:
-                    raise PeerRefused("answered with no hashes")
-            await trio.sleep(0.1)
-        raise PeerRefused("was never at this node's position while both were counted; try again with fewer writes")
+    async def _both(self, peer: str, bucket: str) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """Both sides' hashes, counted at about the same time, and the lower of their positions.
+
+        Writes go on meanwhile, so buckets may differ for no reason but that; the records of a bucket tell.
+        Raises PeerUnreachable, PeerRefused.
+        """
+        here: list[Any] = []
+
+        async def count_here() -> None:
+            here.extend(await answer(self._database, bucket))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count_here)
+            with self._peers_errors() as failed:
+                asked = await self._peers.ask(peer, "digests", bucket, ASK_TIMEOUT_S)
+        if failed:
+            raise failed[0]
+        match asked:
+            case [int(there), dict(theirs)]:
+                return here[1], {key: _paired(value) for key, value in theirs.items()}, min(there, here[0])
+            case _:
+                raise PeerRefused("answered with no hashes")
+
+    @staticmethod
+    @contextmanager
+    def _peers_errors() -> Iterator[list[Exception]]:
+        """Errors of a peer, kept until the nursery is done: they would arrive as a group."""
+        failed: list[Exception] = []
+        try:
+            yield failed
+        except (PeerUnreachable, PeerRefused) as error:
+            failed.append(error)
+
+
+def _paired(value: Any) -> Any:
+    """msgpack makes lists of tuples."""
+    return tuple(value) if isinstance(value, list) else value

@@ -10,8 +10,8 @@ from store import catalogue, identity, journal, log, ranges, snapshot
 from store.apply import apply
 from store.database import open_database, open_writer
 from store.entries import Entry, EntryKind, HardState, Membership
-from store.errors import CannotOpen, Impossible
-from store.operations import Create, Delete, Grant
+from store.errors import CannotOpen, Impossible, StorageFull
+from store.operations import Create, Delete, Grant, Update, encode
 from tests.store.conftest import AT, ME, NOW, OTHER, dump, entry
 
 CEILING = 2**53 - 1
@@ -124,7 +124,7 @@ async def test_installing_keeps_what_belongs_to_the_node(tmp_path: Path, limits:
         first, second = journal.receipt(reader, 1), journal.receipt(reader, 2)
         assert first is not None
         assert second is not None
-        assert (first.state, second.state) == ("committed", "journaled")
+        assert (first.state, second.state) == ("applied", "journaled")
         assert journal.backlog(reader).entries == 1
         found = catalogue.find(reader, uuid_of(99))
         assert found is not None
@@ -161,8 +161,75 @@ def test_a_restored_store_is_a_new_cluster_whose_counter_never_goes_back(tmp_pat
     found = log.membership(restored, 99)
     assert found is not None
     assert (found.index, Membership.decode(found.data)) == (25, Membership("d", (ME,)))
-    assert log.hard_state(restored) == HardState(2, ME, 24)
+    assert log.hard_state(restored) == HardState(2, ME, 25)
+    assert (log.first_position(restored), after.position) == (26, 25)
     assert identity.start(restored, "unused", "a", "zoned").generation == 1
     with pytest.raises(CannotOpen, match="exists"):
         snapshot.restore(tmp_path / "s", tmp_path / "new.db", 0, "d", ME, ("a", "zoned"))
     assert (tmp_path / "s").exists()
+
+
+def test_a_restore_beside_what_is_left_of_another_store_is_refused(tmp_path: Path):
+    donor(tmp_path / "donor").close()
+    snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    (tmp_path / "new.db-wal").write_bytes(b"left over")
+    with pytest.raises(CannotOpen, match=r"new\.db-wal exists"):
+        snapshot.restore(tmp_path / "s", tmp_path / "new.db", 0, "d", ME, ("a", "zoned"))
+
+
+async def test_a_store_that_somebody_else_reads_is_not_replaced_and_goes_on(tmp_path: Path, limits: journal.Limits):
+    """Another connection keeps the write-ahead log alive; beside the new file it would be played over that."""
+    donor(tmp_path / "donor").close()
+    snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    async with open_database(tmp_path / "mine") as database:
+        await database.write(lambda c: identity.start(c, ME, "a", "zoned"))
+        await database.write(lambda c: journal.append(c, ME, Grant(50, CEILING), NOW, limits))
+        stranger = apsw.Connection(str(database.path))
+        stranger.execute("BEGIN")
+        assert stranger.execute("SELECT count(*) FROM images").get == 0
+        await database.write(lambda c: identity.remember_peers(c, [("h", 1)]))
+
+        def prepare() -> Path:
+            snapshot.adopt(tmp_path / "s", database.path, ME, lambda c: None)
+            return tmp_path / "s"
+
+        with pytest.raises(StorageFull, match="was not replaced"):
+            await database.replace(prepare)
+        assert catalogue.replica(database.reader).images == 0
+        assert identity.known_peers(database.reader) == [("h", 1)]
+        stranger.execute("COMMIT")
+        stranger.close()
+        await database.replace(prepare)
+        assert catalogue.replica(database.reader).images == 19
+        assert database.reader.execute("PRAGMA integrity_check").get == "ok"
+
+
+async def test_a_receipt_never_says_more_than_the_snapshot_shows(tmp_path: Path, limits: journal.Limits):
+    """A write that the log refused, met in a snapshot, is `applied`, not `committed`."""
+    source = donor(tmp_path / "donor")
+    stale = Update(uuid_of(3), AT, {"name": ("n3", "mine")}, if_match="somebody.1")
+    fresh = Update(uuid_of(4), AT, {"name": ("n4", "mine")})
+    with source:
+        apply(source, [entry(25, 2, stale, ME), entry(26, 3, fresh, ME)], NEWER, NOW)
+        log.save_entries(source, [])
+        source.execute("INSERT INTO log VALUES (26, 1, 0, x'')")
+    snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    async with open_database(tmp_path / "mine") as database:
+        await database.write(lambda c: identity.start(c, ME, "a", "zoned"))
+        await database.write(lambda c: journal.append(c, ME, Grant(50, CEILING), NOW, limits))
+        for operation in (stale, fresh):
+            data = encode(operation)
+
+            def put(c: apsw.Connection, operation: Update = operation, data: bytes = data) -> None:
+                c.execute("UPDATE node SET sequence = sequence + 1, journal_entries = journal_entries + 1")
+                c.execute("INSERT INTO journal SELECT sequence, ?, ?, 0.0 FROM node", (operation.uuid, data))
+
+            await database.write(put)
+
+        def prepare() -> Path:
+            snapshot.adopt(tmp_path / "s", database.path, ME, lambda c: None)
+            return tmp_path / "s"
+
+        await database.replace(prepare)
+        receipts = [journal.receipt(database.reader, sequence) for sequence in (2, 3)]
+        assert [one.state for one in receipts if one] == ["applied", "committed"]

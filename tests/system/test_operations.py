@@ -131,7 +131,7 @@ async def test_backup_and_restore(fleet, client, tmp_path: Path):
 
 
 async def test_hand_over_remove_and_replace(fleet, client):
-    daemons = fleet(4, expect=3, extra="voters = 3\n")
+    daemons = fleet(4, expect=3, extra="voters = 3\nlog_entries_keep = 100\n")
     await start_all(client, daemons)
     registry = await registry_of(client, daemons)
     assert "is being handed over" in zonectl(registry, "registry", "transfer").stdout
@@ -158,7 +158,8 @@ async def test_hand_over_remove_and_replace(fleet, client):
         return all(len(one) == 3 and ids[victim.zone] not in one for one in voters)
 
     await until("three voters without the dead one", replaced)
-    # It comes back after all, and finds itself removed: it follows.
+    # It comes back after all, behind everybody's log, and finds itself removed: it follows.
+    await register(client, present, 250, "while it was away")
     victim.start()
     await victim.wait_ready(client)
 
@@ -167,7 +168,7 @@ async def test_hand_over_remove_and_replace(fleet, client):
 
     await until("the removed node follows", follows)
     await register(client, victim, 3, "by the removed one")
-    assert (await settled(client, daemons))["images"] == 3
+    assert (await settled(client, daemons))["images"] == 253
 
 
 async def test_recovery_after_a_lost_majority(fleet, client):
@@ -201,6 +202,13 @@ async def test_recovery_after_a_lost_majority(fleet, client):
     for uuid, integer in {**made, **buffered}.items():
         assert (await client.get(f"{survivor.url}/zone/v1/images/{integer}")).json()["uuid"] == uuid
     assert len(answer(survivor, "registry", "status")["voters"]) == 1
+    # The lost ones come back with empty data directories, as the plan says, and join.
+    for daemon in lost:
+        shutil.rmtree(daemon.directory / "data")
+    await start_all(client, lost)
+    assert (await settled(client, daemons))["images"] == 15
+    fresh = await register(client, lost[0], 3, "after all that")
+    assert min(fresh.values()) > max([*made.values(), *buffered.values()])
 
 
 async def test_a_voter_that_lost_its_data_comes_back_as_another_node(fleet, client):

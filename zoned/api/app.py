@@ -11,8 +11,8 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from zoned.api import discovery, images_v1, images_v2, native, oldest, parts_v2, problems, registry_v1, zones
 from zoned.api.asgi import App, Receive, Scope, Send
-from zoned.api.freshness import with_freshness
-from zoned.api.lookup import stamps
+from zoned.api.freshness import READ_AT, with_freshness
+from zoned.api.lookup import moment, stamps
 from zoned.zone import Zone
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -83,7 +83,8 @@ def with_zone_headers(app: App, zone: Zone) -> App:
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *stamps(zone)]}
+                at = scope.get(READ_AT) or moment(zone)
+                message = {**message, "headers": [*message.get("headers", ()), *stamps(zone, at)]}
             await send(message)
 
         await app(scope, receive, send_with_headers)

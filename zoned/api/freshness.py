@@ -11,10 +11,12 @@ import trio
 from starlette.datastructures import Headers
 
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.lookup import moment
 from zoned.api.problems import Problem, bad, native
 from zoned.zone import Zone
 
 WAIT_MAX_S = 10.0  # for any of these; clients' own time-outs are seldom longer
+READ_AT = "zoned.read_at"  # key in the scope: the `Moment` before a read
 ON_STALE = ("serve", "wait", "fail")
 
 
@@ -28,6 +30,8 @@ def with_freshness(app: App, zone: Zone) -> App:
             except Problem as problem:
                 await native(problem)(scope, receive, send)
                 return
+            # What is proved while the answer is made says nothing of what was read before.
+            scope[READ_AT] = moment(zone)
         await app(scope, receive, send)
 
     return wrapped

@@ -8,10 +8,12 @@ on to the application, which gives the same answer in its own time. A test compa
 import math
 import uuid
 from collections.abc import Callable
+from typing import NamedTuple
 
 import orjson
 
 from store.images import Image, is_uuid, parse_reference
+from zoned import clock
 from zoned.api.documents import images_document, native_document
 from zoned.api.http1 import Answer, Headers
 from zoned.zone import Zone
@@ -28,12 +30,25 @@ REFERENCE_BYTES_MAX = 36
 JSON = (b"content-type", b"application/json")
 
 
-def stamps(zone: Zone) -> list[tuple[bytes, bytes]]:
-    """The headers of every answer: where it comes from, as of when, how old it can be, and a request ID."""
-    found = [(b"zone-name", zone.name.encode("latin-1")), (b"zone-position", b"%d" % zone.position)]
-    bound_s = zone.staleness.bound_s
-    if bound_s is not None:
-        found.append((b"zone-staleness", b"%.3f" % (math.ceil(bound_s * 1_000) / 1_000)))
+class Moment(NamedTuple):
+    """What a read that begins now can promise: the position, and the time up to which nothing is missing."""
+
+    position: int
+    fresh_at: float | None
+
+
+def moment(zone: Zone) -> Moment:
+    return Moment(zone.position, zone.staleness.fresh_at)
+
+
+def stamps(zone: Zone, at: Moment) -> list[tuple[bytes, bytes]]:
+    """The headers of every answer: where it comes from, as of when, how old it can be, and a request ID.
+
+    `at` is of before the data was read: what was proved since says nothing of it.
+    """
+    found = [(b"zone-name", zone.name.encode("latin-1")), (b"zone-position", b"%d" % at.position)]
+    if at.fresh_at is not None:
+        found.append((b"zone-staleness", b"%.3f" % (math.ceil((clock.boot() - at.fresh_at) * 1_000) / 1_000)))
     found.append((b"x-openstack-request-id", b"req-" + str(uuid.uuid4()).encode()))
     return found
 
@@ -58,14 +73,15 @@ def make_lookup(zone: Zone) -> Callable[[bytes, bytes, Headers], Answer | None]:
                 return None
             if name == b"if-none-match":
                 known += b"," + value
+        at = moment(zone)
         found = zone.find(reference)
         if found is None or found.image.deleted_at is not None:
             return None
         tag = f'"{found.image.write}"'.encode()
         answer = [(b"zone-source", found.source.value.encode()), (b"etag", tag)]
         if known and any(one.strip().removeprefix(b"W/") in (b"*", tag) for one in known.split(b",")):
-            return Answer(304, [*answer, *stamps(zone)], b"")
-        return Answer(200, [*answer, JSON, *stamps(zone)], orjson.dumps(render(found.image)))
+            return Answer(304, [*answer, *stamps(zone, at)], b"")
+        return Answer(200, [*answer, JSON, *stamps(zone, at)], orjson.dumps(render(found.image)))
 
     return lookup
 

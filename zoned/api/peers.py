@@ -120,15 +120,28 @@ class PeerFace:
 
     async def steer(self, request: Request) -> Response:
         match await _body(request):
-            case [str(action), str(target)]:
+            case [str(cluster), str(action), str(target)]:
+                self._check_cluster(cluster)
                 try:
                     return _answer(self._replication.steer_here(action, target))
                 except SteerRefused as error:
                     raise _Refused(409, str(error)) from None
             case _:
-                raise _Refused(400, "steer with [action, node ID]")
+                raise _Refused(400, "steer with [cluster ID, action, node ID]")
+
+    def _check_cluster(self, theirs: object) -> None:
+        """A cluster that was given up, or another one under the same label, has no business here."""
+        ours = self._replication.cluster_id
+        if theirs != ours:
+            raise _Refused(409, f"this is cluster {ours or '(none)'}, not {str(theirs)[:64] or '(none)'}")
+
+    async def membership(self, request: Request) -> Response:
+        self._check_cluster(await _body(request))
+        found = self._replication.committed_membership()
+        return _answer([found.index, found.data] if found is not None else None)
 
     async def read_index(self, request: Request) -> Response:
+        self._check_cluster(await _body(request))
         try:
             return _answer(await self._replication.read_index_here())
         except RaftError as error:
@@ -143,7 +156,7 @@ class PeerFace:
 
     async def digests(self, request: Request) -> Response:
         bucket = await _body(request)
-        if not isinstance(bucket, str) or len(bucket) > verify.BUCKET_CHARS:
+        if not isinstance(bucket, str) or len(bucket) not in (0, verify.BUCKET_CHARS):
             raise _Refused(400, "ask for hashes with the beginning of a UUID")
         return _answer(await verify.answer(self._database, bucket))
 
@@ -187,6 +200,7 @@ def make_peer_app(label: str, gossip: Gossip, replication: Replication, database
         "founding": face.founding,
         "log": face.log,
         "read-index": face.read_index,
+        "membership": face.membership,
         "steer": face.steer,
         "digests": face.digests,
         "snapshot": face.snapshot,

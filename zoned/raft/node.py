@@ -191,11 +191,15 @@ class RaftNode:
                 log.save_hard_state(connection, ready.hard_state)
             return apply.apply(connection, ready.committed, me, clock.wall())
 
-        if ready.snapshot is not None:
-            await self._snapshots.install(ready)
+        installed = ready.snapshot is None
         while True:
             try:
-                return await self._database.write(transaction)
+                # Shielded: a transaction that was asked for also happens, and then the rest of the round must follow.
+                with trio.CancelScope(shield=True):
+                    if not installed:
+                        await self._snapshots.install(ready)
+                        installed = True
+                    return await self._database.write(transaction)
             except StorageFull as error:
                 logger.error("log cannot be written", problem=str(error), retry_s=FULL_RETRY_S)
                 self._hand_over()

@@ -21,7 +21,8 @@ class Pace:
 
     def saw(self, late_s: float, now: float) -> None:
         """A sync, a round trip or a stall took `late_s`."""
-        self._worst_s = max(late_s, self.worst_s(now))
+        # Worse than what stretches to the most would only be remembered for longer.
+        self._worst_s = min(max(late_s, self.worst_s(now)), STRETCH_MAX * self._election_s / SAFETY)
         self._seen_at = now
 
     def worst_s(self, now: float) -> float:

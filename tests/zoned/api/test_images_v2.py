@@ -264,7 +264,7 @@ class Records:
     """A zone of many records, as far as lists need one: the real store below, nothing else."""
 
     name, position, is_synced = "alpha", 1, True
-    staleness = SimpleNamespace(bound_s=None)
+    staleness = SimpleNamespace(bound_s=None, fresh_at=None)
 
     def __init__(self, database: Database) -> None:
         self._database = database
