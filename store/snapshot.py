@@ -197,7 +197,8 @@ def restore(
     if target.exists():
         raise CannotOpen(f"{target} exists; restore into an empty node.data_dir")
     partial = target.with_name(target.name + ".partial")
-    partial.write_bytes(b"")
+    partial.unlink(missing_ok=True)
+    partial.touch(0o600)  # for its owner only, like every store
     with snapshot.open("rb") as source, partial.open("wb") as copy:
         while part := source.read(PART_BYTES):
             copy.write(part)

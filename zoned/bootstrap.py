@@ -22,9 +22,11 @@ from store.errors import CannotOpen
 from store.snapshot import PART_BYTES, Snapshot
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.peers import Peers
+from zoned.supervise import first_of
 
 ASK_TIMEOUT_S = 30.0
 PREPARING_S = 0.5  # how often a donor that is still writing is asked again
+OFFERED_S = 600.0  # a snapshot that nobody fetched from for so long is removed: it takes as much disk as the store
 FOLDER = "snapshots"
 
 logger = structlog.get_logger()
@@ -38,12 +40,19 @@ class Donor:
         self._folder = database.path.parent / FOLDER
         self._current: Snapshot | None = None
         self._wanted = trio.Event()
+        self._used_at = 0.0
 
     async def serve(self) -> None:
-        """Writes a snapshot whenever one is asked for that is not there."""
+        """Writes a snapshot whenever one is asked for that is not there; removes it when nobody wants it any more."""
+        await trio.to_thread.run_sync(self._forget)  # what an earlier run of the daemon left
         while True:
-            await self._wanted.wait()
+            if not await first_of(self._wanted, at_most_s=OFFERED_S / 10):
+                if self._current is not None and trio.current_time() - self._used_at >= OFFERED_S:
+                    self._current = None
+                    await trio.to_thread.run_sync(self._forget)
+                continue
             self._wanted = trio.Event()
+            self._used_at = trio.current_time()
             try:
                 self._current = await trio.to_thread.run_sync(self._write)
                 logger.info("snapshot written", position=self._current.position, bytes=self._current.bytes)
@@ -52,11 +61,14 @@ class Donor:
 
     def _write(self) -> Snapshot:
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        for old in self._folder.glob("own-*"):
-            old.unlink()
+        self._forget()
         made = snapshot.write(self._database.path, self._folder / "own-new")
         path = made.path.with_name(f"own-{made.position}")
         return replace(made, path=made.path.rename(path))
+
+    def _forget(self) -> None:
+        for old in self._folder.glob("own-*"):
+            old.unlink()
 
     def offer(self) -> Snapshot | None:
         """A snapshot that this node's log continues; None while it is being written."""
@@ -64,6 +76,7 @@ class Donor:
         if current is None or current.position + 1 < log.first_position(self._database.reader):
             self._wanted.set()
             return None
+        self._used_at = trio.current_time()
         return current
 
     async def part(self, sha256: str, offset: int, length: int) -> bytes | None:
@@ -71,6 +84,7 @@ class Donor:
         current = self._current
         if current is None or current.sha256 != sha256:
             return None
+        self._used_at = trio.current_time()
         return await trio.to_thread.run_sync(_read_part, current.path, offset, min(length, PART_BYTES))
 
 
