@@ -24,7 +24,7 @@ SORT_KEYS_MAX = 8
 SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
 _WITH_OPERATORS = ("name", "id", "status", "container_format", "disk_format")
 _TIMES = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "=", "neq": "!="}
-_PAGING = ("limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status", "deleted")
+_PAGING = ("limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status", "deleted", "consistent")
 _NUMBERS = tuple(name for name, known in FIELDS.items() if known.kind is int)
 _OPERATOR = re.compile(r"([a-z]+):(.*)", re.DOTALL)
 

@@ -338,3 +338,9 @@ async def test_next_keeps_repeated_parameters_and_walks_nulls_once(zone: httpx.A
         seen += [one["id"] for one in body["images"]]
         link = body.get("next", "")
     assert (len(seen), set(seen)) == (6, ids)
+
+
+async def test_asking_the_registry_first_is_no_property(zone: httpx.AsyncClient) -> None:
+    image_id = (await made(zone))["id"]
+    listed = (await zone.get(f"/v2/images?consistent=1&id={image_id}")).json()["images"]
+    assert [one["id"] for one in listed] == [image_id]
