@@ -135,10 +135,8 @@ async def reactivate(request: Request) -> Response:
 
 
 async def _move(request: Request, before: str, after: str, what: str) -> Response:
-    image, caller = visible(request).image, caller_of(request)
-    caller.check_writes()
-    if not caller.is_admin:
-        raise Problem(403, "forbidden", f"You are not permitted to {what} this image.")
+    image = visible(request).image
+    caller_of(request).check_owns(image, f"{what} this image")
     status = image.fields["status"]
     if status == after:
         return Response(None, 204)
