@@ -51,13 +51,14 @@ class Donor:
                     self._current = None
                     await trio.to_thread.run_sync(self._forget)
                 continue
-            self._wanted = trio.Event()
             self._used_at = trio.current_time()
             try:
                 self._current = await trio.to_thread.run_sync(self._write)
                 logger.info("snapshot written", position=self._current.position, bytes=self._current.bytes)
             except (OSError, apsw.FullError) as error:
                 logger.error("snapshot not written", problem=str(error))
+            # Only now: whoever waited asked again and again meanwhile, and must not be given one and lose it to a next.
+            self._wanted = trio.Event()
 
     def _write(self) -> Snapshot:
         self._folder.mkdir(mode=0o700, exist_ok=True)
