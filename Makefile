@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ZONES  ?= 3
 
-.PHONY: demo test lint types unit system sim gen clean sim-gossip bench-gossip
+.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -47,6 +47,9 @@ sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an h
 
 bench-gossip: $(READY) ## zoned beside serf on this machine, about ten minutes
 	$(BIN)/python -m bench.gossip --write bench/results/gossip.md
+
+bench-registry: $(READY) ## figures of the registry (half an hour): bench/results/registry.md
+	$(BIN)/python -m bench.registry
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference

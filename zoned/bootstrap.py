@@ -23,11 +23,13 @@ from store.errors import CannotOpen, StorageFull
 from store.snapshot import PART_BYTES, Snapshot, check_room
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.peers import Peers
+from zoned.supervise import first_of
 
 ASK_TIMEOUT_S = 30.0
-KEPT_S = 120.0  # a snapshot that nobody fetches from is kept for so long
+HELD_S = 120.0  # the log goes on from a snapshot for so long after its last part was read
 FULL_AGAIN_S = 10.0  # a snapshot that did not fit is tried again so much later
 PREPARING_S = 0.5  # how often a donor that is still writing is asked again
+OFFERED_S = 600.0  # a snapshot that nobody fetched from for so long is removed: it takes as much disk as the store
 FOLDER = "snapshots"
 
 logger = structlog.get_logger()
@@ -42,18 +44,17 @@ class Donor:
         self._current: Snapshot | None = None
         self._used_at = -math.inf
         self._wanted = trio.Event()
-        for old in (*self._folder.glob("own-*"), *self._folder.glob("backup-*")):
-            old.unlink()
 
     async def serve(self) -> None:
-        """Writes a snapshot whenever one is asked for that is not there."""
+        """Writes a snapshot whenever one is asked for that is not there; removes it when nobody wants it any more."""
+        await trio.to_thread.run_sync(self._forget)  # what an earlier run of the daemon left
         while True:
-            with trio.move_on_after(KEPT_S):
-                await self._wanted.wait()
-            if not self._wanted.is_set():
-                self._drop_unused()
+            if not await first_of(self._wanted, at_most_s=OFFERED_S / 10):
+                if self._current is not None and trio.current_time() - self._used_at >= OFFERED_S:
+                    self._current = None
+                    await trio.to_thread.run_sync(self._forget)
                 continue
-            self._wanted = trio.Event()
+            self._used_at = trio.current_time()
             try:
                 self._current = await self._database.copy(self._write)
                 self._used_at = trio.current_time()
@@ -61,24 +62,24 @@ class Donor:
             except (OSError, StorageFull) as error:
                 logger.error("snapshot not written", problem=str(error))
                 await trio.sleep(FULL_AGAIN_S)
-
-    def _drop_unused(self) -> None:
-        if self._current is not None and trio.current_time() - self._used_at >= KEPT_S:
-            self._current.path.unlink(missing_ok=True)
-            self._current = None
+            # Only now: whoever waited asked again and again meanwhile, and must not be given one and lose it to a next.
+            self._wanted = trio.Event()
 
     def hold(self) -> int | None:
         """The position that the log must go on from for whoever is fetching; None when nobody is."""
-        in_use = self._current is not None and trio.current_time() - self._used_at < KEPT_S
+        in_use = self._current is not None and trio.current_time() - self._used_at < HELD_S
         return self._current.position if in_use and self._current is not None else None
 
     def _write(self, source: Path) -> Snapshot:
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        for old in self._folder.glob("own-*"):
-            old.unlink()
+        self._forget()
         made = snapshot.write(source, self._folder / "own-new")
         path = made.path.with_name(f"own-{made.position}")
         return replace(made, path=made.path.rename(path))
+
+    def _forget(self) -> None:
+        for old in self._folder.glob("own-*"):
+            old.unlink()
 
     def offer(self) -> Snapshot | None:
         """A snapshot that this node's log continues; None while it is being written."""
@@ -87,6 +88,7 @@ class Donor:
         if current is None or current.position + 1 < log.first_position(reader) or not _is_of(current, reader):
             self._wanted.set()
             return None
+        self._used_at = trio.current_time()
         return current
 
     async def part(self, sha256: str, offset: int, length: int) -> bytes | None:

@@ -107,6 +107,7 @@ def command(tmp_path: Path, terminal: TextIO) -> Callable[..., Said]:
         done = subprocess.run(
             [str(Path(sys.executable).with_name(name)), *arguments],
             stdin=terminal,
+            cwd=tmp_path,
             capture_output=True,
             text=True,
             env=kept,

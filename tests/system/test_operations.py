@@ -113,6 +113,7 @@ async def test_backup_and_restore(fleet, client, tmp_path: Path):
     restored = restore(first, file)
     assert restored.returncode == 0, restored.stderr
     assert before["hash"] in restored.stdout
+    assert (first.directory / "data" / "zoned.db").stat().st_mode & 0o077 == 0
     try:
         await start_all(client, [first, second])
         after = await settled(client, [first, second])

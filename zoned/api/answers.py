@@ -24,14 +24,31 @@ def reply(document: Any, status: int = 200, headers: Mapping[str, str] | None = 
     return Response(orjson.dumps(document), status, headers, JSON)
 
 
-def by_method(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class MethodRoute(Route):
+    """A route that knows who answers which method (for the OpenAPI document)."""
+
+    handlers: Mapping[str, Endpoint]
+
+
+def by_method(path: str, **handlers: Endpoint) -> MethodRoute:
     """One route for a path, so that a 405 names every method that works there. HEAD is answered as GET by default."""
 
     async def dispatch(request: Request) -> Response:
         handler = handlers.get(request.method) or handlers["GET"]
         return await handler(request)
 
-    return Route(path, dispatch, methods=list(handlers))
+    route = MethodRoute(path, dispatch, methods=list(handlers))
+    route.handlers = handlers
+    return route
+
+
+def check_no_body(request: Request) -> None:
+    """Raises Problem when there is a body, where none means anything."""
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+        raise problems.bad("a body is not expected here", "bad-body")
 
 
 def zone_of(request: Request) -> Zone:

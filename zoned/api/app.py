@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from zoned.api import discovery, images_v1, images_v2, native, oldest, parts_v2, problems, registry_v1, zones
+from zoned.api import discovery, images_v1, images_v2, native, oldest, openapi, parts_v2, problems, registry_v1, zones
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.lookup import moment, stamps
@@ -40,10 +41,33 @@ def _face(zone: Zone, routes: list[BaseRoute], on_problem: Handler, on_http_erro
     return app
 
 
-async def _list_versions(scope: Scope, receive: Receive, send: Send) -> None:
-    """Whatever begins with nothing known is answered with the versions, as Glance does."""
-    if scope["type"] == "http":
-        await (await discovery.root(Request(scope)))(scope, receive, send)
+def _otherwise(whole: Starlette) -> App:
+    """Whatever begins with nothing known is answered with the versions, as Glance does; or `Accept` names one."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        version = discovery.accepted_version(Request(scope).headers.get("accept", ""))
+        if version is not None and not scope["path"].startswith("/v"):
+            await whole({**scope, "path": f"/{version}{scope['path']}"}, receive, send)
+        else:
+            await (await discovery.root(Request(scope)))(scope, receive, send)
+
+    return answer
+
+
+def _described(faces: list[tuple[str, list[BaseRoute]]]) -> list[BaseRoute]:
+    """The document of all routes, for programs and for people."""
+    document = openapi.document(faces)
+    data, page = orjson.dumps(document), openapi.page(document)
+
+    async def for_programs(request: Request) -> Response:
+        return Response(data, media_type="application/json")
+
+    async def for_people(request: Request) -> Response:
+        return HTMLResponse(page)
+
+    return [Route("/openapi.json", for_programs), Route("/docs", for_people)]
 
 
 def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
@@ -52,6 +76,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     images = _face(zone, v2, images_v2.on_problem, _images_http_error)
     v1 = _face(zone, list(images_v1.routes), images_v1.on_problem, _images_http_error)
     old = _face(zone, [*images_v1.routes, *oldest.routes], images_v1.on_problem, _images_http_error)
+    own: list[BaseRoute] = [*native.routes, *zones.routes]
     routes: list[BaseRoute] = [
         *admin,
         *(zones.admin_routes if admin else ()),
@@ -59,14 +84,15 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *(Mount(path, images) for path in ("/v2", *discovery.ALIASES)),
         Mount("/v1", v1),
         *(Mount(path, old) for path in ("/v1.0", "/v1.1")),
-        Mount("/zone/v1", _face(zone, [*native.routes, *zones.routes], native.on_problem, _native_http_error)),
+        Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
+        *_described([("/v2", v2), ("/v1", [*images_v1.routes]), ("/v1.1", [*oldest.routes]), ("/zone/v1", own)]),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
         Route("/healthcheck", discovery.healthcheck),
         Route("/versions", discovery.list_versions),
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
-    whole.router.default = _list_versions
+    whole.router.default = _otherwise(whole)
     return with_zone_headers(with_freshness(whole, zone), zone)
 
 

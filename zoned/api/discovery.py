@@ -3,6 +3,7 @@
 `/` answers 300 with the versions, and so does every path that begins with nothing known, as Glance does.
 """
 
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -17,6 +18,16 @@ CURRENT = "v2.17"
 SUPPORTED = ("v2.15", "v2.9", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0")
 # Every spelling of the version in a path; those without a list entry are accepted all the same.
 ALIASES = tuple(f"/v2.{minor}" for minor in range(18))
+
+
+ACCEPTED = "application/vnd.openstack.images-"
+_VERSION = re.compile(re.escape(ACCEPTED) + r"(v[12](?:\.\d{1,2})?)")
+
+
+def accepted_version(accept: str) -> str | None:
+    """The version that an Accept header asks for in the place of a path that begins with one."""
+    found = _VERSION.match(accept)
+    return found[1] if found else None
 
 
 def base_url(request: Request) -> str:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from store.images import FIELDS, INT64_MAX, MEMBER_STATUSES, VISIBILITIES, Scalar
@@ -20,11 +21,12 @@ from zoned.api.problems import Problem, bad
 LIMIT_DEFAULT = 25
 LIMIT_MAX = 1_000
 CHOICES_MAX = 250  # values after one `in:`
+FILTERS_MAX = 128  # conditions of one list
 SORT_KEYS_MAX = 8
 SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
 _WITH_OPERATORS = ("name", "id", "status", "container_format", "disk_format")
 _TIMES = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "=", "neq": "!="}
-_PAGING = ("limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status", "deleted")
+_PAGING = ("limit", "marker", "sort", "sort_key", "sort_dir", "visibility", "member_status", "deleted", "consistent")
 _NUMBERS = tuple(name for name, known in FIELDS.items() if known.kind is int)
 _OPERATOR = re.compile(r"([a-z]+):(.*)", re.DOTALL)
 
@@ -32,6 +34,7 @@ _OPERATOR = re.compile(r"([a-z]+):(.*)", re.DOTALL)
 def parse(request: Request, caller: Caller) -> Query:
     """Without the marker. Raises Problem for what cannot be answered."""
     asked = request.query_params
+    check_count(asked)
     hidden = boolean("os_hidden", asked.get("os_hidden", "false").lower())
     tests: list[tuple[str, str, Scalar]] = []
     any_of: list[tuple[str, tuple[str, ...]]] = []
@@ -61,6 +64,12 @@ def parse(request: Request, caller: Caller) -> Query:
         tags=tuple(sorted(set(asked.getlist("tag")))),
         properties=tuple(sorted(set(properties))),
     )
+
+
+def check_count(asked: QueryParams) -> None:
+    """Raises Problem for more conditions than a question to the catalogue may have."""
+    if len(asked.multi_items()) > FILTERS_MAX:
+        raise bad(f"a list has at most {FILTERS_MAX} conditions", "bad-query")
 
 
 def viewer(caller: Caller, member_status: str) -> Viewer | None:

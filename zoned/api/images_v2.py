@@ -18,6 +18,7 @@ from zoned import clock
 from zoned.api import discovery, documents, filters, patches, problems
 from zoned.api.answers import (
     by_method,
+    check_no_body,
     if_match,
     is_not_modified,
     look_up,
@@ -67,6 +68,7 @@ async def create(request: Request) -> Response:
 
 
 async def show(request: Request) -> Response:
+    check_no_body(request)
     found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
@@ -93,6 +95,7 @@ async def change(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
+    check_no_body(request)
     zone, found = zone_of(request), visible(request)
     caller_of(request).check_owns(found.image, "delete this image")
     submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
@@ -100,6 +103,7 @@ async def delete(request: Request) -> Response:
 
 
 async def index(request: Request) -> Response:
+    check_no_body(request)
     zone, caller = zone_of(request), caller_of(request)
     query = filters.parse(request, caller)
     marker = request.query_params.get("marker")

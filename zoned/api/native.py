@@ -10,7 +10,6 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 
 from store.images import format_ami
 from store.journal import Receipt
@@ -170,10 +169,10 @@ async def on_problem(request: Request, error: Exception) -> Response:
 routes = [
     by_method("/images", POST=register, GET=index),
     by_method("/images/{reference}", GET=show, DELETE=delete),
-    Route("/ids", ids),
-    Route("/ids/{reference}", show_id),
-    Route("/zones", zones),
-    Route("/status", status),
-    Route("/writes", writes),
-    Route("/writes/{write_id}", show_write),
+    by_method("/ids", GET=ids),
+    by_method("/ids/{reference}", GET=show_id),
+    by_method("/zones", GET=zones),
+    by_method("/status", GET=status),
+    by_method("/writes", GET=writes),
+    by_method("/writes/{write_id}", GET=show_write),
 ]

@@ -78,6 +78,7 @@ def find(request: Request, caller: Caller, name: str = "image_id") -> Image:
 def query(request: Request, caller: Caller) -> Query:
     """Raises Problem for what cannot be answered. What is no filter is ignored, as ever in these APIs."""
     asked = request.query_params
+    filters.check_count(asked)
     tests: list[tuple[str, str, Scalar]] = [("status", "!=", "killed")]
     tests += [(name, "=", asked[name]) for name in _TEXT_FILTERS if name in asked]
     for name, column, operator in (

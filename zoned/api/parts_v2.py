@@ -13,7 +13,7 @@ from store.images import MEMBER_STATUSES, MEMBERS_MAX, NAME_CHARS_MAX, TAGS_MAX,
 from store.operations import Change, MemberChange, Update
 from zoned import clock
 from zoned.api import documents, locations
-from zoned.api.answers import by_method, reply, write, write_headers, zone_of
+from zoned.api.answers import by_method, check_no_body, reply, write, write_headers, zone_of
 from zoned.api.caller import caller_of
 from zoned.api.images_v2 import visible
 from zoned.api.nearest import nearest
@@ -25,16 +25,11 @@ async def _update(request: Request, image: Image, **changes: Any) -> Submitted:
     return await write(zone_of(request), Update(image.uuid, clock.text(clock.wall()), **changes))
 
 
-async def _no_body(request: Request) -> None:
-    if await request.body():
-        raise bad("a body is not expected here", "bad-body")
-
-
 # Tags.
 
 
 async def put_tag(request: Request) -> Response:
-    await _no_body(request)
+    check_no_body(request)
     image, tag = visible(request).image, request.path_params["tag"]
     caller_of(request).check_owns(image, "modify this image")
     problem = text_problem(tag, NAME_CHARS_MAX)
@@ -48,7 +43,7 @@ async def put_tag(request: Request) -> Response:
 
 
 async def delete_tag(request: Request) -> Response:
-    await _no_body(request)
+    check_no_body(request)
     image, tag = visible(request).image, request.path_params["tag"]
     caller_of(request).check_owns(image, "modify this image")
     if tag not in image.tags:
@@ -121,7 +116,7 @@ async def answer_member(request: Request) -> Response:
 
 
 async def delete_member(request: Request) -> Response:
-    await _no_body(request)
+    check_no_body(request)
     image, project = _member(request)
     caller_of(request).check_owns(image, "delete image members of the image")
     known = image.members[project]
@@ -140,10 +135,8 @@ async def reactivate(request: Request) -> Response:
 
 
 async def _move(request: Request, before: str, after: str, what: str) -> Response:
-    image, caller = visible(request).image, caller_of(request)
-    caller.check_writes()
-    if not caller.is_admin:
-        raise Problem(403, "forbidden", f"You are not permitted to {what} this image.")
+    image = visible(request).image
+    caller_of(request).check_owns(image, f"{what} this image")
     status = image.fields["status"]
     if status == after:
         return Response(None, 204)

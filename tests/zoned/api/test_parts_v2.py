@@ -211,6 +211,17 @@ async def test_an_image_is_deactivated_and_reactivated(zone: httpx.AsyncClient) 
         assert (await zone.get(path)).json()["status"] == status
 
 
+async def test_an_owner_too_deactivates_and_nobody_else_then_gets_the_bytes(zone: httpx.AsyncClient) -> None:
+    project = fresh()
+    image_id = await image_of(zone, project, visibility="community", **FORMATS)
+    path = f"/v2/images/{image_id}"
+    assert (await zone.post(f"{path}/locations", json={"url": "http://o/1"}, headers=as_project(project))).is_success
+    assert (await zone.get(f"{path}/file", headers=as_project("other"))).status_code == 302
+    assert (await zone.post(f"{path}/actions/deactivate", headers=as_project("other"))).status_code == 403
+    assert (await zone.post(f"{path}/actions/deactivate", headers=as_project(project))).status_code == 204
+    assert (await zone.get(f"{path}/file", headers=as_project("other"))).status_code == 403
+
+
 async def test_a_location_makes_the_image_active_and_file_leads_there(zone: httpx.AsyncClient) -> None:
     path = f"/v2/images/{(await made(zone, **FORMATS))['id']}"
     assert (await zone.get(f"{path}/file")).status_code == 204
@@ -338,3 +349,9 @@ async def test_next_keeps_repeated_parameters_and_walks_nulls_once(zone: httpx.A
         seen += [one["id"] for one in body["images"]]
         link = body.get("next", "")
     assert (len(seen), set(seen)) == (6, ids)
+
+
+async def test_asking_the_registry_first_is_no_property(zone: httpx.AsyncClient) -> None:
+    image_id = (await made(zone))["id"]
+    listed = (await zone.get(f"/v2/images?consistent=1&id={image_id}")).json()["images"]
+    assert [one["id"] for one in listed] == [image_id]
