@@ -20,7 +20,7 @@ import apsw
 import outcome
 import trio
 
-from store.errors import CannotOpen, Refused, StorageFull, StoreError
+from store.errors import CannotOpen, Refused, StorageFull, StoreError, WriterEnded
 from store.migrate import migrate
 
 T = TypeVar("T")
@@ -63,6 +63,7 @@ class Database:
         self._run = run
         self._queue: deque[_Waiting] = deque()
         self._wake = trio.Event()
+        self._ended = False
         self._readers = [_connect(path) for _ in range(READERS)]
         self._readers_free = trio.Semaphore(READERS)
         self._writing = trio.Lock()  # a round of writes, or the file's replacement
@@ -73,6 +74,8 @@ class Database:
         Raises what the job raised, if that is a StoreError (the job is undone, the store goes on), or StorageFull.
         Cancelling the caller does not cancel the job.
         """
+        if self._ended:
+            raise WriterEnded("the store's writer has ended")
         waiting = _Waiting(job)
         self._queue.append(waiting)
         self._wake.set()
@@ -101,11 +104,22 @@ class Database:
     async def serve_writes(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs rounds of writes for ever. An unexpected error leaves it, and must end the daemon."""
         task_status.started()
+        taken: list[_Waiting] = []
+        try:
+            await self._serve_rounds(taken)
+        finally:
+            # Whoever waits, perhaps shielded, must not wait for ever.
+            self._ended = True
+            for waiting in (*taken, *self._queue):
+                waiting.result = outcome.Error(WriterEnded("the store's writer has ended"))
+                waiting.done.set()
+
+    async def _serve_rounds(self, taken: list[_Waiting]) -> None:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
             while self._queue:
-                taken = [self._queue.popleft() for _ in range(min(len(self._queue), JOBS_PER_ROUND_MAX))]
+                taken += [self._queue.popleft() for _ in range(min(len(self._queue), JOBS_PER_ROUND_MAX))]
                 # Shielded: whoever is cancelled meanwhile, a transaction that began also ends.
                 with trio.CancelScope(shield=True):
                     async with self._writing:
@@ -113,6 +127,7 @@ class Database:
                 for waiting, result in zip(taken, results, strict=True):
                     waiting.result = result
                     waiting.done.set()
+                taken.clear()
 
     async def copy(self, job: Callable[[Path], T]) -> T:
         """Runs `job`, which opens the file by itself, in a thread; the file is not replaced meanwhile."""

@@ -31,5 +31,9 @@ class TooBroad(StoreError):
     """A list would read too much of the catalogue for one page. Nothing was changed."""
 
 
+class WriterEnded(StoreError):
+    """The writer is gone, because the daemon ends. Whether the write was made is not known to the caller."""
+
+
 class Impossible(StoreError):
     """The store holds what no correct run could have made. The daemon must end; nothing was written."""

@@ -43,6 +43,8 @@ class Donor:
         self._folder = database.path.parent / FOLDER
         self._current: Snapshot | None = None
         self._used_at = -math.inf
+        for old in self._folder.glob("backup-*"):
+            old.unlink()  # of a daemon that was killed while it wrote one
         self._wanted = trio.Event()
 
     async def serve(self) -> None:

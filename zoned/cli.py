@@ -39,7 +39,7 @@ def run(path: Path | None) -> None:
     import trio
 
     from gossip import NotAlone
-    from store.errors import CannotOpen
+    from store.errors import CannotOpen, WriterEnded
     from zoned import daemon, logs
     from zoned.errors import CannotStart, StoreDamaged
 
@@ -54,7 +54,8 @@ def run(path: Path | None) -> None:
         ]
         if expected:
             fail(str(expected[0]), 1)
-        errors = [error for error in leaves(group) if not isinstance(error, KeyboardInterrupt)]
+        quiet = (KeyboardInterrupt, WriterEnded)  # what others say because of the error
+        errors = [error for error in leaves(group) if not isinstance(error, quiet)]
         if not errors:
             sys.exit(130)
         _last_words(config, errors)

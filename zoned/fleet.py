@@ -4,6 +4,7 @@ Every process is started from a list and ended by the handle kept here; leaving 
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import trio
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 15.0
 LOOK_S = 0.02
+PORTS = (15_000, 32_000)  # below the usual ip_local_port_range
 
 
 class FleetError(Exception):
@@ -107,15 +109,19 @@ def zone_names(count: int) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that were free a moment ago, for TCP and UDP alike."""
+    """Ports of loopback that were free a moment ago, for TCP and UDP alike.
+
+    None that the system hands out for outgoing connections: such a port may be gone when a killed daemon comes back.
+    """
+    rng = random.SystemRandom()
     with ExitStack() as stack:
         found: list[int] = []
         while len(found) < count:
+            port = rng.randint(*PORTS)
             tcp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
             udp = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             try:
+                tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
             except OSError:
                 continue

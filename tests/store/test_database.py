@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from store import identity
-from store.database import inline, lock_directory, open_database, open_writer
+from store.database import Database, inline, lock_directory, open_database, open_writer
 from store.entries import Entry, EntryKind, HardState, Membership
-from store.errors import CannotOpen, Impossible, Refused, StorageFull
+from store.errors import CannotOpen, Impossible, Refused, StorageFull, WriterEnded
 from store.log import (
     first_position,
     hard_state,
@@ -64,9 +64,10 @@ async def test_a_refused_job_is_undone_alone(tmp_path: Path):
 
 
 async def test_an_unexpected_error_ends_the_block(tmp_path: Path):
-    with pytest.RaisesGroup(apsw.SQLError, flatten_subgroups=True):
+    with pytest.raises(BaseExceptionGroup) as caught:
         async with open_database(tmp_path) as database:
             await database.write(lambda c: c.execute("nonsense") and None)
+    assert caught.group_contains(apsw.SQLError)
 
 
 async def test_a_full_disk_is_said_so_and_passes(tmp_path: Path):
@@ -168,3 +169,25 @@ def test_the_log_keeps_what_raft_saved(connection):
     connection.execute("UPDATE replica SET position = 3")
     with pytest.raises(Impossible, match="3 entries are applied"):
         save_entries(connection, [Entry(3, 3, EntryKind.NOOP)])
+
+
+async def test_whoever_waits_for_a_writer_that_ends_is_told_so(tmp_path: Path):
+    """Also under a shield: a daemon that ends must not hang on a write that nobody makes any more."""
+    told: list[BaseException] = []
+
+    async def shielded(database: Database) -> None:
+        with trio.CancelScope(shield=True):
+            try:
+                await database.write(lambda c: c.execute("SELECT 1") and None)
+            except WriterEnded as error:
+                told.append(error)
+
+    with trio.fail_after(10), pytest.raises(BaseExceptionGroup) as caught:
+        async with open_database(tmp_path) as database, trio.open_nursery() as nursery:
+            nursery.start_soon(database.write, lambda c: c.execute("nonsense") and None)
+            nursery.start_soon(shielded, database)
+            await trio.sleep_forever()
+    assert caught.group_contains(apsw.SQLError)
+    assert told
+    with pytest.raises(WriterEnded):
+        await database.write(lambda c: None)
