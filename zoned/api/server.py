@@ -83,7 +83,9 @@ async def serve_http(
     """
     server = HttpServer(app, limits, now, lookup, on_request)
     async with trio.open_nursery() as accepting:
-        connections = await accepting.start(server.hold_connections)
+        # Shielded: a task that is being started is not ours to drain yet, and this one is deaf to cancelling.
+        with trio.CancelScope(shield=True):
+            connections = await accepting.start(server.hold_connections)
         for listener in listeners:
             accepting.start_soon(server.accept, listener, connections)
         task_status.started(server)

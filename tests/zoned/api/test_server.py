@@ -507,3 +507,16 @@ async def test_plain_text_by_starlette_survives_a_date_and_server_header_of_its_
         head, _ = head_and_body(await served.talk(LAST))
     assert sum(line.startswith((b"server:", b"date:")) for line in head) == 2
     assert b"server: zoned" in head
+
+
+async def test_cancelled_in_the_moment_of_its_start_it_ends_at_once():
+    """The connections' nursery is shielded: were it left half started, nobody would ever drain it."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.cancel()
+            nursery.start_soon(partial(serve_http, never, listeners, HttpLimits(), now=lambda: 0.0))
+
+
+async def never(scope, receive, send):
+    raise AssertionError("nobody asks")
