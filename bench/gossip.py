@@ -227,15 +227,6 @@ class Rpc:
             self._unpacker.feed(data)
 
 
-NOTES = """## What falls short
-
-Seen on two busy cores with ten daemons. From the launch, zoned is slower than serf: nine Python processes start on two
-cores, and only what comes after they answer is gossip. A whole daemon's CPU and memory are over the goal (1 % of a core,
-60 MiB): it is the registry's heartbeats, read-index questions and their HTTP that cost; ten bare gossip nodes with
-signatures and vitals took 0.18 % of a core each, serf's agents 0.2 %. With 25 processes nothing was measured.
-"""
-
-
 def until(system: System, numbers: list[int], done: Callable[[Look], bool], since: float) -> float:
     """Seconds after `since` until every one of these processes said so once."""
     waiting = list(numbers)
@@ -409,7 +400,6 @@ def main() -> None:
             lines += [f"## {size} processes, `{profile}`", "", "| | serf | zoned |", "| --- | --- | --- |"]
             lines += [f"| {row} | {found['serf'][row]} | {found['zoned'][row]} |" for row in found["serf"]]
             lines.append("")
-    lines += NOTES.splitlines()
     print("\n".join(lines))
     if asked.write:
         asked.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
