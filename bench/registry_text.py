@@ -94,8 +94,8 @@ def _failover(found: dict[str, Any]) -> list[str]:
 
 WHY_SLOW = (
     "Trials of zoned above a second are most likely stretched ticks: a node that was itself stalled a short while ago"
-    " waits up to four times as long (fading by half in ten seconds), so that a busy machine does not take a slow leader"
-    " for a dead one. Each trial starts the killed daemon again seconds before the next kill, on cores that are shared."
+    " waits up to four times as long (fading by half in ten seconds), so that a busy machine does not take a slow"
+    " leader for a dead one. Each trial starts the killed daemon again seconds before the next kill, on shared cores."
 )
 
 
@@ -147,7 +147,8 @@ def _scale(found: dict[str, Any]) -> list[str]:
 
 WHY_TAIL = (
     "The donor's p99 is what the goal is about; its worst lookups, from p99.9 on, do suffer while the snapshot is"
-    " copied and hashed, most likely because lookups are answered in the one thread that also runs everything else, on cores that the copy shares."
+    " copied and hashed, most likely because lookups are answered in the one thread that also runs everything"
+    " else, on cores that the copy shares."
 )
 WHY_DISK = (
     "Why the disk falls short: the record itself, with its promoted columns, takes about 1.3 times its JSON. The rest"
