@@ -402,7 +402,7 @@ def main() -> None:
             lines.append("")
     print("\n".join(lines))
     if asked.write:
-        asked.write.write_text("\n".join(lines), encoding="utf-8")
+        asked.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,14 @@ def _failover(found: dict[str, Any]) -> list[str]:
     for name, seconds in found["seconds"].items():
         low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
         lines.append(f"| {name} | {low:.2f} s | {middle:.2f} s | {high:.2f} s |")
-    return lines
+    return [*lines, "", WHY_SLOW] if max(found["seconds"]["zoned"]) >= 1 else lines
+
+
+WHY_SLOW = (
+    "Trials of zoned above a second are most likely stretched ticks: a node that was itself stalled a short while ago"
+    " waits up to four times as long (fading by half in ten seconds), so that a busy machine does not take a slow"
+    " leader for a dead one. Each trial starts the killed daemon again seconds before the next kill, on shared cores."
+)
 
 
 def _scale(found: dict[str, Any]) -> list[str]:
@@ -111,6 +118,7 @@ def _scale(found: dict[str, Any]) -> list[str]:
         one = found[key]
         times = " | ".join(f"{one[column]} ms" for column in ("p50_ms", "p99_ms", "p999_ms", "max_ms"))
         lines.append(f"| {label} | {one['lookups']:,} | {times} |")
+    lines += ["", WHY_TAIL]
     memory, joined = found["memory_serving_mib"], found["memory_after_join_mib"]
     lines += [
         "",
@@ -137,10 +145,15 @@ def _scale(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+WHY_TAIL = (
+    "The donor's p99 is what the goal is about; its worst lookups, from p99.9 on, do suffer while the snapshot is"
+    " copied and hashed, most likely because lookups are answered in the one thread that also runs everything"
+    " else, on cores that the copy shares."
+)
 WHY_DISK = (
     "Why the disk falls short: the record itself, with its promoted columns, takes about 1.3 times its JSON. The rest"
     " is what makes lists quick: one index per sort key and per common filter, and a facet row for each tag and each"
     " property, every one of them with the record's creation time and UUID as text (56 bytes), because that is the"
     " order of lists. Times and UUIDs as numbers and bytes (5 and 16), and facets that name records by row, would save"
-    " about half of it; it is a change of the schema and of the lists, not of the registry."
+    " much of it, half by estimate; it is a change of the schema and of the lists, not of the registry."
 )

@@ -33,7 +33,7 @@ from store.images import FIELDS, Image, Scalar
 
 PAGE_BYTES_MAX = 8_388_608  # of records in one page; a page ends early rather than be larger
 SORT_MAX = 20_000  # so many rows are sorted for a page; above, the index of the order is walked instead
-COUNT_MAX = 1_000  # of candidates to drive a scan, the one with fewest rows is taken, counted so far
+COUNT_MAX = 3_000  # of candidates to drive a scan, the one with fewest rows is taken, counted so far
 STEPS_MAX = 100_000_000  # of SQLite's machine for one page, about two seconds
 _STEPS_TOLD = 100_000  # how often the count is looked at
 
@@ -344,7 +344,7 @@ def _catalogue_statements(
     connection: apsw.Connection, query: Query, tests: list[tuple[str, str, Scalar]], facets: list[str]
 ) -> list[Statement]:
     where, values = _common(query, tests)
-    where.append("i.uuid NOT IN (SELECT uuid FROM overlay)")
+
     if query.deleted is not False:
         _look_inside(query, facets, where, values)
         facets = []
@@ -364,6 +364,7 @@ def _catalogue_statements(
             if operator == "=" and column != "owner" and index == f"images_{column}":
                 where.append(f"{_qualified(column)} = ?")
                 values.append(value)
+    where.append(f"{alias}.uuid NOT IN (SELECT uuid FROM overlay)")  # noqa: S608  # our own names
     for facet in facets:
         where.append(
             f"EXISTS (SELECT 1 FROM facets AS o WHERE o.facet = ? AND o.created_at = {alias}.created_at"  # noqa: S608  # our own names

@@ -11,7 +11,7 @@ from glanceclient import exc
 
 from tests.clients.conftest import Cloud, Said
 
-pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(params=["registry", "follower"])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.clients.conftest import Cloud, Said
 
-pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore")]
 
 Openstack = Callable[..., Said]
 

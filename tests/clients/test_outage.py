@@ -10,7 +10,7 @@ import pytest
 from tests.clients.conftest import Said, running
 from tests.clients.test_sdk import connect, make
 
-pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.system, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")

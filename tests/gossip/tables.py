@@ -111,7 +111,8 @@ def pause_table(full: bool) -> Iterator[str]:
     yield ""
     yield (
         "Members pause together for the length given, run for 1 ms, pause again. Verdicts of death about members "
-        f"that never paused, summed over {len(seeds)} seed(s): all / at members that never paused either."
+        f"that never paused, summed over {len(seeds)} seed(s): all / at members that never paused either. "
+        "The gap is as short as it takes for plain SWIM to raise any; zoned's row also hears packets before timers."
     )
     yield ""
     yield "| | " + " | ".join(f"{length_s:g} s, {count} paused" for length_s, count in cells) + " | sum |"
@@ -198,16 +199,18 @@ def coordinate_table(full: bool) -> Iterator[str]:
     seeds = range(1, 17 if full else 5)
     yield "## Vivaldi coordinates: relative error after 1,000 cycles"
     yield ""
-    yield f"Allowed is what serf's own tests allow; one run with seed {SEED}, and the median over {len(seeds)} seeds."
+    yield f"Allowed is what serf's own tests allow; one run with seed {SEED}, which was chosen because it "
+    yield f"meets all of them, and the median over {len(seeds)} seeds, with how many of these meet both limits."
     yield ""
-    yield "| network | mean: allowed | seed | median | largest: allowed | seed | median |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield "| network | mean: allowed | seed | median | largest: allowed | seed | median | met by |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, (mean, worst, _) in ACCEPTED.items():
         mine = outcome(name)
         all_seeds = [outcome(name, seed) for seed in seeds]
         medians = [median(one[column] for one in all_seeds) for column in (0, 1)]
+        met = sum(one[0] <= mean and one[1] <= worst for one in all_seeds)
         cells = [mean, mine[0], medians[0], worst, mine[1], medians[1]]
-        yield f"| {name} | " + " | ".join(f"{cell:.2g}" for cell in cells) + " |"
+        yield f"| {name} | " + " | ".join(f"{cell:.2g}" for cell in cells) + f" | {met} of {len(seeds)} |"
     heights = [client.coordinate.height_s for client in circle(SEED)[0]]
     before, after = drift()
     yield ""

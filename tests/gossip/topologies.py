@@ -1,7 +1,7 @@
 """Made-up networks on which Vivaldi coordinates are judged: every pair's true round trip, 1,000 rounds of probing.
 
-The figures come from one seeded run each, and a run's luck is worth a factor of two: `gossip.md` in the bench results
-has the spread over sixteen seeds.
+The figures come from one seeded run each, and a run's luck is worth a factor of two: the table of the simulation says
+how many of sixteen seeds meet each.
 """
 
 import math
@@ -12,7 +12,7 @@ from random import Random
 from gossip.coordinates import DIMENSIONS, Coordinate, Vivaldi
 
 CYCLES = 1000
-SEED = 12  # one that meets every figure; about half of all seeds meet any given one
+SEED = 12  # looked for: the first that meets every figure at once
 
 Truth = Callable[[int, int], float]
 Made = tuple[list[Vivaldi], Truth]

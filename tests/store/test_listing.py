@@ -189,7 +189,7 @@ queries = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(queries)
 def test_pages_hold_what_was_asked_for_in_order_and_once_each(filled: Filled, query: Query) -> None:
     connection, known = filled.connection, filled.known

@@ -7,7 +7,7 @@ slow leader does not fall out of its followers' patience. The worst is remembere
 
 SAFETY = 10.0
 STRETCH_MAX = 4.0
-HALF_LIFE_S = 30.0
+HALF_LIFE_S = 10.0  # slowness that lasts is seen again and again; one stall must not delay the next election for long
 
 
 class Pace:
