@@ -1,5 +1,7 @@
 """Following the log: positions that can be waited for, and what donor and follower say to each other."""
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -71,12 +73,18 @@ async def test_a_donor_gives_what_it_has_applied_and_nothing_beyond(database):
     assert unpack(await give(database, positions, 4, 0))[1] == []
 
 
+def given(packed: Any) -> list[Entry]:
+    found = unpack(packed)[1]
+    assert found is not None
+    return found
+
+
 async def test_a_donor_gives_batches_of_bounded_count_and_size(database, monkeypatch):
     await keep(database, entries(9), 10)
     monkeypatch.setattr(follow, "BATCH_ENTRIES_MAX", 3)
-    assert [entry.index for entry in unpack(await give(database, Positions(10), 4, 0))[1]] == [5, 6, 7]
+    assert [entry.index for entry in given(await give(database, Positions(10), 4, 0))] == [5, 6, 7]
     monkeypatch.setattr(follow, "BATCH_BYTES_MAX", 1)
-    assert [entry.index for entry in unpack(await give(database, Positions(10), 4, 0))[1]] == [5]
+    assert [entry.index for entry in given(await give(database, Positions(10), 4, 0))] == [5]
 
 
 async def test_a_donor_holds_the_answer_until_something_newer_is_applied(database):
@@ -92,7 +100,7 @@ async def test_a_donor_holds_the_answer_until_something_newer_is_applied(databas
 
         nursery.start_soon(move)
         with trio.fail_after(5):
-            assert [entry.index for entry in unpack(await give(database, positions, 1, 60))[1]] == [2]
+            assert [entry.index for entry in given(await give(database, positions, 1, 60))] == [2]
 
 
 @pytest.mark.parametrize(
