@@ -3,7 +3,7 @@
 import trio
 
 from store import apply, log
-from store.entries import Entry, EntryKind
+from store.entries import Entry, EntryKind, Membership
 from tests.zoned.conftest import until
 from zoned import bootstrap
 from zoned.bootstrap import Donor
@@ -16,7 +16,7 @@ async def test_a_snapshot_that_nobody_fetches_any_more_is_removed(database, monk
     folder = database.path.parent / bootstrap.FOLDER
     folder.mkdir()
     (folder / "own-7").write_bytes(b"of an earlier run")
-    entries = [Entry(1, 1, EntryKind.NOOP)]
+    entries = [Entry(1, 1, EntryKind.MEMBERSHIP, Membership("c", (ME,)).encode())]
 
     def fill(connection) -> None:
         log.save_entries(connection, entries)
