@@ -379,9 +379,11 @@ class Replication:
         try:
             match action:
                 case "transfer":
-                    target = target or self._furthest(node, membership)
-                    node.transfer(target)
-                    return f"the registry is being handed over to {target}"
+                    chosen = target or node.furthest()
+                    if chosen is None:
+                        raise SteerRefused("no other voter is reachable")
+                    node.transfer(chosen)
+                    return f"the registry is being handed over to {chosen}"
                 case "add":
                     if target not in self._members:
                         raise SteerRefused(f"gossip knows no node {target}")
@@ -394,14 +396,6 @@ class Replication:
                     raise SteerRefused(f"unknown action {action!r}")
         except RaftError as error:
             raise SteerRefused(str(error)) from None
-
-    def _furthest(self, node: RaftNode, membership: Membership) -> str:
-        """The reachable other voter that has most of the log. Raises SteerRefused when there is none."""
-        progress = node.core.progress
-        others = [voter for voter in membership.voters if voter in progress and progress[voter].active]
-        if not others:
-            raise SteerRefused("no other voter is reachable")
-        return max(others, key=lambda voter: progress[voter].match)
 
     async def step_down(self, timeout_s: float) -> None:
         """Hands the registry over to the voter that is furthest, if this node has it; waits for that, bounded."""

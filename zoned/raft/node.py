@@ -111,6 +111,13 @@ class RaftNode:
         self._pump()
         return position
 
+    def furthest(self) -> str | None:
+        """The reachable other voter that has most of the log; None when there is none, or this node does not lead."""
+        progress, membership = self.core.progress, self.core.membership
+        voters = membership.voters if membership is not None else ()
+        others = [voter for voter in voters if voter in progress and progress[voter].active]
+        return max(others, key=lambda voter: progress[voter].match, default=None)
+
     def transfer(self, target: str) -> None:
         """Begins to hand the leadership over. Raises NotLeader or Refused."""
         self.core.transfer(target)
@@ -207,12 +214,10 @@ class RaftNode:
 
     def _hand_over(self) -> None:
         """A leader that cannot write gives way to one that can."""
-        progress = self.core.progress
-        voters = [peer for peer in self.core.membership.voters if peer in progress] if self.core.membership else []
-        active = [peer for peer in voters if progress[peer].active]
-        if active:
+        target = self.furthest()
+        if target is not None:
             try:
-                self.transfer(max(active, key=lambda peer: progress[peer].match))
+                self.transfer(target)
             except RaftError as error:
                 logger.info("registry not handed over", problem=str(error))
 
