@@ -75,6 +75,7 @@ class Database:
         Cancelling the caller does not cancel the job.
         """
         if self._ended:
+            await trio.lowlevel.checkpoint()  # a caller that is cancelled as well need not hear more
             raise WriterEnded("the store's writer has ended")
         waiting = _Waiting(job)
         self._queue.append(waiting)
@@ -106,7 +107,15 @@ class Database:
         task_status.started()
         taken: list[_Waiting] = []
         try:
-            await self._serve_rounds(taken)
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                await self._make_rounds(taken)
+        except trio.Cancelled:
+            # What was asked for before the end is still made: those who asked may be shielded, and wait for it.
+            with trio.CancelScope(shield=True):
+                await self._make_rounds(taken)
+            raise
         finally:
             # Whoever waits, perhaps shielded, must not wait for ever.
             self._ended = True
@@ -114,20 +123,18 @@ class Database:
                 waiting.result = outcome.Error(WriterEnded("the store's writer has ended"))
                 waiting.done.set()
 
-    async def _serve_rounds(self, taken: list[_Waiting]) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            while self._queue:
-                taken += [self._queue.popleft() for _ in range(min(len(self._queue), JOBS_PER_ROUND_MAX))]
-                # Shielded: whoever is cancelled meanwhile, a transaction that began also ends.
-                with trio.CancelScope(shield=True):
-                    async with self._writing:
-                        results = await self._run(_round, self._writer, [waiting.job for waiting in taken])
-                for waiting, result in zip(taken, results, strict=True):
-                    waiting.result = result
-                    waiting.done.set()
-                taken.clear()
+    async def _make_rounds(self, taken: list[_Waiting]) -> None:
+        """Until nothing is queued; `taken` holds the jobs of the round under way."""
+        while self._queue:
+            taken += [self._queue.popleft() for _ in range(min(len(self._queue), JOBS_PER_ROUND_MAX))]
+            # Shielded: whoever is cancelled meanwhile, a transaction that began also ends.
+            with trio.CancelScope(shield=True):
+                async with self._writing:
+                    results = await self._run(_round, self._writer, [waiting.job for waiting in taken])
+            for waiting, result in zip(taken, results, strict=True):
+                waiting.result = result
+                waiting.done.set()
+            taken.clear()
 
     async def copy(self, job: Callable[[Path], T]) -> T:
         """Runs `job`, which opens the file by itself, in a thread; the file is not replaced meanwhile."""
