@@ -3,14 +3,16 @@
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import structlog
+import structlog.testing
 import trio
 
 from conf import parse
@@ -105,6 +107,20 @@ def quiet_logs() -> Iterator[None]:
     )
     yield
     structlog.reset_defaults()
+
+
+@contextmanager
+def captured_logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What this thread logs: the session's zones go on in threads of their own, and log as well."""
+    here = threading.get_ident()
+
+    def only_here(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if threading.get_ident() != here:
+            raise structlog.DropEvent
+        return event
+
+    with structlog.testing.capture_logs([only_here]) as logs:
+        yield logs
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,13 @@
 """What keeps the store from growing: old log entries and old receipts."""
 
 import pytest
-import structlog.testing
 import trio
 
 from conf import Registry
 from store import apply, journal, log
 from store.entries import Entry, EntryKind
 from store.operations import Create, Write, encode_write
-from tests.zoned.conftest import until
+from tests.zoned.conftest import captured_logs, until
 from zoned import housekeeping
 from zoned.follow import Positions
 from zoned.housekeeping import Housekeeping, cut
@@ -51,7 +50,7 @@ async def test_the_log_is_compacted_and_old_receipts_go(database):
 async def test_a_reader_that_does_not_finish_is_told_of_once(database, monkeypatch):
     monkeypatch.setattr(housekeeping, "WAL_LOUD_BYTES", 1)
     monkeypatch.setattr(housekeeping, "LOOK_S", 0.01)
-    with structlog.testing.capture_logs() as said:
+    with captured_logs() as said:
         with trio.move_on_after(0.1):
             await Housekeeping(database, Positions(0), Registry()).serve()
     assert database.wal_bytes() > 0

@@ -8,12 +8,12 @@ from functools import partial
 
 import orjson
 import pytest
-import structlog
 import trio
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from tests.zoned.conftest import captured_logs
 from zoned.api.exchange import ClientGone, Receive, Scope, Send
 from zoned.api.http1 import Answer, HttpLimits
 from zoned.api.server import AsgiApp, HttpServer, Lookup, RequestRecord, serve_http
@@ -389,7 +389,7 @@ async def test_a_failing_application_is_one_500_and_one_log_line():
             return await hello(scope, receive, send)
         raise ValueError("secret")
 
-    with structlog.testing.capture_logs() as logs:
+    with captured_logs() as logs:
         async with serving(app) as served:
             said = await served.talk(GET + LAST)
     assert statuses(said) == [500, 200]
@@ -425,7 +425,7 @@ async def test_an_answer_that_is_none_is_a_500(messages):
         for message in messages:
             await send(message)
 
-    with structlog.testing.capture_logs() as logs:
+    with captured_logs() as logs:
         async with serving(app) as served:
             assert statuses(await served.talk(LAST)) == [500]
     assert len(logs) == 1
@@ -437,7 +437,7 @@ async def test_a_failing_or_faulty_lookup_is_a_500():
             return Answer(200, [(b"x", b"\r\n")], b"")
         raise ValueError("secret")
 
-    with structlog.testing.capture_logs() as logs:
+    with captured_logs() as logs:
         async with serving(hello, lookup=lookup) as served:
             assert statuses(await served.talk(GET + LAST)) == [500, 500]
     assert len(logs) == 2
@@ -449,7 +449,7 @@ async def test_a_half_sent_answer_looks_cut():
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ValueError("secret")
 
-    with structlog.testing.capture_logs():
+    with captured_logs():
         async with serving(app) as served:
             said = await served.talk(GET + GET)
     assert statuses(said) == [200]
@@ -491,7 +491,7 @@ async def test_the_end_waits_no_longer_than_the_grace():
         entered.set()
         await trio.sleep_forever()
 
-    with structlog.testing.capture_logs() as logs, trio.fail_after(5):
+    with captured_logs() as logs, trio.fail_after(5):
         async with serving(app, replace(LIMITS, grace_s=0.05)) as served, await served.connect() as stream:
             await stream.send_all(GET)
             await entered.wait()

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import cast
 
 import pytest
-import structlog
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,6 +27,7 @@ from tests.zoned.api.test_server import (
     serving,
     statuses,
 )
+from tests.zoned.conftest import captured_logs
 from zoned.api.http1 import Answer
 
 SMALL = replace(LIMITS, header_bytes_max=4096, target_bytes_max=1024, body_bytes_max=10_000)
@@ -78,7 +78,7 @@ async def test_an_application_that_answers_for_a_bad_body_is_overruled():
         return PlainTextResponse(await request.body())
 
     app = Starlette(routes=[Route("/", read, methods=["POST"])])
-    with structlog.testing.capture_logs() as logs:
+    with captured_logs() as logs:
         async with serving(app, SMALL) as served:
             said = await served.talk(post(b"fffffff\r\n", b"Transfer-Encoding: chunked"))
     assert problem_of(said) == (413, "body-too-large")
@@ -116,7 +116,7 @@ async def test_an_application_that_fails_while_it_is_ended_is_answered_once():
         finally:
             raise ValueError("in the middle of being ended")
 
-    with structlog.testing.capture_logs() as logs:
+    with captured_logs() as logs:
         async with serving(app, HASTY) as served:
             assert statuses(await served.talk(post(b"", b"Content-Length: 5"))) == [500]
     assert len(logs) == 1
@@ -284,7 +284,7 @@ class Exhausted:
 async def test_want_of_file_descriptors_is_waited_out(autojump_clock):
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     failures = [OSError(errno.EMFILE, "too many open files"), OSError(errno.ENOBUFS, "no buffers")]
-    with structlog.testing.capture_logs() as logs:
+    with captured_logs() as logs:
         async with serving(hello, listeners=[cast(trio.SocketListener, Exhausted(listener, failures))]) as served:
             await trio.sleep(1)
             assert not served.server.connections
@@ -319,7 +319,7 @@ async def test_whatever_is_said_the_next_client_is_served(parts, cuts):
     data = b"".join(parts)
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     pieces = [data[a:b] for a, b in pairwise(bounds) if a < b]
-    with structlog.testing.capture_logs() as logs:
+    with captured_logs() as logs:
         async with serving(echo, SMALL) as served:
             said = await served.talk(*pieces, close=True)
             assert all(status in (100, 200) or 400 <= status < 500 or status in (501, 505) for status in statuses(said))
