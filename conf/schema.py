@@ -175,6 +175,17 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
+class Idempotency:
+    """Requests that carry an Idempotency-Key: how long and how many are known again."""
+
+    keep_days: float = setting(30.0, "a key counts so long; at least the longest outage", between(0.01, 3_650))
+    keys_max: int = setting(
+        50_000_000, "keys known, of all zones; beyond, requests with a new key are 507", at_least(1)
+    )
+    answers_max: int = setting(200_000, "whole answers kept by this node; beyond, they are made anew", at_least(0))
+
+
+@dataclass(frozen=True, slots=True)
 class Ids:
     """Integer IDs from ranges leased before they are needed."""
 
@@ -224,6 +235,7 @@ class Config:
     gossip: Gossip = field(default_factory=Gossip)
     registry: Registry = field(default_factory=Registry)
     journal: Journal = field(default_factory=Journal)
+    idempotency: Idempotency = field(default_factory=Idempotency)
     ids: Ids = field(default_factory=Ids)
     admin: Admin = field(default_factory=Admin)
     log: Log = field(default_factory=Log)

@@ -5,16 +5,29 @@ them. Rows and position change in one transaction, so an entry is applied exactl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apsw
-import orjson
 
-from store import catalogue, journal, ranges
+from store import catalogue, conflicts, journal, keys, ranges
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image
-from store.operations import Assign, Create, Grant, Outcome, State, Write, decode_write, perform
+from store.operations import (
+    Assign,
+    Create,
+    Drop,
+    Grant,
+    Outcome,
+    Retire,
+    State,
+    Update,
+    Write,
+    decode_write,
+    dropped,
+    origin_of,
+    perform,
+)
 from store.soundness import unsound
 
 CHECKPOINT_ENTRIES = 64  # the hash before every so many-th entry is kept ...
@@ -78,9 +91,48 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     problem = unsound(write.operation)
     if problem:
         return Outcome(State.REFUSED, "malformed", problem)
-    if isinstance(write.operation, Grant):
-        return ranges.grant(connection, write.node, write.operation, position, write.node == me)
-    return _apply_to_image(connection, write.operation.uuid, write, position)
+    origin = origin_of(write.operation)
+    if origin is not None and origin.key:
+        again = keys.repeated(connection, origin)
+        if again is not None:
+            return _with_integer(connection, again)
+    outcome = _perform(connection, write, position, me)
+    keys.record(connection, write, outcome)
+    return outcome
+
+
+def _with_integer(connection: apsw.Connection, outcome: Outcome) -> Outcome:
+    record = catalogue.committed(connection, outcome.uuid) if outcome.uuid else None
+    return replace(outcome, integer=Image.decode(record).integer) if record is not None else outcome
+
+
+def _perform(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome:
+    operation = write.operation
+    match operation:
+        case Grant():
+            return ranges.grant(connection, write.node, operation, position, write.node == me)
+        case Retire():
+            return ranges.retire(connection, operation.node, position, operation.node == me)
+        case Drop():
+            conflicts.keep_dropped(connection, write, operation, position)
+            return dropped(operation)
+        case Update() if operation.resolves:
+            return _resolve(connection, write, operation, position)
+        case _:
+            return _apply_to_image(connection, operation.uuid, write, position)
+
+
+def _resolve(connection: apsw.Connection, write: Write, operation: Update, position: int) -> Outcome:
+    """An update that also closes an entry of the ledger. To keep what is there needs no record that can be changed."""
+    refused = conflicts.refusal(connection, operation)
+    if refused is not None:
+        return refused
+    outcome = Outcome(State.DONE, uuid=operation.uuid)
+    if operation.take != "ours":
+        outcome = _apply_to_image(connection, operation.uuid, write, position)
+    if outcome.state is State.DONE:
+        conflicts.resolve(connection, write, operation)
+    return outcome
 
 
 def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, position: int) -> Outcome:
@@ -95,20 +147,6 @@ def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, positi
         if holder not in (None, uuid):
             return Outcome(State.REFUSED, "integer-taken", f"integer {after.integer} belongs to image {holder}", uuid)
     catalogue.replace_committed(connection, old, after)
-    if outcome.state is State.CONFLICT:
-        connection.executemany(
-            "INSERT INTO conflicts VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    position,
-                    what,
-                    uuid,
-                    write.node,
-                    write.sequence,
-                    orjson.dumps(kept).decode(),
-                    orjson.dumps(wanted).decode(),
-                )
-                for what, kept, wanted in outcome.lost
-            ],
-        )
+    if outcome.state is State.CONFLICT and before is not None:
+        conflicts.keep(connection, write, before, outcome, position)
     return outcome

@@ -11,10 +11,24 @@ from typing import Any
 
 import apsw
 
-from store import catalogue, ranges
+from store import catalogue, keys, ranges
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image
-from store.operations import Assign, Create, Grant, Operation, Outcome, State, Write, decode, encode, perform
+from store.operations import (
+    Assign,
+    Create,
+    Drop,
+    Grant,
+    Operation,
+    Outcome,
+    Retire,
+    State,
+    Write,
+    decode,
+    encode,
+    perform,
+    uuid_of,
+)
 from store.soundness import OPERATION_BYTES_MAX, RECORD_BYTES_MAX, unsound
 
 
@@ -72,7 +86,7 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
     Raises Refused when the local view already shows that it cannot be done, JournalFull at a bound.
     """
     image: Image | None = None
-    if not isinstance(operation, Grant):
+    if not isinstance(operation, Grant | Retire | Drop):
         found = catalogue.find(connection, operation.uuid)
         image = found.image if found else None
         _, outcome = _foresee(image, Write(me, 0, operation))
@@ -89,7 +103,8 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
             )
         operation = replace(operation, integer=integer)
     sequence = _store(connection, operation, at)
-    uuid = None if isinstance(operation, Grant) else operation.uuid
+    keys.journaled(connection, me, sequence, operation)
+    uuid = uuid_of(operation)
     after = refresh_overlay(connection, uuid, me) if uuid else None
     if after is not None and len(after.encode()) > RECORD_BYTES_MAX:
         raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
@@ -133,17 +148,21 @@ def _store(connection: apsw.Connection, operation: Operation, at: float) -> int:
         " journal_bytes = journal_bytes + ? RETURNING sequence",
         (len(data),),
     ).get
-    uuid = None if isinstance(operation, Grant) else operation.uuid
-    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, uuid, data, at))
+    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, uuid_of(operation), data, at))
     return sequence
 
 
 def read(connection: apsw.Connection, after: int, entries_max: int, bytes_max: int) -> list[tuple[int, bytes]]:
-    """(sequence, operation) of the writes behind `after`, in order: at least one if any, then within the bounds."""
+    """(sequence, operation) of the writes behind `after`, in order: at least one if any, then within the bounds.
+
+    What is held (`store.holding`) is left out.
+    """
     found: list[tuple[int, bytes]] = []
     size = 0
     rows = connection.execute(
-        "SELECT sequence, operation FROM journal WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, entries_max)
+        "SELECT sequence, operation FROM journal WHERE sequence > ?"
+        " AND sequence < ifnull((SELECT sequence FROM hold), 9223372036854775807) ORDER BY sequence LIMIT ?",
+        (after, entries_max),
     )
     for sequence, operation in rows:
         size += len(operation)
@@ -172,9 +191,9 @@ def keep_settled(connection: apsw.Connection, write: Write, size: int, at: float
     that it was applied.
     """
     _forget(connection, write.sequence, size)
-    state, integer, uuid = "applied", None, None
-    if not isinstance(write.operation, Grant):
-        uuid = write.operation.uuid
+    keys.forget(connection, write.node, write.sequence, write.operation)
+    state, integer, uuid = "applied", None, uuid_of(write.operation)
+    if uuid is not None:
         record = catalogue.committed(connection, uuid)
         image = Image.decode(record) if record is not None else None
         lost: Any = connection.execute(
@@ -203,13 +222,16 @@ def _forget(connection: apsw.Connection, sequence: int, size: int) -> None:
 def settle(connection: apsw.Connection, write: Write, outcome: Outcome, position: int, now: float) -> None:
     """Takes an applied write of this node off the journal and keeps its receipt."""
     row: Any = connection.execute("SELECT operation, at FROM journal WHERE sequence = ?", (write.sequence,)).fetchone()
-    if row is None or decode(row[0]) != write.operation:
+    known = decode(row[0]) if row is not None else None
+    too_late = isinstance(known, Drop) and known.entry == encode(write.operation)  # it was in the log already
+    if known != write.operation and not too_late:
         raise Impossible(
             f"write {write.id} was made under this node's ID, but not by what this data directory knows: an older copy"
             " was put back, or two daemons share it; give the node an empty data directory, so that it gets a new ID"
         )
     size, at = len(row[0]), row[1]
     _forget(connection, write.sequence, size)
+    keys.forget(connection, write.node, write.sequence, write.operation)
     state = "committed" if outcome.state is State.DONE else outcome.state.value
     connection.execute(
         "INSERT OR REPLACE INTO receipts"
@@ -265,7 +287,7 @@ def receipt(connection: apsw.Connection, sequence: int) -> Receipt | None:
 
 def _waiting(sequence: int, data: bytes, at: float) -> Receipt:
     operation = decode(data)
-    uuid = None if isinstance(operation, Grant) else operation.uuid
+    uuid = uuid_of(operation)
     integer = operation.integer if isinstance(operation, Create | Assign) else None
     return Receipt(sequence, kind_of(operation), "journaled", at, uuid, integer)
 

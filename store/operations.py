@@ -24,6 +24,25 @@ MemberChange = tuple[Membership | None, Membership | None]  # (what the writer s
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked for a write, where and when, and by what a repeat of the request is known again.
+
+    `by` is a name for people. `at` is in seconds since 1970 by the clock of `zone`. `key` and `payload` are digests of
+    the caller's Idempotency-Key and of the request, KEY_BYTES each, empty without a key, which counts for `keep_s`.
+    """
+
+    zone: str
+    by: str
+    at: int
+    key: bytes = b""
+    payload: bytes = b""
+    keep_s: int = 0
+
+
+KEY_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
 class Create:
     """A new record. Idempotent by UUID: the same again is done again, something else is refused."""
 
@@ -34,6 +53,7 @@ class Create:
     properties: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     locations: tuple[Location, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +61,7 @@ class Update:
     """Changes to a record. `if_match` is the write that the client's copy came from, or None.
 
     A location that is both removed and added keeps its place and gets the new metadata. `members` is by project.
+    `resolves` is the number of the conflict that this settles, 0 for none; `take` says for whom (`store.conflicts`).
     """
 
     uuid: str
@@ -53,6 +74,9 @@ class Update:
     locations_removed: tuple[str, ...] = ()
     if_match: str | None = None
     members: Mapping[str, MemberChange] = field(default_factory=dict)
+    origin: Origin | None = None
+    resolves: int = 0
+    take: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +86,7 @@ class Delete:
     uuid: str
     at: str
     if_match: str | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +105,31 @@ class Grant:
     ceiling: int
 
 
-Operation = Create | Update | Delete | Assign | Grant
-ImageOperation = Create | Update | Delete | Assign
-_CODES: tuple[type, ...] = (Create, Update, Delete, Assign, Grant)
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Burns what is left of the ranges of a node that does not return. Nothing of them is ever granted again."""
+
+    node: str
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Stands in the place of a waiting write that an operator took out: the sequence has no gap, and it is recorded.
+
+    `entry` is the encoded operation that was dropped, `uuid` its image if it has one.
+    """
+
+    uuid: str | None
+    at: str
+    reason: str
+    entry: bytes
+    origin: Origin | None = None
+
+
+Operation = Create | Update | Delete | Assign | Grant | Retire | Drop
+ImageOperation = Create | Update | Delete | Assign | Drop
+_CODES: tuple[type, ...] = (Create, Update, Delete, Assign, Grant, Retire, Drop)
 _CODES_BY_NUMBER: dict[int, Any] = dict(enumerate(_CODES))
 
 
@@ -106,6 +153,7 @@ class State(Enum):
     DONE = "done"
     CONFLICT = "conflict"
     REFUSED = "refused"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +199,8 @@ def _rich(kind: type, name: str, value: Any) -> Any:
     """What msgpack made plain, as the dataclass has it: tuples where it has tuples, and nowhere else."""
     if name in ("locations", "locations_added"):
         return tuple(Location(url, metadata) for url, metadata in value)
+    if name == "origin":
+        return Origin(*value) if value is not None else None
     if kind is Update and name in ("fields", "properties"):
         return {key: tuple(change) for key, change in value.items()}
     if name == "members":
@@ -163,6 +213,8 @@ def _rich(kind: type, name: str, value: Any) -> Any:
 
 def _plain(operation: Operation, name: str) -> Any:
     value = getattr(operation, name)
+    if isinstance(value, Origin):
+        return [getattr(value, f.name) for f in fields(value)]
     if name in ("locations", "locations_added"):
         return [(location.url, dict(location.metadata)) for location in value]
     return dict(value) if isinstance(value, Mapping) else value
@@ -186,11 +238,22 @@ def decode_write(data: bytes) -> Write:
     return Write(node, sequence, decode(operation), bool(buffered))
 
 
+def uuid_of(operation: Operation) -> str | None:
+    """The image that the operation is about; None when it is about ranges."""
+    return None if isinstance(operation, Grant | Retire) else operation.uuid
+
+
+def origin_of(operation: Operation) -> Origin | None:
+    return None if isinstance(operation, Assign | Grant) else operation.origin
+
+
 def perform(image: Image | None, write: Write, position: int) -> tuple[Image | None, Outcome]:
     """The record after `write` at `position`, and the outcome. The record is unchanged unless the outcome says so."""
     operation = write.operation
-    assert not isinstance(operation, Grant), "ranges are granted by the catalogue, not by a record"
+    assert not isinstance(operation, Grant | Retire), "ranges are the catalogue's business, not a record's"
     match operation:
+        case Drop():
+            return image, dropped(operation)
         case Create():
             return _create(image, write, operation, position)
         case Update() | Delete() | Assign() if image is None:
@@ -213,6 +276,11 @@ def perform(image: Image | None, write: Write, position: int) -> tuple[Image | N
                 return image, _done(image)
             image = replace(image, integer=operation.integer, write=write.id, position=position)
             return image, _done(image)
+
+
+def dropped(operation: Drop) -> Outcome:
+    by = operation.origin.by if operation.origin is not None else "nobody"
+    return Outcome(State.DROPPED, "dropped", f"dropped by {by}: {operation.reason}", operation.uuid)
 
 
 def _done(image: Image) -> Outcome:
@@ -254,12 +322,15 @@ def same_content(one: Image, other: Image) -> bool:
     )
 
 
+_ASIDE = ("if_match", "members", "origin", "resolves", "take")  # what an update may have without changing the image
+
+
 def _update(image: Image, write: Write, operation: Update, position: int) -> tuple[Image, Outcome]:
     lost: list[tuple[str, Any, Any]] = []
     new_fields = _take(image.fields, operation.fields, write.buffered, "", lost)
     new_properties = _take(image.properties, operation.properties, write.buffered, "properties/", lost)
     tags = (set(image.tags) | set(operation.tags_added)) - set(operation.tags_removed)
-    if operation != Update(operation.uuid, operation.at, if_match=operation.if_match, members=operation.members):
+    if operation != replace(Update(operation.uuid, operation.at), **{n: getattr(operation, n) for n in _ASIDE}):
         new_fields["updated_at"] = operation.at  # sharing an image does not change the image
     changed = replace(
         image,

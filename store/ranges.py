@@ -39,11 +39,31 @@ def grant(connection: apsw.Connection, node: str, operation: Grant, position: in
     stop = min(start + operation.count, operation.ceiling + 1)
     if stop <= start:
         return Outcome(State.REFUSED, "exhausted", f"no integer is left below {operation.ceiling}")
-    connection.execute("INSERT INTO ranges VALUES (?, ?, ?, ?)", (start, stop, node, position))
+    connection.execute(
+        "INSERT INTO ranges (start, stop, node, position) VALUES (?, ?, ?, ?)", (start, stop, node, position)
+    )
     connection.execute("UPDATE replica SET next_integer = ?", (stop,))
     if own:
         connection.execute("INSERT INTO leases VALUES (?, ?, ?)", (start, start, stop))
     return Outcome(State.DONE)
+
+
+def retire(connection: apsw.Connection, node: str, position: int, own: bool) -> Outcome:
+    """Applies a retirement: what is left of the node's ranges is burnt; `own`: this node, which gets new ones."""
+    connection.execute("UPDATE ranges SET retired = ? WHERE node = ? AND retired = 0", (position, node))
+    if not connection.changes():
+        return Outcome(State.REFUSED, "not-found", f"node {node} holds no range")
+    if own:
+        connection.execute("DELETE FROM leases")
+    return Outcome(State.DONE)
+
+
+def held_by(connection: apsw.Connection, node: str) -> tuple[int, int]:
+    """(ranges, integers in them) that were granted to a node and not retired; what it has used counts too."""
+    count, integers = connection.execute(
+        "SELECT count(*), coalesce(sum(stop - start), 0) FROM ranges WHERE node = ? AND retired = 0", (node,)
+    ).get
+    return count, integers
 
 
 def take(connection: apsw.Connection, at: float) -> int | None:
@@ -75,9 +95,10 @@ def runway(connection: apsw.Connection, at: float) -> Runway:
     return Runway(left, float(rate), left / rate if rate else None)
 
 
-def granted(connection: apsw.Connection, integer: int) -> tuple[str, int, int, int] | None:
-    """(node, start, stop, position) of the range that `integer` was granted in."""
+def granted(connection: apsw.Connection, integer: int) -> tuple[str, int, int, int, int] | None:
+    """(node, start, stop, position, where it was retired or 0) of the range that `integer` was granted in."""
     return connection.execute(
-        "SELECT node, start, stop, position FROM ranges WHERE start <= ? AND stop > ? ORDER BY start DESC LIMIT 1",
+        "SELECT node, start, stop, position, retired FROM ranges WHERE start <= ? AND stop > ?"
+        " ORDER BY start DESC LIMIT 1",
         (integer, integer),
     ).fetchone()

@@ -22,8 +22,9 @@ from store.images import (
     is_uuid,
     text_problem,
 )
-from store.operations import Assign, Create, Delete, Grant, Operation, Update
+from store.operations import KEY_BYTES, Assign, Create, Delete, Drop, Grant, Operation, Origin, Retire, Update
 
+TAKES = ("", "ours", "theirs", "value")
 INTEGER_MAX = 2**53 - 1
 OPERATION_BYTES_MAX = 1_048_576  # encoded; a log entry, a forwarded batch and a peer's message must hold it with room
 RECORD_BYTES_MAX = 262_144  # in canonical form; an update carries what it saw and what it wants, so twice this fits
@@ -37,8 +38,19 @@ def unsound(operation: Operation) -> str | None:
             return None if fine else "a grant needs a count and a ceiling"
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
-        case Delete(uuid, at, if_match):
-            return _uuid(uuid) or _text(at, 20) or _optional(if_match)
+        case Delete(uuid, at, if_match, origin):
+            return _uuid(uuid) or _text(at, 20) or _optional(if_match) or _origin(origin)
+        case Retire(node, origin):
+            return _uuid(node) or _origin(origin)
+        case Drop(uuid, at, reason, entry, origin):
+            wrong = None if type(entry) is bytes else "the dropped entry is missing"
+            return (
+                (_uuid(uuid) if uuid is not None else None)
+                or _text(at, 20)
+                or _text(reason, 255)
+                or wrong
+                or _origin(origin)
+            )
         case Update():
             return _update(operation)
         case Create():
@@ -60,6 +72,7 @@ def _create(operation: Any) -> str | None:
         or _properties({name: (None, value) for name, value in operation.properties.items()}, removable=False)
         or _texts(operation.tags, TAGS_MAX)
         or _locations(operation.locations)
+        or _origin(operation.origin)
     )
 
 
@@ -78,7 +91,30 @@ def _update(operation: Any) -> str | None:
         or _texts(operation.locations_removed, 2 * LOCATIONS_MAX, URL_CHARS_MAX)
         or _optional(operation.if_match)
         or _members(operation.members)
+        or _origin(operation.origin)
+        or _resolves(operation.resolves, operation.take)
     )
+
+
+def _origin(origin: Any) -> str | None:
+    if origin is None:
+        return None
+    if not isinstance(origin, Origin):
+        return "the origin is none"
+    for digest in (origin.key, origin.payload):
+        if type(digest) is not bytes or len(digest) not in (0, KEY_BYTES):
+            return "a digest in the origin is none"
+    if type(origin.at) is not int or type(origin.keep_s) is not int:
+        return "a time in the origin is none"
+    if not 0 <= origin.at < 2**40 or not 0 <= origin.keep_s < 2**40:
+        return "a time in the origin is out of range"
+    return _text(origin.zone, 63) or _text(origin.by, NAME_CHARS_MAX)
+
+
+def _resolves(number: object, take: object) -> str | None:
+    if type(number) is not int or not 0 <= number < 2**53:
+        return "the number of a conflict is out of range"
+    return None if take in TAKES and bool(number) == bool(take) else "a conflict is resolved by ours, theirs or value"
 
 
 def _first(problems: Any) -> str | None:

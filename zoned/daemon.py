@@ -119,7 +119,7 @@ async def serve(
             replication.listen(proxy.on_applied)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, url)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, url, config.idempotency)
 
             donor = Donor(database)
             inner.start_soon(donor.serve)

@@ -18,7 +18,7 @@ from store.apply import Applied
 from store.database import Database
 from store.images import Image
 from store.journal import Journaled, Limits, Receipt
-from store.operations import Create, Grant, Operation, Write, decode
+from store.operations import Create, Operation, Write, decode, uuid_of
 from zoned import clock
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.registry import Accepted, Answer, NotRegistry, Overloaded
@@ -96,19 +96,29 @@ class Proxy:
         made: Journaled = await self._database.write(lambda c: journal.append(c, me, operation, now, limits))
         if made.sequence is None:
             return Submitted(made.write_id, None, made.image)
-        patience_s = self._patience_s() if wait else 0.0
-        if wait and not patience_s:
-            self._buffered.add(made.sequence)  # before it can be forwarded
-        self._news.set()
-        if patience_s:
-            await self.wait_for(made.sequence, patience_s)
-        receipt = journal.receipt(self._database.reader, made.sequence)
-        if wait and receipt is not None and receipt.state == "journaled":
-            self._buffered.add(made.sequence)
+        if wait:
+            receipt = await self.outcome(made.sequence)
+        else:
+            self._news.set()
+            receipt = journal.receipt(self._database.reader, made.sequence)
         return Submitted(made.write_id, receipt, self._image_after(operation) or made.image)
 
+    async def outcome(self, sequence: int) -> Receipt | None:
+        """The receipt of an own write for its client, after `registry.wait_s` at most; then it counts as buffered."""
+        patience_s = self._patience_s()
+        if not patience_s:
+            self._buffered.add(sequence)  # before it can be forwarded
+        self._news.set()
+        if patience_s:
+            await self.wait_for(sequence, patience_s)
+        receipt = journal.receipt(self._database.reader, sequence)
+        if receipt is not None and receipt.state == "journaled":
+            self._buffered.add(sequence)
+        return receipt
+
     def _image_after(self, operation: Operation) -> Image | None:
-        found = None if isinstance(operation, Grant) else catalogue.find(self._database.reader, operation.uuid)
+        uuid = uuid_of(operation)
+        found = catalogue.find(self._database.reader, uuid) if uuid is not None else None
         return found.image if found is not None else None
 
     async def _wait_for_range(self) -> None:

@@ -12,15 +12,18 @@ from typing import Any
 import apsw
 import trio
 
+from conf import Idempotency
 from gossip import Gossip, MemberView
-from store import catalogue, journal, listing, log, ranges
+from store import catalogue, journal, keys, listing, log, ranges
 from store.catalogue import Found
 from store.database import Database
 from store.identity import Identity
 from store.journal import Receipt
+from store.keys import Answer, Known
 from store.listing import Page, Query
-from store.operations import Operation
+from store.operations import Operation, Origin
 from zoned import __version__, clock
+from zoned.origin import stamped
 from zoned.proxy import Proxy, Submitted
 from zoned.replication import Replication, role_of
 from zoned.staleness import Staleness
@@ -38,8 +41,11 @@ class Zone:
         gossip: Gossip,
         staleness: Staleness,
         url: str,
+        idempotency: Idempotency,
     ) -> None:
         self.identity = identity
+        self.idempotency = idempotency
+        self.keys_running: set[bytes] = set()  # of requests under way, on whichever face
         self.gossip = gossip
         self.staleness = staleness
         self.positions = replication.positions
@@ -87,7 +93,31 @@ class Zone:
 
     async def submit(self, operation: Operation) -> Submitted:
         """Journals the write and waits for its outcome for a bounded time; see `Proxy.submit`."""
-        return await self._proxy.submit(operation)
+        return await self._proxy.submit(stamped(operation))
+
+    # Requests that are known by their Idempotency-Key.
+
+    def known_write(self, origin: Origin) -> Known | None:
+        """The write of the request with this key, applied or waiting, whichever node took it."""
+        reader = self._database.reader
+        return keys.applied(reader, origin) or keys.pending(reader, origin.key)
+
+    async def settled(self, write: Known, origin: Origin) -> Known:
+        """The write once its outcome is known; a waiting one of this node is waited for as its first client did."""
+        if write.state == "journaled" and write.node == self.identity.node_id:
+            await self._proxy.outcome(write.sequence)
+            return self.known_write(origin) or write
+        return write
+
+    def answer_to(self, origin: Origin) -> Answer | None:
+        return keys.answer(self._database.reader, origin.key, origin.at)
+
+    async def keep_answer(self, origin: Origin, given: Answer) -> None:
+        most = self.idempotency.answers_max
+        await self._database.write(lambda c: keys.keep_answer(c, origin, given, most))
+
+    def keys_full(self) -> bool:
+        return keys.count(self._database.reader) >= self.idempotency.keys_max
 
     def receipt(self, write_id: str) -> Receipt | None:
         """The receipt of a write of this node; None if it has none (any more)."""
@@ -113,7 +143,7 @@ class Zone:
     def granted(self, integer: int) -> dict[str, Any] | None:
         """The range that an integer was granted in."""
         row = ranges.granted(self._database.reader, integer)
-        return dict(zip(("node_id", "start", "stop", "position"), row, strict=True)) if row else None
+        return dict(zip(("node_id", "start", "stop", "position", "retired"), row, strict=True)) if row else None
 
     def check_store(self) -> None:
         """Reads the store; raises what the store raises when it cannot be read."""

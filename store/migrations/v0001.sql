@@ -131,8 +131,10 @@ CREATE TABLE ranges (                   -- every integer range ever granted
     start INTEGER PRIMARY KEY,
     stop INTEGER NOT NULL,              -- exclusive
     node TEXT NOT NULL,
-    position INTEGER NOT NULL
+    position INTEGER NOT NULL,
+    retired INTEGER NOT NULL DEFAULT 0  -- the position where its rest was burnt
 ) STRICT;
+CREATE INDEX ranges_node ON ranges (node);
 
 CREATE TABLE leases (                   -- what this node still has of its own ranges
     start INTEGER PRIMARY KEY,
@@ -169,12 +171,65 @@ CREATE INDEX log_memberships ON log (kind, position) WHERE kind = 2;
 CREATE INDEX receipts_age ON receipts (finished_at);
 
 CREATE TABLE conflicts (                -- values that lost against the order of the log; for a person to resolve
+    number INTEGER PRIMARY KEY,
     position INTEGER NOT NULL,
+    at TEXT NOT NULL,                   -- when the losing write was asked for
+    uuid TEXT,
     what TEXT NOT NULL,
-    uuid TEXT NOT NULL,
+    committed TEXT NOT NULL,            -- JSON
+    committed_write TEXT NOT NULL,      -- the last write to the record before this one
+    wanted TEXT NOT NULL,               -- JSON
+    node TEXT NOT NULL,                 -- of the losing write
+    sequence INTEGER NOT NULL,
+    zone TEXT NOT NULL,
+    by TEXT NOT NULL,
+    take TEXT,                          -- ours, theirs, value, dropped; null while it is open
+    resolved_at TEXT,
+    resolved_by TEXT,
+    resolved_zone TEXT,
+    resolved_write TEXT,
+    note TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX conflicts_open ON conflicts (number) WHERE take IS NULL;
+CREATE INDEX conflicts_write ON conflicts (node, sequence);
+
+CREATE TABLE idempotency (              -- requests that were applied, by their Idempotency-Key; oldest go first
+    number INTEGER PRIMARY KEY,
+    key BLOB NOT NULL,
+    payload BLOB NOT NULL,
+    until INTEGER NOT NULL,             -- seconds since 1970
     node TEXT NOT NULL,
     sequence INTEGER NOT NULL,
-    committed TEXT NOT NULL,            -- JSON
-    wanted TEXT NOT NULL,               -- JSON
-    PRIMARY KEY (position, what)
+    uuid TEXT,
+    buffered INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    code TEXT NOT NULL
+) STRICT;
+CREATE INDEX idempotency_key ON idempotency (key);
+
+CREATE TABLE pending_keys (             -- keys of writes that are known here and not applied yet
+    key BLOB NOT NULL,
+    payload BLOB NOT NULL,
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    uuid TEXT,
+    PRIMARY KEY (key, node, sequence)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE answers (                  -- what this node answered to requests with a key; oldest go first
+    number INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,
+    payload BLOB NOT NULL,
+    until INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    headers BLOB NOT NULL,              -- msgpack
+    body BLOB NOT NULL                  -- zlib
+) STRICT;
+
+CREATE TABLE hold (                     -- from where on this node's journal is held back; no row: it is not
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    sequence INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    by TEXT NOT NULL,
+    at TEXT NOT NULL
+) STRICT;

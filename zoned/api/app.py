@@ -10,9 +10,22 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
-from zoned.api import discovery, images_v1, images_v2, native, oldest, openapi, parts_v2, problems, registry_v1, zones
+from zoned.api import (
+    discovery,
+    images_v1,
+    images_v2,
+    native,
+    oldest,
+    oldstyle,
+    openapi,
+    parts_v2,
+    problems,
+    registry_v1,
+    zones,
+)
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.freshness import READ_AT, with_freshness
+from zoned.api.idempotency import OldStyle, with_idempotency
 from zoned.api.lookup import moment, stamps
 from zoned.zone import Zone
 
@@ -93,14 +106,14 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _otherwise(whole)
-    return with_zone_headers(with_freshness(whole, zone), zone)
+    return with_zone_headers(with_freshness(with_idempotency(whole, zone, OldStyle(images_v1.shown, 201)), zone), zone)
 
 
 def make_registry_app(zone: Zone) -> App:
     """What a zone's own Glance API server speaks to, on a listener of its own."""
     face = _face(zone, list(registry_v1.routes), images_v1.on_problem, _images_http_error)
     whole = _face(zone, [Mount("/v1", face), Mount("/", face)], images_v1.on_problem, _images_http_error)
-    return with_zone_headers(whole, zone)
+    return with_zone_headers(with_idempotency(whole, zone, OldStyle(oldstyle.with_locations, 200)), zone)
 
 
 def with_zone_headers(app: App, zone: Zone) -> App:

@@ -4,7 +4,6 @@ Statuses and bodies are Glance's; where Glance is known to be wrong (lost update
 is right.
 """
 
-import uuid
 from dataclasses import replace
 from urllib.parse import urlencode
 
@@ -31,6 +30,7 @@ from zoned.api.answers import (
 )
 from zoned.api.caller import caller_of
 from zoned.api.problems import Problem, bad
+from zoned.origin import new_uuid
 
 
 def _as_glance(error: Problem) -> Problem:
@@ -53,7 +53,7 @@ async def create(request: Request) -> Response:
     zone, caller = zone_of(request), caller_of(request)
     caller.check_writes()
     document = documents.parse_object(await request.body())
-    operation = documents.images_create(document, str(uuid.uuid4()), caller)
+    operation = documents.images_create(document, new_uuid(), caller)
     if zone.find(operation.uuid) is not None:
         raise Problem(409, "exists", f"Image ID {operation.uuid} already exists!")
     try:

@@ -4,7 +4,6 @@ Errors are problem+json with a stable code. 404 means "never existed as of that 
 again".
 """
 
-import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -31,6 +30,7 @@ from zoned.api.answers import (
     zone_of,
 )
 from zoned.api.problems import Problem, bad
+from zoned.origin import new_uuid
 from zoned.zone import Zone
 
 LIST_DEFAULT = 100
@@ -66,7 +66,7 @@ async def index(request: Request) -> Response:
 async def register(request: Request) -> Response:
     """Registers an image. 201 when committed, 202 when buffered; the same content again is the same image again."""
     zone = zone_of(request)
-    operation = documents.native_create(documents.parse_object(await request.body()), str(uuid.uuid4()))
+    operation = documents.native_create(documents.parse_object(await request.body()), new_uuid())
     submitted = await write(zone, operation)
     assert submitted.image is not None
     headers = {
