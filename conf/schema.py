@@ -171,6 +171,9 @@ class Journal:
 
     entries_max: int = setting(2_000_000, "writes kept; two days of a whole fleet's backups", at_least(1))
     bytes_max: int = setting(4_294_967_296, "bytes of writes kept", at_least(4_096))
+    drain_max_per_s: int = setting(
+        5_000, "writes a second sent after an outage, so that zones that return together leave room", at_least(1)
+    )
     free_disk_min_bytes: int = setting(268_435_456, "below this much free disk new writes are refused", at_least(0))
 
 

@@ -123,13 +123,11 @@ def _perform(connection: apsw.Connection, write: Write, position: int, me: str) 
 
 
 def _resolve(connection: apsw.Connection, write: Write, operation: Update, position: int) -> Outcome:
-    """An update that also closes an entry of the ledger. To keep what is there needs no record that can be changed."""
+    """An update that also closes an entry of the ledger."""
     refused = conflicts.refusal(connection, operation)
     if refused is not None:
         return refused
-    outcome = Outcome(State.DONE, uuid=operation.uuid)
-    if operation.take != "ours":
-        outcome = _apply_to_image(connection, operation.uuid, write, position)
+    outcome = _apply_to_image(connection, operation.uuid, write, position)
     if outcome.state is State.DONE:
         conflicts.resolve(connection, write, operation)
     return outcome

@@ -254,6 +254,8 @@ def perform(image: Image | None, write: Write, position: int) -> tuple[Image | N
     match operation:
         case Drop():
             return image, dropped(operation)
+        case Update() if operation.take == "ours" and image is not None:
+            return image, _done(image)  # even of one that was deleted
         case Create():
             return _create(image, write, operation, position)
         case Update() | Delete() | Assign() if image is None:

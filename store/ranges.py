@@ -6,11 +6,15 @@ the record that carries it is safe.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import apsw
 
 from store.operations import Grant, Outcome, State
 
+CEILINGS = (2**31 - 1, 2**53 - 1)
+DATES_MAX_DAYS = 2_000_000  # calendars end
 DAY_S = 86_400
 RATE_DAYS = 7  # the rate is the busiest of the last week's days
 
@@ -93,6 +97,22 @@ def runway(connection: apsw.Connection, at: float) -> Runway:
         "SELECT coalesce(max(taken), 0) FROM usage WHERE day > ?", (int(at // DAY_S) - RATE_DAYS,)
     ).get
     return Runway(left, float(rate), left / rate if rate else None)
+
+
+def outlook(ceiling: int, used: int, per_day: float, now: float) -> dict[str, Any]:
+    """When the counter, at `used`, reaches `ceiling` if `per_day` are used; `now` is the wall clock. No date: never."""
+    left = max(0, ceiling - used)
+    days = 0.0 if not left else left / per_day if per_day else None
+    return {
+        "ceiling": ceiling,
+        "left": left,
+        "days": round(days, 1) if days is not None else None,
+        "runs_out_at": _date(now + days * DAY_S) if days is not None and days < DATES_MAX_DAYS else None,
+    }
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def granted(connection: apsw.Connection, integer: int) -> tuple[str, int, int, int, int] | None:

@@ -30,14 +30,18 @@ from zoned.api.lookup import make_lookup
 from zoned.api.peers import make_peer_app
 from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
 from zoned.bootstrap import Donor
+from zoned.drain import Drain
+from zoned.drills import Cut, Drills, Switch
 from zoned.errors import StoreDamaged
 from zoned.founding import Founding
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
 from zoned.membership import check_owner, load_credentials, open_membership, publish
+from zoned.operating import drill_routes, ids_routes, writes_routes
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits
+from zoned.queue import Queue
 from zoned.replication import Replication
 from zoned.staleness import Staleness
 from zoned.supervise import Backoff
@@ -94,10 +98,13 @@ async def serve(
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
         admin = await open_admin(paths.admin_socket(config))
         stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
+        cut = Cut()
         url = config.http.advertise_url or _url(bound_address(public))
         async with (
             httpx.AsyncClient(
-                limits=httpx.Limits(max_connections=256, max_keepalive_connections=64), trust_env=False
+                limits=httpx.Limits(max_connections=256, max_keepalive_connections=64),
+                trust_env=False,
+                event_hooks={"request": [cut.check]},
             ) as client,
             open_membership(config, directory, me, own, database, udp, bound_address(peer), client, rng) as gossip,
             trio.open_nursery() as inner,
@@ -108,24 +115,28 @@ async def serve(
                 me.node_id, config.gossip.label, config.registry.expect, database, peers, members.values()
             )
             replication = Replication(me.node_id, database, peers, members, founding, config.registry, rng)
+            switch = Switch(replication)
             proxy = Proxy(
                 me.node_id,
                 database,
-                replication,
+                switch,
                 config.registry,
                 limits(config.journal, str(directory)),
                 Backoff(0.05, 1.0, rng),
+                Drain(config.journal.drain_max_per_s, rng),
             )
             replication.listen(proxy.on_applied)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
             zone = Zone(me, database, proxy, replication, gossip, staleness, url, config.idempotency)
 
+            drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
+            inner.start_soon(drills.serve)
             donor = Donor(database)
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
-            await inner.start(_serve, peer_app, [peer], _peer_limits(config), None, None)
+            await inner.start(_serve, cut.around(peer_app), [peer], _peer_limits(config), None, None)
             inner.start_soon(publish, gossip, replication, zone, url)
             inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
@@ -133,7 +144,13 @@ async def serve(
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
                 on_request = _log_request if config.log.requests else None
-                for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
+                operator = [
+                    *admin_routes(replication, database),
+                    *writes_routes(Queue(database, proxy)),
+                    *ids_routes(config.ids),
+                    *drill_routes(drills),
+                ]
+                for listener, extra in ((public, []), (admin, operator)):
                     app = make_app(zone, extra)
                     await faces.start(_serve, app, [listener], _limits(config), on_request, make_lookup(zone))
                 for listener in old:

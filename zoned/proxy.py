@@ -7,24 +7,28 @@ lost answer, a deposed registry or a crash of either side just means sending the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Protocol
 
 import structlog
 import trio
 
 from conf import Journal, Registry
-from store import apply, catalogue, journal, ranges
+from store import apply, catalogue, holding, journal, ranges
 from store.apply import Applied
 from store.database import Database
+from store.errors import JournalFull
 from store.images import Image
 from store.journal import Journaled, Limits, Receipt
 from store.operations import Create, Operation, Write, decode, uuid_of
 from zoned import clock
+from zoned.drain import Drain
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.registry import Accepted, Answer, NotRegistry, Overloaded
 from zoned.supervise import Backoff, Signal, first_of
 
 FORWARD_BYTES_MAX = 1_048_576
+UNPACED_PER_S = 1e9
 STALL_S = 5.0  # accepted, yet not applied for so long: sent again, in case an election lost it
 
 logger = structlog.get_logger()
@@ -64,7 +68,14 @@ class Proxy:
     """One node's outgoing writes."""
 
     def __init__(
-        self, me: str, database: Database, forwarder: Forwarder, settings: Registry, limits: Limits, backoff: Backoff
+        self,
+        me: str,
+        database: Database,
+        forwarder: Forwarder,
+        settings: Registry,
+        limits: Limits,
+        backoff: Backoff,
+        drain: Drain | None = None,
     ) -> None:
         self.me = me
         self._database = database
@@ -72,12 +83,17 @@ class Proxy:
         self._settings = settings
         self._limits = limits
         self._backoff = backoff
+        self.drain = drain or Drain(UNPACED_PER_S, Random(0))
+        self.refuses = ""  # why every write is refused as if the journal were full; empty: it is not
+        self.refused = 0  # writes, for that
         self._news = Signal()
         self._settled = trio.Event()  # replaced whenever own writes were applied
         self._waiters: dict[int, trio.Event] = {}
         # Sequences answered as buffered. What an earlier run of the daemon left counts as buffered too: its clients
         # are long gone.
         self._buffered_through = journal.backlog(database.reader).last_sequence
+        # Up to here writes may have left this node; of what an earlier run did nothing is known.
+        self.left_through = self._buffered_through
         self._buffered: set[int] = set()
         self._sent = 0  # highest sequence the present registry has accepted
         self._failing = False
@@ -90,6 +106,9 @@ class Proxy:
 
         Raises Refused, JournalFull or StorageFull when it was not journaled.
         """
+        if self.refuses:
+            self.refused += 1
+            raise JournalFull(self.refuses)
         if isinstance(operation, Create):
             await self._wait_for_range()
         now, limits, me = clock.wall(), self._limits, self.me
@@ -105,7 +124,7 @@ class Proxy:
 
     async def outcome(self, sequence: int) -> Receipt | None:
         """The receipt of an own write for its client, after `registry.wait_s` at most; then it counts as buffered."""
-        patience_s = self._patience_s()
+        patience_s = 0.0 if holding.held(self._database.reader) else self._patience_s()
         if not patience_s:
             self._buffered.add(sequence)  # before it can be forwarded
         self._news.set()
@@ -155,10 +174,16 @@ class Proxy:
             if event is not None:
                 event.set()
         if applied:
+            self.drain.settled(len(applied), trio.current_time())
             self._failing = False  # whatever the last answer was, writes do come through
             self._news.set()
             self._settled.set()
             self._settled = trio.Event()
+
+    def wake(self) -> None:
+        """Sends what waits now, again if it was sent already."""
+        self._sent = 0
+        self._news.set()
 
     # The registry's side.
 
@@ -179,6 +204,8 @@ class Proxy:
                 # Another registry knows nothing of what this one accepted.
                 self._sent = 0
                 self._failing = False
+                if journal.backlog(self._database.reader).entries > self._settings.forward_batch_max:
+                    await trio.sleep(self.drain.stagger_s())
 
     def _mark_away(self, away: bool) -> None:
         if not away:
@@ -197,7 +224,8 @@ class Proxy:
 
     async def _send(self, registry: str, batch: Sequence[Write], changed: trio.Event) -> None:
         # When this node is the registry, forwarding never waits: heartbeats must get their turn all the same.
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.drain.pause_s(len(batch), trio.current_time()))
+        self.left_through = max(self.left_through, batch[-1].sequence)
         try:
             answer = await self._forwarder.forward(registry, batch)
         except (PeerUnreachable, PeerRefused) as error:

@@ -14,8 +14,9 @@ import trio
 
 from conf import Idempotency
 from gossip import Gossip, MemberView
-from store import catalogue, journal, keys, listing, log, ranges
+from store import catalogue, conflicts, holding, journal, keys, listing, log, ranges
 from store.catalogue import Found
+from store.conflicts import Conflict
 from store.database import Database
 from store.identity import Identity
 from store.journal import Receipt
@@ -137,6 +138,20 @@ class Zone:
     def runway(self) -> ranges.Runway:
         return ranges.runway(self._database.reader, clock.wall())
 
+    async def conflicts(self, limit: int, only_open: bool, before: int) -> list[Conflict]:
+        """Entries of the ledger, newest first."""
+        return await self._database.read(lambda c: conflicts.newest(c, limit, only_open, before))
+
+    def conflict(self, number: int) -> Conflict | None:
+        return conflicts.get(self._database.reader, number)
+
+    def conflicts_open(self) -> int:
+        return conflicts.count_open(self._database.reader)
+
+    def journal_last(self) -> int:
+        """The sequence of the last write that was journaled here."""
+        return journal.backlog(self._database.reader).last_sequence
+
     def write_id(self, sequence: int) -> str:
         return f"{self.identity.node_id}.{sequence}"
 
@@ -144,6 +159,26 @@ class Zone:
         """The range that an integer was granted in."""
         row = ranges.granted(self._database.reader, integer)
         return dict(zip(("node_id", "start", "stop", "position", "retired"), row, strict=True)) if row else None
+
+    async def held_by(self, node: str) -> tuple[int, int]:
+        """(ranges, integers in them) of a node that were not retired."""
+        return await self._database.read(lambda c: ranges.held_by(c, node))
+
+    async def ids_outlook(self) -> dict[str, Any]:
+        """This node's ranges and runway, and when each ceiling is reached at the rate of all nodes that are up."""
+        others = (view for view in self._members.values() if view.node_id != self.identity.node_id and view.is_up)
+        rates = [view.vitals.get("ids_per_day") for view in others]
+        per_day = self.runway().rate + sum(rate for rate in rates if isinstance(rate, int | float))
+        used = catalogue.replica(self._database.reader).next_integer - 1
+        granted, integers = await self.held_by(self.identity.node_id)
+        return {
+            **self.ids_status(),
+            "ranges": granted,
+            "granted": integers,
+            "all_zones_per_day": per_day,
+            "counter": used,
+            "ceilings": [ranges.outlook(ceiling, used, per_day, clock.wall()) for ceiling in ranges.CEILINGS],
+        }
 
     def check_store(self) -> None:
         """Reads the store; raises what the store raises when it cannot be read."""
@@ -173,6 +208,7 @@ class Zone:
             "snapshot": asdict(fetching) if fetching is not None else None,
             "staleness_s": round(bound_s, 3) if (bound_s := self.staleness.bound_s) is not None else None,
             "journal": self.journal_status(),
+            "conflicts": {"open": self.conflicts_open()},
             "ids": self.ids_status(),
             "zones": self._count_zones(),
         }
@@ -196,7 +232,16 @@ class Zone:
     def journal_status(self) -> dict[str, Any]:
         backlog = journal.backlog(self._database.reader)
         age_s = max(0.0, clock.wall() - backlog.oldest_at) if backlog.oldest_at is not None else None
-        return {"entries": backlog.entries, "bytes": backlog.bytes, "oldest_age_s": age_s}
+        now, drain, held = trio.current_time(), self._proxy.drain, holding.held(self._database.reader)
+        ends_in_s = drain.ends_in_s(backlog.entries, now)
+        return {
+            "entries": backlog.entries,
+            "bytes": backlog.bytes,
+            "oldest_age_s": age_s,
+            "drain_per_s": round(drain.rate(now), 1),
+            "drain_ends_in_s": round(ends_in_s, 1) if ends_in_s is not None else None,
+            "held_from": held.sequence if held is not None else None,
+        }
 
     def ids_status(self) -> dict[str, Any]:
         runway = self.runway()

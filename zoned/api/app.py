@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 
 from zoned.api import (
+    conflicts,
     discovery,
     images_v1,
     images_v2,
@@ -89,7 +90,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     images = _face(zone, v2, images_v2.on_problem, _images_http_error)
     v1 = _face(zone, list(images_v1.routes), images_v1.on_problem, _images_http_error)
     old = _face(zone, [*images_v1.routes, *oldest.routes], images_v1.on_problem, _images_http_error)
-    own: list[BaseRoute] = [*native.routes, *zones.routes]
+    own: list[BaseRoute] = [*native.routes, *conflicts.routes, *zones.routes]
     routes: list[BaseRoute] = [
         *admin,
         *(zones.admin_routes if admin else ()),

@@ -103,7 +103,7 @@ async def show_id(request: Request) -> Response:
 
 
 async def ids(request: Request) -> Response:
-    return reply(zone_of(request).ids_status())
+    return reply(await zone_of(request).ids_outlook())
 
 
 async def zones(request: Request) -> Response:

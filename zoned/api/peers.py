@@ -31,6 +31,7 @@ from zoned.raft.messages import MessageError, decode_batch
 from zoned.replication import Replication
 
 FORWARDED_MAX = 10_000  # writes in one message
+OVERHEAD_BYTES_MAX = 4_096  # of one write beside its operation; of one that was dropped, reason and origin too
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -62,7 +63,7 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
     except (TypeError, ValueError, OperationError) as error:
         raise _Refused(400, f"no forwarded writes of this version: {error}") from None
     problem = next((problem for problem in (unsound(write.operation) for write in writes) if problem), None)
-    if problem or any(len(row) > OPERATION_BYTES_MAX + 256 for row in rows):
+    if problem or any(len(row) > OPERATION_BYTES_MAX + OVERHEAD_BYTES_MAX for row in rows):
         raise _Refused(400, f"a forwarded write is unsound: {problem or 'too large'}")
     if not writes or len(writes) > FORWARDED_MAX or len({write.node for write in writes}) != 1:
         raise _Refused(400, f"1 to {FORWARDED_MAX} writes of one node are forwarded at a time")
