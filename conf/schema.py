@@ -172,6 +172,8 @@ class Journal:
     entries_max: int = setting(2_000_000, "writes kept; two days of a whole fleet's backups", at_least(1))
     bytes_max: int = setting(4_294_967_296, "bytes of writes kept", at_least(4_096))
     free_disk_min_bytes: int = setting(268_435_456, "below this much free disk new writes are refused", at_least(0))
+    shared_entries_max: int = setting(2_000_000, "writes of other nodes kept until they are applied", at_least(0))
+    shared_bytes_max: int = setting(4_294_967_296, "bytes of other nodes' writes kept", at_least(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import apsw
 import orjson
 
-from store import catalogue, journal, ranges
+from store import catalogue, journal, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image
@@ -54,6 +54,8 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
         if outcome is not None and write.node == me:
             journal.settle(connection, write, outcome, entry.index, now)
             own.append(Applied(write.sequence, entry.index, outcome))
+        elif outcome is not None:
+            shared.forget(connection, write.node, write.sequence)
         if outcome is not None and outcome.uuid is not None:
             journal.refresh_overlay(connection, outcome.uuid, me)
     connection.execute("UPDATE replica SET position = ?", (expected - 1,))

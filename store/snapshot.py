@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from store import apply, catalogue, identity, journal, log
+from store import apply, catalogue, identity, journal, log, shared
 from store.apply import Applied
 from store.database import sync_path
 from store.entries import Entry, EntryKind, HardState, Membership
@@ -23,7 +23,7 @@ from store.migrate import migrate, migrations
 from store.operations import Write, decode
 
 REPLICATED = ("images", "facets", "marks", "ranges", "conflicts", "replica", "checkpoints")
-LOCAL = ("node", "peers", "leases", "usage", "journal", "receipts")
+LOCAL = ("node", "peers", "leases", "usage", "journal", "receipts", "shared", "holders", "seen")
 PART_BYTES = 4_194_304  # read and sent at a time
 COPY_PAGES = 2_048  # of a store, between two looks at whether it is done
 
@@ -185,7 +185,10 @@ def _settle(connection: apsw.Connection, me: str) -> None:
         " AND start NOT IN (SELECT start FROM leases)",
         (me,),
     )
-    waiting: Any = connection.execute("SELECT DISTINCT uuid FROM journal WHERE uuid IS NOT NULL").fetchall()
+    shared.forget_applied(connection)
+    waiting: Any = connection.execute(
+        "SELECT uuid FROM journal WHERE uuid IS NOT NULL UNION SELECT uuid FROM shared WHERE uuid IS NOT NULL"
+    ).fetchall()
     for (uuid,) in waiting:
         journal.refresh_overlay(connection, uuid, me)
 

@@ -72,6 +72,7 @@ class Proxy:
         self._settings = settings
         self._limits = limits
         self._backoff = backoff
+        self.journaled = Signal()  # for whoever shares the journal with other nodes
         self._news = Signal()
         self._settled = trio.Event()  # replaced whenever own writes were applied
         self._waiters: dict[int, trio.Event] = {}
@@ -81,6 +82,7 @@ class Proxy:
         self._buffered: set[int] = set()
         self._sent = 0  # highest sequence the present registry has accepted
         self._failing = False
+        self._blocked = False  # by other nodes' writes, which have to be applied first
         self._away_since: float | None = trio.current_time()
 
     # The client's side.
@@ -100,6 +102,7 @@ class Proxy:
         if wait and not patience_s:
             self._buffered.add(made.sequence)  # before it can be forwarded
         self._news.set()
+        self.journaled.set()
         if patience_s:
             await self.wait_for(made.sequence, patience_s)
         receipt = journal.receipt(self._database.reader, made.sequence)
@@ -133,8 +136,20 @@ class Proxy:
         is_away = away is not None and trio.current_time() - away >= self._settings.wait_s
         return 0.0 if is_away else self._settings.wait_s
 
+    @property
+    def is_away(self) -> bool:
+        """Whether clients do not wait, because the registry is known to be away."""
+        return not self._patience_s()
+
+    @property
+    def settled(self) -> trio.Event:
+        """Set when own writes are applied the next time."""
+        return self._settled
+
     def on_applied(self, position: int, applied: Sequence[Applied]) -> None:
         """Own writes were applied: their clients get answers. A snapshot brings no outcomes, only the mark."""
+        if self._blocked:
+            self._news.set()
         if not applied and self._waiters:
             done = apply.mark(self._database.reader, self.me)
             for sequence in [one for one in self._waiters if one <= done]:
@@ -180,6 +195,7 @@ class Proxy:
         reader = self._database.reader
         after = max(self._sent, apply.mark(reader, self.me))
         rows = journal.read(reader, after, self._settings.forward_batch_max, FORWARD_BYTES_MAX)
+        self._blocked = not rows and journal.backlog(reader).last_sequence > after
         return [Write(self.me, sequence, decode(data), self._is_buffered(sequence)) for sequence, data in rows]
 
     def _is_buffered(self, sequence: int) -> bool:
@@ -210,3 +226,8 @@ class Proxy:
 def limits(settings: Journal, directory: str) -> Limits:
     """The journal's bounds from its configuration table."""
     return Limits(settings.entries_max, settings.bytes_max, settings.free_disk_min_bytes, directory)
+
+
+def shared_limits(settings: Journal, directory: str) -> Limits:
+    """The bounds of what is kept of other nodes' journals."""
+    return Limits(settings.shared_entries_max, settings.shared_bytes_max, settings.free_disk_min_bytes, directory)

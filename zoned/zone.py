@@ -13,7 +13,7 @@ import apsw
 import trio
 
 from gossip import Gossip, MemberView
-from store import catalogue, journal, listing, log, ranges
+from store import catalogue, journal, listing, log, ranges, shared
 from store.catalogue import Found
 from store.database import Database
 from store.identity import Identity
@@ -22,6 +22,7 @@ from store.listing import Page, Query
 from store.operations import Operation
 from zoned import __version__, clock
 from zoned.proxy import Proxy, Submitted
+from zoned.receipts import Receipts
 from zoned.replication import Replication, role_of
 from zoned.staleness import Staleness
 
@@ -37,11 +38,13 @@ class Zone:
         replication: Replication,
         gossip: Gossip,
         staleness: Staleness,
+        receipts: Receipts,
         url: str,
     ) -> None:
         self.identity = identity
         self.gossip = gossip
         self.staleness = staleness
+        self.receipts = receipts
         self.positions = replication.positions
         self.replication = replication
         self.draining = False
@@ -89,19 +92,8 @@ class Zone:
         """Journals the write and waits for its outcome for a bounded time; see `Proxy.submit`."""
         return await self._proxy.submit(operation)
 
-    def receipt(self, write_id: str) -> Receipt | None:
-        """The receipt of a write of this node; None if it has none (any more)."""
-        node, _, sequence = write_id.rpartition(".")
-        if node != self.identity.node_id or not sequence.isascii() or not sequence.isdigit() or len(sequence) > 18:
-            return None
-        return journal.receipt(self._database.reader, int(sequence))
-
-    async def wait_for(self, receipt: Receipt, timeout_s: float) -> Receipt:
-        """The receipt once the write is applied, or as it is after `timeout_s`."""
-        await self._proxy.wait_for(receipt.sequence, timeout_s)
-        return journal.receipt(self._database.reader, receipt.sequence) or receipt
-
-    async def receipts(self, limit: int, only_waiting: bool) -> list[Receipt]:
+    async def last_receipts(self, limit: int, only_waiting: bool) -> list[Receipt]:
+        """The newest receipts, newest first."""
         return await self._database.read(lambda c: journal.receipts(c, limit, only_waiting))
 
     def runway(self) -> ranges.Runway:
@@ -166,7 +158,14 @@ class Zone:
     def journal_status(self) -> dict[str, Any]:
         backlog = journal.backlog(self._database.reader)
         age_s = max(0.0, clock.wall() - backlog.oldest_at) if backlog.oldest_at is not None else None
-        return {"entries": backlog.entries, "bytes": backlog.bytes, "oldest_age_s": age_s}
+        kept = shared.stock(self._database.reader)
+        return {
+            "entries": backlog.entries,
+            "bytes": backlog.bytes,
+            "oldest_age_s": age_s,
+            "shared_entries": kept.entries,
+            "shared_bytes": kept.bytes,
+        }
 
     def ids_status(self) -> dict[str, Any]:
         runway = self.runway()

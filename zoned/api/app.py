@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Mount, Route
 
 from zoned.api import discovery, images_v1, images_v2, native, oldest, openapi, parts_v2, problems, registry_v1, zones
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.durability import with_durability
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.lookup import moment, stamps
 from zoned.zone import Zone
@@ -93,14 +94,14 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _otherwise(whole)
-    return with_zone_headers(with_freshness(whole, zone), zone)
+    return with_zone_headers(with_freshness(with_durability(whole, zone), zone), zone)
 
 
 def make_registry_app(zone: Zone) -> App:
     """What a zone's own Glance API server speaks to, on a listener of its own."""
     face = _face(zone, list(registry_v1.routes), images_v1.on_problem, _images_http_error)
     whole = _face(zone, [Mount("/v1", face), Mount("/", face)], images_v1.on_problem, _images_http_error)
-    return with_zone_headers(whole, zone)
+    return with_zone_headers(with_durability(whole, zone), zone)
 
 
 def with_zone_headers(app: App, zone: Zone) -> App:
