@@ -175,6 +175,8 @@ class Journal:
         5_000, "writes a second sent after an outage, so that zones that return together leave room", at_least(1)
     )
     free_disk_min_bytes: int = setting(268_435_456, "below this much free disk new writes are refused", at_least(0))
+    shared_entries_max: int = setting(2_000_000, "writes of other nodes kept until they are applied", at_least(0))
+    shared_bytes_max: int = setting(4_294_967_296, "bytes of other nodes' writes kept", at_least(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import apsw
 
-from store import catalogue, conflicts, journal, keys, ranges
+from store import catalogue, conflicts, journal, keys, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image
@@ -64,9 +64,13 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
             continue
         write = decode_write(entry.data)
         outcome = _apply_write(connection, write, entry.index, me)
+        if outcome is not None:
+            keys.forget(connection, write.node, write.sequence, write.operation)
         if outcome is not None and write.node == me:
             journal.settle(connection, write, outcome, entry.index, now)
             own.append(Applied(write.sequence, entry.index, outcome))
+        elif outcome is not None:
+            shared.forget(connection, write.node, write.sequence)
         if outcome is not None and outcome.uuid is not None:
             journal.refresh_overlay(connection, outcome.uuid, me)
     connection.execute("UPDATE replica SET position = ?", (expected - 1,))

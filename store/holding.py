@@ -13,7 +13,8 @@ from typing import Any
 import apsw
 
 from store import journal, keys
-from store.operations import Drop, Operation, Origin, decode, encode, uuid_of
+from store.operations import Drop, Origin, decode, encode, uuid_of
+from store.shared import Row
 
 EXPORT_MAX = 1_000  # entries read at a time
 
@@ -84,10 +85,11 @@ def drop(connection: apsw.Connection, me: str, sequence: int, reason: str, at: s
 def export(connection: apsw.Connection, after: int) -> Iterator[dict[str, Any]]:
     """Waiting writes behind `after`, in order, at most EXPORT_MAX, as JSON documents."""
     rows = connection.execute(
-        "SELECT node_id, sequence, operation, at FROM journal, node WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        "SELECT node_id, journal.sequence, operation, at, needs FROM journal, node WHERE journal.sequence > ?"
+        " ORDER BY journal.sequence LIMIT ?",
         (after, EXPORT_MAX),
     )
-    for node, sequence, data, at in rows:
+    for node, sequence, data, at, needs in rows:
         operation = decode(data)
         yield {
             "node": node,
@@ -95,14 +97,17 @@ def export(connection: apsw.Connection, after: int) -> Iterator[dict[str, Any]]:
             "at": at,
             "kind": journal.kind_of(operation),
             "uuid": uuid_of(operation),
+            "needs": base64.b64encode(needs).decode() if needs is not None else None,
             "operation": base64.b64encode(data).decode(),
         }
 
 
-def imported(document: Any) -> tuple[str, int, Operation, float]:
-    """(node, sequence, operation, at) of one exported line. Raises ValueError or OperationError for anything else."""
+def imported(document: Any) -> Row:
+    """One exported line. Raises ValueError for anything else; what it holds is not looked at."""
     match document:
         case {"node": str(node), "sequence": int(sequence), "operation": str(data), "at": float() | int() as at}:
-            return node, sequence, decode(base64.b64decode(data, validate=True)), float(at)
+            needs = document.get("needs")
+            packed = base64.b64decode(needs, validate=True) if isinstance(needs, str) else None
+            return Row(node, sequence, float(at), packed, base64.b64decode(data, validate=True))
         case _:
-            raise ValueError("an exported write has node, sequence, at and operation")
+            raise ValueError("an exported write has node, sequence, at, needs and operation")

@@ -77,6 +77,13 @@ def forget(connection: apsw.Connection, node: str, sequence: int, operation: Ope
         )
 
 
+def forget_applied(connection: apsw.Connection) -> None:
+    """Takes back what a snapshot, which has taken the place of the catalogue, holds already."""
+    connection.execute(
+        "DELETE FROM pending_keys WHERE sequence <= (SELECT sequence FROM marks WHERE marks.node = pending_keys.node)"
+    )
+
+
 def repeated(connection: apsw.Connection, origin: Origin) -> Outcome | None:
     """The outcome of a write whose key was applied already: that of the first one. None when it is the first."""
     known = applied(connection, origin)

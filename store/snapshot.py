@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from store import apply, catalogue, identity, journal, log
+from store import apply, catalogue, identity, journal, keys, log, shared
 from store.apply import Applied
 from store.database import sync_path
 from store.entries import Entry, EntryKind, HardState, Membership
@@ -23,7 +23,10 @@ from store.migrate import migrate, migrations
 from store.operations import Write, decode
 
 REPLICATED = ("images", "facets", "marks", "ranges", "conflicts", "idempotency", "replica", "checkpoints")
-LOCAL = ("node", "peers", "leases", "usage", "journal", "receipts", "pending_keys", "answers", "hold")
+LOCAL = (
+    *("node", "peers", "leases", "usage", "journal", "receipts", "shared", "holders", "seen"),
+    *("pending_keys", "answers", "hold"),
+)
 PART_BYTES = 4_194_304  # read and sent at a time
 COPY_PAGES = 2_048  # of a store, between two looks at whether it is done
 
@@ -186,7 +189,11 @@ def _settle(connection: apsw.Connection, me: str) -> None:
         (me,),
     )
     connection.execute("DELETE FROM leases WHERE start IN (SELECT start FROM ranges WHERE retired > 0)")
-    waiting: Any = connection.execute("SELECT DISTINCT uuid FROM journal WHERE uuid IS NOT NULL").fetchall()
+    shared.forget_applied(connection)
+    keys.forget_applied(connection)
+    waiting: Any = connection.execute(
+        "SELECT uuid FROM journal WHERE uuid IS NOT NULL UNION SELECT uuid FROM shared WHERE uuid IS NOT NULL"
+    ).fetchall()
     for (uuid,) in waiting:
         journal.refresh_overlay(connection, uuid, me)
 

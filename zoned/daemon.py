@@ -7,20 +7,21 @@ under way), then replication, then gossip with a good-bye, and the store last.
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 
 import httpx
 import structlog
 import trio
 
 from conf import Config
-from gossip import Address, Gossip
+from gossip import Address, Gossip, MemberView
 from store import identity
-from store.database import open_database
+from store.database import Database, open_database
+from store.identity import Identity
 from zoned import clock, paths
 from zoned.admin import admin_routes
 from zoned.api.app import make_app, make_registry_app
@@ -40,9 +41,11 @@ from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_ud
 from zoned.membership import check_owner, load_credentials, open_membership, publish
 from zoned.operating import drill_routes, ids_routes, writes_routes
 from zoned.peers import Peers
-from zoned.proxy import Proxy, limits
+from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
+from zoned.receipts import Receipts
 from zoned.replication import Replication
+from zoned.sharing import Sharing
 from zoned.staleness import Staleness
 from zoned.supervise import Backoff
 from zoned.zone import Zone
@@ -116,37 +119,30 @@ async def serve(
             )
             replication = Replication(me.node_id, database, peers, members, founding, config.registry, rng)
             switch = Switch(replication)
-            proxy = Proxy(
-                me.node_id,
-                database,
-                switch,
-                config.registry,
-                limits(config.journal, str(directory)),
-                Backoff(0.05, 1.0, rng),
-                Drain(config.journal.drain_max_per_s, rng),
-            )
-            replication.listen(proxy.on_applied)
+            proxy, sharing = _write_path(me, config, directory, database, peers, members, replication, switch, rng)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, url, config.idempotency)
+            receipts = Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, config.idempotency)
 
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)
             donor = Donor(database)
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
-            peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
+            peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor, sharing)
             await inner.start(_serve, cut.around(peer_app), [peer], _peer_limits(config), None, None)
             inner.start_soon(publish, gossip, replication, zone, url)
             inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
             await inner.start(proxy.serve)
+            await inner.start(sharing.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
                 on_request = _log_request if config.log.requests else None
                 operator = [
                     *admin_routes(replication, database),
-                    *writes_routes(Queue(database, proxy)),
+                    *writes_routes(Queue(database, proxy, sharing)),
                     *ids_routes(config.ids),
                     *drill_routes(drills),
                 ]
@@ -163,6 +159,26 @@ async def serve(
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+def _write_path(
+    me: Identity,
+    config: Config,
+    directory: Path,
+    database: Database,
+    peers: Peers,
+    members: Mapping[str, MemberView],
+    replication: Replication,
+    switch: Switch,
+    rng: Random,
+) -> tuple[Proxy, Sharing]:
+    """This node's outgoing writes, and what it does for those of others."""
+    bounds, backoff = limits(config.journal, str(directory)), Backoff(0.05, 1.0, rng)
+    drain = Drain(config.journal.drain_max_per_s, rng)
+    proxy = Proxy(me.node_id, database, switch, config.registry, bounds, backoff, drain)
+    replication.listen(proxy.on_applied)
+    bounds = shared_limits(config.journal, str(directory))
+    return proxy, Sharing(me.node_id, database, peers, members, replication, proxy, config.registry, bounds, rng)
 
 
 async def _open_registry(address: str) -> tuple[list[trio.SocketListener], str]:

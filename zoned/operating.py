@@ -9,10 +9,11 @@ from starlette.routing import BaseRoute
 from conf import Ids
 from gossip import State
 from store.images import is_uuid, text_problem
-from store.operations import Grant, Operation, OperationError, Retire
+from store.operations import Grant, Operation, Retire
 from zoned.api import documents
 from zoned.api.answers import by_method, query_integer, reply, write, write_headers, zone_of
 from zoned.api.problems import Problem, bad
+from zoned.errors import PeerRefused
 from zoned.drills import FOR_MAX_S, KINDS, DrillRefused, Drills
 from zoned.origin import ORIGIN
 from zoned.queue import IMPORT_MAX, Queue
@@ -86,7 +87,7 @@ def writes_routes(queue: Queue) -> list[BaseRoute]:
             raise bad(f"give 1 to {IMPORT_MAX} exported writes", "bad-body")
         try:
             return reply(await queue.take_in(rows))
-        except (ValueError, OperationError) as error:
+        except (ValueError, PeerRefused) as error:
             raise bad(f"no exported writes of this version: {error}", "bad-body") from None
 
     return [

@@ -86,6 +86,7 @@ class Proxy:
         self.drain = drain or Drain(UNPACED_PER_S, Random(0))
         self.refuses = ""  # why every write is refused as if the journal were full; empty: it is not
         self.refused = 0  # writes, for that
+        self.journaled = Signal()  # for whoever shares the journal with other nodes
         self._news = Signal()
         self._settled = trio.Event()  # replaced whenever own writes were applied
         self._waiters: dict[int, trio.Event] = {}
@@ -97,6 +98,7 @@ class Proxy:
         self._buffered: set[int] = set()
         self._sent = 0  # highest sequence the present registry has accepted
         self._failing = False
+        self._blocked = False  # by other nodes' writes, which have to be applied first
         self._away_since: float | None = trio.current_time()
 
     # The client's side.
@@ -115,6 +117,7 @@ class Proxy:
         made: Journaled = await self._database.write(lambda c: journal.append(c, me, operation, now, limits))
         if made.sequence is None:
             return Submitted(made.write_id, None, made.image)
+        self.journaled.set()
         if wait:
             receipt = await self.outcome(made.sequence)
         else:
@@ -162,8 +165,20 @@ class Proxy:
         is_away = away is not None and trio.current_time() - away >= self._settings.wait_s
         return 0.0 if is_away else self._settings.wait_s
 
+    @property
+    def is_away(self) -> bool:
+        """Whether clients do not wait, because the registry is known to be away."""
+        return not self._patience_s()
+
+    @property
+    def settled(self) -> trio.Event:
+        """Set when own writes are applied the next time."""
+        return self._settled
+
     def on_applied(self, position: int, applied: Sequence[Applied]) -> None:
         """Own writes were applied: their clients get answers. A snapshot brings no outcomes, only the mark."""
+        if self._blocked:
+            self._news.set()
         if not applied and self._waiters:
             done = apply.mark(self._database.reader, self.me)
             for sequence in [one for one in self._waiters if one <= done]:
@@ -184,6 +199,7 @@ class Proxy:
         """Sends what waits now, again if it was sent already."""
         self._sent = 0
         self._news.set()
+        self.journaled.set()
 
     # The registry's side.
 
@@ -217,6 +233,7 @@ class Proxy:
         reader = self._database.reader
         after = max(self._sent, apply.mark(reader, self.me))
         rows = journal.read(reader, after, self._settings.forward_batch_max, FORWARD_BYTES_MAX)
+        self._blocked = not rows and journal.backlog(reader).last_sequence > after
         return [Write(self.me, sequence, decode(data), self._is_buffered(sequence)) for sequence, data in rows]
 
     def _is_buffered(self, sequence: int) -> bool:
@@ -248,3 +265,8 @@ class Proxy:
 def limits(settings: Journal, directory: str) -> Limits:
     """The journal's bounds from its configuration table."""
     return Limits(settings.entries_max, settings.bytes_max, settings.free_disk_min_bytes, directory)
+
+
+def shared_limits(settings: Journal, directory: str) -> Limits:
+    """The bounds of what is kept of other nodes' journals."""
+    return Limits(settings.shared_entries_max, settings.shared_bytes_max, settings.free_disk_min_bytes, directory)

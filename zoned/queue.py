@@ -3,18 +3,22 @@
 Each is said plainly in its answer, with what it cannot do: a write that has left this node may be in the log already.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import structlog
 import trio
 
-from store import apply, holding, journal
+from store import apply, holding, journal, shared
 from store.database import Database
+from store.errors import StorageFull
 from store.holding import Hold
 from store.operations import Origin
+from store.shared import Row
 from zoned import clock
 from zoned.proxy import Proxy
+from zoned.sharing import Sharing, pack, unpack
 
 IMPORT_MAX = 1_000  # writes in one call
 
@@ -24,9 +28,10 @@ logger = structlog.get_logger()
 class Queue:
     """This node's journal in an operator's hands."""
 
-    def __init__(self, database: Database, proxy: Proxy) -> None:
+    def __init__(self, database: Database, proxy: Proxy, sharing: Sharing) -> None:
         self._database = database
         self._proxy = proxy
+        self._sharing = sharing
 
     async def hold(self, sequence: int | None, reason: str, by: str) -> dict[str, Any]:
         """Holds everything from `sequence` on (None: all that waits, and all that comes)."""
@@ -94,6 +99,29 @@ class Queue:
             await self._proxy.wait_for(last, timeout_s)
         left = max(0, last - max(apply.mark(reader, self._proxy.me), 0))
         return {"through": last, "left": left, **self.state()}
+
+    async def take_in(self, documents: Sequence[Any]) -> dict[str, int]:
+        """Keeps another node's exported writes as if they had been shared: shown here, and forwarded under its ID.
+
+        Raises ValueError or PeerRefused for what is no export, StorageFull when there is no room.
+        """
+        rows = unpack(pack([holding.imported(one) for one in documents]))
+        reader, taken, left_out = self._database.reader, list[Row](), 0
+        known = shared.have(reader)
+        for row in rows:
+            next_sequence = known.get(row.node, 0) + 1
+            if row.node == self._proxy.me or row.sequence < next_sequence:
+                continue
+            if row.sequence > next_sequence:
+                left_out += 1  # what is missing before it can only be with the node that made it
+                continue
+            known[row.node] = row.sequence
+            taken.append(row)
+        kept = await self._sharing.keep(taken) if taken else 0
+        if kept < len(taken):
+            raise StorageFull(f"{kept} of {len(taken)} writes were kept, for more there is no room (journal.*_max)")
+        logger.warning("writes imported", taken=kept, left_out=left_out)
+        return {"taken": kept, "known_already": len(rows) - kept - left_out, "left_out": left_out}
 
     async def export(self, after: int) -> dict[str, Any]:
         found = await self._database.read(lambda c: list(holding.export(c, after)))

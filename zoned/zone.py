@@ -14,7 +14,7 @@ import trio
 
 from conf import Idempotency
 from gossip import Gossip, MemberView
-from store import catalogue, conflicts, holding, journal, keys, listing, log, ranges
+from store import catalogue, conflicts, holding, journal, keys, listing, log, ranges, shared
 from store.catalogue import Found
 from store.conflicts import Conflict
 from store.database import Database
@@ -26,6 +26,7 @@ from store.operations import Operation, Origin
 from zoned import __version__, clock
 from zoned.origin import stamped
 from zoned.proxy import Proxy, Submitted
+from zoned.receipts import Receipts
 from zoned.replication import Replication, role_of
 from zoned.staleness import Staleness
 
@@ -41,6 +42,7 @@ class Zone:
         replication: Replication,
         gossip: Gossip,
         staleness: Staleness,
+        receipts: Receipts,
         url: str,
         idempotency: Idempotency,
     ) -> None:
@@ -49,6 +51,7 @@ class Zone:
         self.keys_running: set[bytes] = set()  # of requests under way, on whichever face
         self.gossip = gossip
         self.staleness = staleness
+        self.receipts = receipts
         self.positions = replication.positions
         self.replication = replication
         self.draining = False
@@ -120,19 +123,8 @@ class Zone:
     def keys_full(self) -> bool:
         return keys.count(self._database.reader) >= self.idempotency.keys_max
 
-    def receipt(self, write_id: str) -> Receipt | None:
-        """The receipt of a write of this node; None if it has none (any more)."""
-        node, _, sequence = write_id.rpartition(".")
-        if node != self.identity.node_id or not sequence.isascii() or not sequence.isdigit() or len(sequence) > 18:
-            return None
-        return journal.receipt(self._database.reader, int(sequence))
-
-    async def wait_for(self, receipt: Receipt, timeout_s: float) -> Receipt:
-        """The receipt once the write is applied, or as it is after `timeout_s`."""
-        await self._proxy.wait_for(receipt.sequence, timeout_s)
-        return journal.receipt(self._database.reader, receipt.sequence) or receipt
-
-    async def receipts(self, limit: int, only_waiting: bool) -> list[Receipt]:
+    async def last_receipts(self, limit: int, only_waiting: bool) -> list[Receipt]:
+        """The newest receipts, newest first."""
         return await self._database.read(lambda c: journal.receipts(c, limit, only_waiting))
 
     def runway(self) -> ranges.Runway:
@@ -234,6 +226,7 @@ class Zone:
         age_s = max(0.0, clock.wall() - backlog.oldest_at) if backlog.oldest_at is not None else None
         now, drain, held = trio.current_time(), self._proxy.drain, holding.held(self._database.reader)
         ends_in_s = drain.ends_in_s(backlog.entries, now)
+        kept = shared.stock(self._database.reader)
         return {
             "entries": backlog.entries,
             "bytes": backlog.bytes,
@@ -241,6 +234,8 @@ class Zone:
             "drain_per_s": round(drain.rate(now), 1),
             "drain_ends_in_s": round(ends_in_s, 1) if ends_in_s is not None else None,
             "held_from": held.sequence if held is not None else None,
+            "shared_entries": kept.entries,
+            "shared_bytes": kept.bytes,
         }
 
     def ids_status(self) -> dict[str, Any]:

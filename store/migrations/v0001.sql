@@ -9,7 +9,9 @@ CREATE TABLE node (                     -- who this node is; exactly one row
     promise BLOB,                       -- the membership this node promised to found with, if any
     sequence INTEGER NOT NULL DEFAULT 0,        -- the last journal sequence given
     journal_entries INTEGER NOT NULL DEFAULT 0,
-    journal_bytes INTEGER NOT NULL DEFAULT 0
+    journal_bytes INTEGER NOT NULL DEFAULT 0,
+    shared_entries INTEGER NOT NULL DEFAULT 0,
+    shared_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE peers (                    -- where other nodes were reached; never forgotten unless they left
@@ -96,7 +98,7 @@ CREATE TABLE facets (                   -- what live records are found by beside
     PRIMARY KEY (facet, created_at, uuid)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE overlay (                  -- records as this node's own unapplied writes would leave them
+CREATE TABLE overlay (                  -- records as unapplied writes would leave them: own ones, and shared ones
     uuid TEXT PRIMARY KEY,
     integer INTEGER UNIQUE,
     deleted INTEGER NOT NULL,
@@ -118,7 +120,8 @@ CREATE TABLE overlay (                  -- records as this node's own unapplied 
     os_hash_algo TEXT,
     os_hash_value TEXT,
     creator TEXT NOT NULL,
-    record BLOB NOT NULL
+    record BLOB NOT NULL,
+    provisional INTEGER NOT NULL DEFAULT 0      -- 1: by other nodes' writes only
 ) STRICT;
 CREATE INDEX overlay_newest ON overlay (created_at, uuid) WHERE deleted = 0;
 
@@ -151,9 +154,33 @@ CREATE TABLE journal (                  -- this node's own writes, not yet appli
     sequence INTEGER PRIMARY KEY,
     uuid TEXT,
     operation BLOB NOT NULL,
-    at REAL NOT NULL                    -- wall clock, seconds since 1970
+    at REAL NOT NULL,                   -- wall clock, seconds since 1970
+    needs BLOB                          -- writes of other nodes that it was based on (store.shared), NULL for none
 ) STRICT;
 CREATE INDEX journal_uuid ON journal (uuid, sequence);
+
+CREATE TABLE shared (                   -- other nodes' writes, not yet applied from the log: pulled from their journals
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    uuid TEXT,
+    operation BLOB NOT NULL,
+    at REAL NOT NULL,                   -- by the clock of the node that made it
+    needs BLOB,
+    PRIMARY KEY (node, sequence)
+) STRICT;
+CREATE INDEX shared_uuid ON shared (uuid, node, sequence) WHERE uuid IS NOT NULL;
+
+CREATE TABLE holders (                  -- up to which sequence other nodes hold this node's journal
+    node TEXT PRIMARY KEY,
+    through INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE seen (                     -- which zones have applied a write of this node, as far as anybody asked
+    sequence INTEGER NOT NULL,
+    zone TEXT NOT NULL,                 -- "" once every zone has
+    at REAL NOT NULL,                   -- when this node knew
+    PRIMARY KEY (sequence, zone)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE receipts (                 -- what became of this node's own writes
     sequence INTEGER PRIMARY KEY,

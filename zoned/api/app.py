@@ -25,6 +25,7 @@ from zoned.api import (
     zones,
 )
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.durability import with_durability
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.idempotency import OldStyle, with_idempotency
 from zoned.api.lookup import moment, stamps
@@ -107,14 +108,16 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _otherwise(whole)
-    return with_zone_headers(with_freshness(with_idempotency(whole, zone, OldStyle(images_v1.shown, 201)), zone), zone)
+    once = with_idempotency(whole, zone, OldStyle(images_v1.shown, 201))
+    return with_zone_headers(with_freshness(with_durability(once, zone), zone), zone)
 
 
 def make_registry_app(zone: Zone) -> App:
     """What a zone's own Glance API server speaks to, on a listener of its own."""
     face = _face(zone, list(registry_v1.routes), images_v1.on_problem, _images_http_error)
     whole = _face(zone, [Mount("/v1", face), Mount("/", face)], images_v1.on_problem, _images_http_error)
-    return with_zone_headers(with_idempotency(whole, zone, OldStyle(oldstyle.with_locations, 200)), zone)
+    once = with_idempotency(whole, zone, OldStyle(oldstyle.with_locations, 200))
+    return with_zone_headers(with_durability(once, zone), zone)
 
 
 def with_zone_headers(app: App, zone: Zone) -> App:

@@ -187,7 +187,7 @@ async def _keep(zone: Zone, origin: Origin, kept: _Kept) -> None:
 
     What never became a write is asked anew when it comes again: nothing was changed, and it may succeed then.
     """
-    if not kept.is_whole or (kept.status >= 400 and zone.known_write(origin) is None):
+    if not kept.is_whole or kept.status >= 500 or (kept.status >= 400 and zone.known_write(origin) is None):
         return
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept.headers]
     body = zlib.compress(b"".join(kept.pieces), 1)

@@ -21,7 +21,7 @@ from store.database import Database
 from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
-from zoned import bootstrap, follow, registry, verify
+from zoned import bootstrap, follow, registry, sharing, verify
 from zoned.api.asgi import App
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
@@ -29,6 +29,7 @@ from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER
 from zoned.raft.log import RaftError
 from zoned.raft.messages import MessageError, decode_batch
 from zoned.replication import Replication
+from zoned.sharing import Sharing
 
 FORWARDED_MAX = 10_000  # writes in one message
 OVERHEAD_BYTES_MAX = 4_096  # of one write beside its operation; of one that was dropped, reason and origin too
@@ -75,12 +76,21 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
 class PeerFace:
     """The handlers, on what they act upon."""
 
-    def __init__(self, label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> None:
+    def __init__(
+        self,
+        label: str,
+        gossip: Gossip,
+        replication: Replication,
+        database: Database,
+        donor: Donor,
+        sharing: Sharing,
+    ) -> None:
         self._label = label
         self._gossip = gossip
         self._replication = replication
         self._database = database
         self._donor = donor
+        self._sharing = sharing
 
     def guarded(self, handler: Handler) -> Handler:
         """`handler` for requests of this cloud's nodes that mean this node."""
@@ -155,6 +165,20 @@ class PeerFace:
                 return _answer(await follow.give(self._database, self._replication.positions, after, wait_s))
         raise _Refused(400, "ask for the log with [position, seconds]")
 
+    async def journal(self, request: Request) -> Response:
+        match await _body(request):
+            case [str(cluster), str(asker), int() | float() as wait_s, dict(wanted), list(without)] if (
+                math.isfinite(wait_s)
+                and all(type(node) is str and type(sequence) is int for node, sequence in wanted.items())
+                and all(type(node) is str for node in without)
+            ):
+                self._check_cluster(cluster or None)
+                return _answer(sharing.pack(await self._sharing.give(asker, wanted, set(without), wait_s)))
+            case _:
+                raise _Refused(
+                    400, "ask for journals with [cluster ID, node ID, seconds, {node ID: sequence}, [node ID]]"
+                )
+
     async def digests(self, request: Request) -> Response:
         bucket = await _body(request)
         if not isinstance(bucket, str) or len(bucket) not in (0, verify.BUCKET_CHARS):
@@ -192,14 +216,17 @@ async def _on_no_route(request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{request.url.path[:200]}: {error.detail}", error.status_code)
 
 
-def make_peer_app(label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> App:
+def make_peer_app(
+    label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor, sharing: Sharing
+) -> App:
     """Everything on :9293 TCP."""
-    face = PeerFace(label, gossip, replication, database, donor)
+    face = PeerFace(label, gossip, replication, database, donor, sharing)
     handlers: dict[str, Handler] = {
         "raft": face.raft,
         "forward": face.forward,
         "founding": face.founding,
         "log": face.log,
+        "journal": face.journal,
         "read-index": face.read_index,
         "membership": face.membership,
         "steer": face.steer,
