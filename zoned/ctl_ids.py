@@ -8,7 +8,6 @@ import click
 from zoned.asking import FORM, asker_of, show_one
 from zoned.ctl_registry import node_of
 
-
 YEARS_FROM_DAYS = 10_000.0
 
 

@@ -13,8 +13,8 @@ from store.operations import Grant, Operation, Retire
 from zoned.api import documents
 from zoned.api.answers import by_method, query_integer, reply, write, write_headers, zone_of
 from zoned.api.problems import Problem, bad
-from zoned.errors import PeerRefused
 from zoned.drills import FOR_MAX_S, KINDS, DrillRefused, Drills
+from zoned.errors import PeerRefused
 from zoned.origin import ORIGIN
 from zoned.queue import IMPORT_MAX, Queue
 
