@@ -39,7 +39,7 @@ from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
 from zoned.membership import check_owner, load_credentials, open_membership, publish
-from zoned.operating import drill_routes, ids_routes, writes_routes
+from zoned.operating import operating_routes
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
@@ -104,11 +104,7 @@ async def serve(
         cut = Cut()
         url = config.http.advertise_url or _url(bound_address(public))
         async with (
-            httpx.AsyncClient(
-                limits=httpx.Limits(max_connections=256, max_keepalive_connections=64),
-                trust_env=False,
-                event_hooks={"request": [cut.check]},
-            ) as client,
+            _client(cut) as client,
             open_membership(config, directory, me, own, database, udp, bound_address(peer), client, rng) as gossip,
             trio.open_nursery() as inner,
         ):
@@ -140,13 +136,8 @@ async def serve(
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
                 on_request = _log_request if config.log.requests else None
-                operator = [
-                    *admin_routes(replication, database),
-                    *writes_routes(Queue(database, proxy, sharing)),
-                    *ids_routes(config.ids),
-                    *drill_routes(drills),
-                ]
-                for listener, extra in ((public, []), (admin, operator)):
+                operating = operating_routes(Queue(database, proxy, sharing), config.ids, drills)
+                for listener, extra in ((public, []), (admin, [*admin_routes(replication, database), *operating])):
                     app = make_app(zone, extra)
                     await faces.start(_serve, app, [listener], _limits(config), on_request, make_lookup(zone))
                 for listener in old:
@@ -159,6 +150,12 @@ async def serve(
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+def _client(cut: Cut) -> httpx.AsyncClient:
+    """For requests to other nodes."""
+    limits = httpx.Limits(max_connections=256, max_keepalive_connections=64)
+    return httpx.AsyncClient(limits=limits, trust_env=False, event_hooks={"request": [cut.check]})
 
 
 def _write_path(

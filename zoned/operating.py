@@ -39,7 +39,11 @@ def _by() -> str:
     return origin.by if origin is not None else "admin"
 
 
-def writes_routes(queue: Queue) -> list[BaseRoute]:
+def operating_routes(queue: Queue, ids: Ids, drills: Drills) -> list[BaseRoute]:
+    return [*_writes_routes(queue), *_ids_routes(ids), *_drill_routes(drills)]
+
+
+def _writes_routes(queue: Queue) -> list[BaseRoute]:
     """The journal in an operator's hands; see `zoned.queue`."""
 
     async def state(request: Request) -> Response:
@@ -101,7 +105,7 @@ def writes_routes(queue: Queue) -> list[BaseRoute]:
     ]
 
 
-def ids_routes(settings: Ids) -> list[BaseRoute]:
+def _ids_routes(settings: Ids) -> list[BaseRoute]:
     """Ranges asked for by hand, and those of nodes that do not return."""
 
     async def submit(request: Request, operation: Operation, done: dict[str, Any]) -> Response:
@@ -139,7 +143,7 @@ def ids_routes(settings: Ids) -> list[BaseRoute]:
     ]
 
 
-def drill_routes(drills: Drills) -> list[BaseRoute]:
+def _drill_routes(drills: Drills) -> list[BaseRoute]:
     """See `zoned.drills`."""
 
     def kind(request: Request) -> str:
