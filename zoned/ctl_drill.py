@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from zoned.asking import FORM, Asker, Column, asker_of, fail, show_rows
+from zoned.asking import FORM, Asker, Column, asker_of, fail, show_one, show_rows
 
 KINDS = ("registry-outage", "partition", "disk-full")
 EXITS = {"ok": 0, "warn": 1, "critical": 2}
@@ -65,8 +65,10 @@ def drill(
 def _show(asker: Asker, document: Mapping[str, Any], key: str, names: tuple[str, ...]) -> None:
     """JSON carries the whole document; the other forms its lines. Ends the process with its state."""
     columns: list[Column] = [(name, lambda one, name=name: one[name]) for name in names]  # type: ignore[misc]  # mypy infers no lambda defaults
-    rows: Any = [document] if asker.form in ("json", "jsonl") else document[key]
-    show_rows(asker, rows, columns, "nothing to say")
+    if asker.form in ("json", "jsonl"):
+        show_one(asker, document, [])
+    else:
+        show_rows(asker, document[key], columns, "nothing to say")
     sys.exit(EXITS[document["state"]])
 
 

@@ -155,7 +155,7 @@ async def serve(
 def _client(cut: Cut) -> httpx.AsyncClient:
     """For requests to other nodes."""
     limits = httpx.Limits(max_connections=256, max_keepalive_connections=64)
-    return httpx.AsyncClient(limits=limits, trust_env=False, event_hooks={"request": [cut.check]})
+    return httpx.AsyncClient(limits=limits, trust_env=False, event_hooks=cut.hooks())
 
 
 def _write_path(

@@ -9,7 +9,7 @@ gossip. disk-full: the journal refuses every write as it would with a full disk.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,20 +80,33 @@ class Cut:
     def __init__(self) -> None:
         self.on = False
 
-    async def check(self, request: httpx.Request) -> None:
-        """An httpx request hook."""
+    def hooks(self) -> dict[str, list[Callable[..., Any]]]:
+        """Event hooks of an httpx client: nothing goes out, and no answer to what went out before comes in."""
+        return {"request": [self._check_request], "response": [self._check_response]}
+
+    async def _check_request(self, request: httpx.Request) -> None:
         if self.on:
             raise httpx.ConnectError("a drill cuts this node off", request=request)
 
+    async def _check_response(self, response: httpx.Response) -> None:
+        await self._check_request(response.request)
+
     def around(self, app: App) -> App:
-        """`app`, deaf while this node is cut off."""
+        """`app`, deaf and dumb while this node is cut off: long polls from before get no answer either."""
 
         async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_unless_cut(message: MutableMapping[str, Any]) -> None:
+                if self.on and message["type"] == "http.response.start":
+                    message = {"type": "http.response.start", "status": 503, "headers": []}
+                elif self.on:
+                    message = {"type": "http.response.body", "body": b""}
+                await send(message)
+
             if self.on and scope["type"] == "http":
-                await send({"type": "http.response.start", "status": 503, "headers": []})
-                await send({"type": "http.response.body", "body": b"a drill cuts this node off"})
+                await send_unless_cut({"type": "http.response.start"})
+                await send_unless_cut({"type": "http.response.body"})
             else:
-                await app(scope, receive, send)
+                await app(scope, receive, send_unless_cut)
 
         return wrapped
 
