@@ -348,7 +348,7 @@ class Drills:
 
     async def _run(self, number: int, kind: str, for_s: float, now: Present) -> None:
         began = clock.text(clock.wall())
-        self._live = {"id": number, "drill": kind, "began_at": began, "for_s": for_s}
+        self._live = {"id": number, "drill": kind, "began_at": began, "for_s": for_s, "recovering": False}
         self._wanted = None
         seen = Measured()
         first, refused = self._zone.journal_last(), self._proxy.refused
@@ -361,6 +361,7 @@ class Drills:
             finally:
                 self._turn(kind, on=False)
             seen.journaled, seen.refused = self._zone.journal_last() - first, self._proxy.refused - refused
+            self._live["recovering"] = True
             ended = trio.current_time()
             with trio.move_on_after(RECOVER_S):
                 await self._watch(Measured(), None, lambda: self._is_well(now))
