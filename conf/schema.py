@@ -206,6 +206,31 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Auth:
+    """Who may ask: how each listener tells its callers apart, and what they may."""
+
+    api: str = setting(
+        "none",
+        "on http.listen: none (loopback: everybody is an administrator), tokens (a file), keystone",
+        one_of("none", "tokens", "keystone"),
+    )
+    registry_api: str = setting("none", "the same on http.registry_listen", one_of("none", "tokens", "keystone"))
+    anonymous_read: bool = setting(False, "who shows no token may read public and community images")
+    tokens_file: str = setting("", "[[token]] entries, mode 600; empty: tokens.toml in the data directory")
+    policy_file: str = setting("", "TOML with the rules that differ from the shipped ones; empty: none")
+    failures_max: int = setting(30, "refused tokens per minute and address, then 429", between(1, 1_000_000))
+    keystone_url: str = setting("", "URL of the Identity API, as http://keystone.example:5000/v3")
+    keystone_user: str = setting("zoned", "the service user that asks about tokens")
+    keystone_project: str = setting("service", "its project")
+    keystone_domain: str = setting("default", "ID of the domain of both")
+    keystone_password_file: str = setting(
+        "keystone-password", "file with its password, mode 600; a bare name: in $CREDENTIALS_DIRECTORY"
+    )
+    keystone_timeout_s: float = setting(5.0, "for one answer of Keystone", between(0.1, 60))
+    recheck_s: float = setting(300.0, "a token in use is asked about again after so long", between(1, 86_400))
+
+
+@dataclass(frozen=True, slots=True)
 class Security:
     """What may be reached from other machines."""
 
@@ -227,6 +252,7 @@ class Config:
     ids: Ids = field(default_factory=Ids)
     admin: Admin = field(default_factory=Admin)
     log: Log = field(default_factory=Log)
+    auth: Auth = field(default_factory=Auth)
     security: Security = field(default_factory=Security)
 
 
