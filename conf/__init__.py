@@ -3,6 +3,7 @@
 from conf.loader import ConfigError, load, parse
 from conf.schema import (
     Admin,
+    Auth,
     Config,
     Gossip,
     Http,
@@ -14,11 +15,13 @@ from conf.schema import (
     Peers,
     Registry,
     Security,
+    is_loopback,
     split_address,
 )
 
 __all__ = [
     "Admin",
+    "Auth",
     "Config",
     "ConfigError",
     "Gossip",
@@ -31,6 +34,7 @@ __all__ = [
     "Peers",
     "Registry",
     "Security",
+    "is_loopback",
     "load",
     "parse",
     "split_address",

@@ -189,11 +189,12 @@ class Ids:
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    """The Unix socket that zonectl speaks to."""
+    """The Unix socket that zonectl speaks to. Root and the daemon's user may all."""
 
     socket: str = setting(
         "", "path; empty: $RUNTIME_DIRECTORY/zoned.sock, else zoned.sock in the data directory", socket_path
     )
+    read_group: str = setting("", "name of a system group that may read over the socket; empty: nobody else")
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,15 +289,23 @@ def cross_mistakes(config: Config) -> list[Mistake]:
         ":0"
     ):
         found.append(Mistake("peers.listen", f"is the same address as http.listen ({config.http.listen})"))
-    if not config.security.insecure_listen:
-        reachable = {"http.listen": config.http.listen, "http.registry_listen": config.http.registry_listen}
-        for key, text in {**reachable, "peers.listen": config.peers.listen}.items():
-            if text and not is_loopback(text):
-                found.append(
-                    Mistake(
-                        key,
-                        f"{text} is reachable from other machines without authentication; use a loopback "
-                        "address, or accept it with security.insecure_listen = true",
-                    )
-                )
-    return found
+    return [*found, *_unguarded(config)]
+
+
+def _unguarded(config: Config) -> Iterator[Mistake]:
+    """What other machines could reach without proving who they are."""
+    auth = config.auth
+    if "keystone" in (auth.api, auth.registry_api) and not auth.keystone_url:
+        yield Mistake("auth.keystone_url", "is needed to ask Keystone, as http://keystone.example:5000/v3")
+    if config.security.insecure_listen:
+        return
+    accept = "or accept it with security.insecure_listen = true"
+    faces = [("http.listen", config.http.listen, "auth.api", auth.api)]
+    faces.append(("http.registry_listen", config.http.registry_listen, "auth.registry_api", auth.registry_api))
+    for key, text, mode_key, mode in faces:
+        if text and not is_loopback(text) and mode == "none" and not auth.anonymous_read:
+            mend = f"set {mode_key} to tokens or keystone, or auth.anonymous_read = true to let everybody read"
+            yield Mistake(key, f"{text} is reachable from other machines without authentication; {mend}, {accept}")
+    if not is_loopback(config.peers.listen):
+        problem = "is reachable from other machines without authentication; use a loopback address"
+        yield Mistake("peers.listen", f"{config.peers.listen} {problem}, {accept}")

@@ -25,10 +25,12 @@ from zoned import clock, paths
 from zoned.admin import admin_routes
 from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
+from zoned.api.guard import with_caller
 from zoned.api.http1 import HttpLimits
 from zoned.api.lookup import make_lookup
 from zoned.api.peers import make_peer_app
 from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
+from zoned.auth import Doors
 from zoned.bootstrap import Donor
 from zoned.errors import StoreDamaged
 from zoned.founding import Founding
@@ -92,7 +94,7 @@ async def serve(
         public = await open_tcp("http.listen", config.http.listen)
         old, old_url = await _open_registry(config.http.registry_listen)
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
-        admin = await open_admin(paths.admin_socket(config))
+        admin = await open_admin(paths.admin_socket(config), config.admin.read_group)
         stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
         url = config.http.advertise_url or _url(bound_address(public))
         async with (
@@ -132,12 +134,9 @@ async def serve(
             await inner.start(proxy.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
-                on_request = _log_request if config.log.requests else None
-                for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
-                    app = make_app(zone, extra)
-                    await faces.start(_serve, app, [listener], _limits(config), on_request, make_lookup(zone))
-                for listener in old:
-                    await faces.start(_serve, make_registry_app(zone), [listener], _limits(config), on_request, None)
+                doors = Doors(config, directory, client)
+                steering = make_app(zone, admin_routes(replication, database))
+                await _open_faces(faces, config, zone, doors, steering, public, admin, old)
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
                 task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone, old_url))
                 faces.start_soon(_end_if_damaged, zone)
@@ -146,6 +145,27 @@ async def serve(
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+async def _open_faces(
+    faces: trio.Nursery,
+    config: Config,
+    zone: Zone,
+    doors: Doors,
+    steering: App,
+    public: trio.SocketListener,
+    admin: trio.SocketListener,
+    old: list[trio.SocketListener],
+) -> None:
+    """Lets users in, each by the door of the listener; `steering` is the admin socket's application."""
+    bounds = _limits(config)
+    on_request = _log_request if config.log.requests else None
+    app = with_caller(make_app(zone), doors.api, doors.guesses)
+    await faces.start(_serve, app, [public], bounds, on_request, make_lookup(zone, doors.api.known))
+    await faces.start(_serve, with_caller(steering, doors.admin, doors.guesses), [admin], bounds, on_request, None)
+    for listener in old:
+        app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses)
+        await faces.start(_serve, app, [listener], bounds, on_request, None)
 
 
 async def _open_registry(address: str) -> tuple[list[trio.SocketListener], str]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import tomli
 
-ADMIN, SERVICE = "admin", "service"
+ADMIN, AUDITOR, SERVICE = "admin", "auditor", "service"
 WRITERS = frozenset((ADMIN, "member", "_member_", "manager"))
 
 
@@ -53,6 +53,7 @@ def _is_member(caller: Asking, image: Owned | None) -> bool:
 # Each kind of caller that a rule may name. `image` is None where an action has none.
 KINDS: Mapping[str, Callable[[Asking, Owned | None], bool]] = {
     "admin": lambda caller, image: ADMIN in caller.roles,
+    "auditor": lambda caller, image: AUDITOR in caller.roles,
     "service": lambda caller, image: SERVICE in caller.roles,
     "owner": lambda caller, image: bool(caller.roles & WRITERS) and _in_project(caller, image),
     "owner-reader": lambda caller, image: bool(caller.roles) and _in_project(caller, image),

@@ -6,15 +6,17 @@ says None; `identify` may ask somebody else.
 
 import os
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from zoned.api.caller import Caller, from_headers
+from zoned.api.exchange import PeerCredentials
 from zoned.api.problems import Problem
-from zoned.policy import ADMIN, Policy
+from zoned.policy import ADMIN, AUDITOR, Policy
 
 Headers = Iterable[tuple[bytes, bytes]]  # names in lower case, as ASGI has them
 
 ANONYMOUS = "anonymous"
+TELLING = frozenset((b"x-project-id", b"x-tenant-id", b"x-roles", b"x-user-name", b"x-user-id"))
 TOKEN_HEADERS = (b"x-auth-token", b"x-storage-token")
 TOKEN_BYTES_MAX = 16_384  # Keystone's PKI tokens were the longest
 
@@ -25,8 +27,11 @@ class Authenticator(Protocol):
     def known(self, headers: Headers) -> Caller | None:
         """The caller, if memory is enough to tell."""
 
-    async def identify(self, headers: Headers) -> Caller:
-        """The caller. Raises Problem: 401 who cannot be told, 503 when whoever could tell is away."""
+    async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
+        """The caller; `peer` is the process at the other end of a Unix socket.
+
+        Raises Problem: 401 who cannot be told, 503 when whoever could tell is away.
+        """
 
 
 def token_of(headers: Headers) -> bytes | None:
@@ -56,25 +61,31 @@ class Open:
     def __init__(self, policy: Policy, trusted: bool) -> None:
         self._policy = policy
         self._trusted = trusted
+        self._nobody, self._everybody = anonymous(policy, may_read=True), from_headers({}, policy)
 
     def known(self, headers: Headers) -> Caller | None:
         if not self._trusted:
-            return anonymous(self._policy, may_read=True)
-        told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name.startswith(b"x-")}
-        return from_headers(told, self._policy)
+            return self._nobody
+        told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name in TELLING}
+        return from_headers(told, self._policy) if told else self._everybody
 
-    async def identify(self, headers: Headers) -> Caller:
+    async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         raise AssertionError("everybody is known")
 
 
 class SocketOwners:
-    """The admin socket: root and the daemon's user may all, the others of its group may read. By the kernel's word."""
+    """The admin socket, by the kernel's word: root and the daemon's user may all; whoever else the socket's file mode
+    lets in (`admin.read_group`) may read.
+    """
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
-    def caller(self, peer: Any) -> Caller:
-        """The caller at the other end of the socket; `peer` has its `uid`."""
-        if peer is not None and peer.uid in (0, os.getuid()):
-            return Caller(None, frozenset((ADMIN,)), f"uid:{peer.uid}", self._policy)
-        raise Problem(403, "forbidden", "only root and the daemon's user may change anything over this socket")
+    def known(self, headers: Headers) -> Caller | None:
+        return None
+
+    async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
+        if peer is None:
+            raise Problem(403, "forbidden", "the kernel does not say who asks")
+        role = ADMIN if peer.uid in (0, os.getuid()) else AUDITOR
+        return Caller(None, frozenset((role,)), f"uid:{peer.uid}", self._policy)

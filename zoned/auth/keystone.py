@@ -23,6 +23,7 @@ import trio
 
 from conf import Auth
 from zoned.api.caller import Caller
+from zoned.api.exchange import PeerCredentials
 from zoned.api.problems import Problem
 from zoned.auth.identity import TOKEN_BYTES_MAX, Headers, anonymous, token_of, unauthorized
 from zoned.policy import Policy
@@ -83,7 +84,7 @@ class Keystone:
             return None
         return found.caller
 
-    async def identify(self, headers: Headers) -> Caller:
+    async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         token = token_of(headers)
         assert token is not None, "who has no token is known"
         if len(token) > TOKEN_BYTES_MAX or not token.isascii() or not token:

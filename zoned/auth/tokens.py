@@ -18,6 +18,7 @@ import structlog
 import tomli
 
 from zoned.api.caller import Caller
+from zoned.api.exchange import PeerCredentials
 from zoned.auth.identity import TOKEN_BYTES_MAX, Headers, anonymous, token_of, unauthorized
 from zoned.policy import Policy
 
@@ -152,7 +153,7 @@ class TokenFile:
             return None
         return Caller(found.project, found.roles, found.name, self._policy)
 
-    async def identify(self, headers: Headers) -> Caller:
+    async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         raise unauthorized(CHALLENGE)
 
     def _look(self) -> tuple[int, int, int]:
