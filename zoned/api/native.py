@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from store.catalogue import Found
 from store.images import format_ami
 from store.journal import Receipt
 from store.listing import NEWEST, Query, place
@@ -30,6 +31,8 @@ from zoned.api.answers import (
     write_headers,
     zone_of,
 )
+from zoned.api.caller import caller_of
+from zoned.api.filters import viewer
 from zoned.api.problems import Problem, bad
 from zoned.zone import Zone
 
@@ -38,8 +41,19 @@ LIST_MAX = 1_000
 WAIT_MAX_S = 60.0
 
 
+def _visible(request: Request, *, tombstones: bool = False) -> Found:
+    """The record of the path. Raises Problem: one that the caller may not see was never there, deleted or not."""
+    zone, reference = zone_of(request), request.path_params["reference"]
+    found = look_up(zone, reference, integers=True, tombstones=True)
+    if not caller_of(request).may_see(found.image):
+        raise problems.not_found(reference, zone.position)
+    if found.image.deleted_at is not None and not tombstones:
+        raise problems.gone(reference, found.image.deleted_at)
+    return found
+
+
 async def show(request: Request) -> Response:
-    found = look_up(zone_of(request), request.path_params["reference"], integers=True)
+    found = _visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
     return reply(documents.native_document(found.image), headers=record_headers(found))
@@ -48,11 +62,14 @@ async def show(request: Request) -> Response:
 async def index(request: Request) -> Response:
     zone = zone_of(request)
     limit = query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX)
-    after = None
+    after, caller = None, caller_of(request)
     marker = request.query_params.get("marker")
     if marker is not None:
-        after = place(look_up(zone, marker, integers=True).image, NEWEST)
-    page = await zone.page(Query(limit, after=after, hidden=None))
+        image = look_up(zone, marker, integers=True).image
+        if not caller.may_see(image):
+            raise problems.not_found(marker, zone.position)
+        after = place(image, NEWEST)
+    page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {
             "images": [documents.native_document(found.image) for found in page.found],
@@ -65,8 +82,13 @@ async def index(request: Request) -> Response:
 
 async def register(request: Request) -> Response:
     """Registers an image. 201 when committed, 202 when buffered; the same content again is the same image again."""
-    zone = zone_of(request)
-    operation = documents.native_create(documents.parse_object(await request.body()), str(uuid.uuid4()))
+    zone, caller = zone_of(request), caller_of(request)
+    caller.check_creates()
+    document = documents.parse_object(await request.body())
+    document.setdefault("owner", caller.project)
+    operation = documents.native_create(document, str(uuid.uuid4()))
+    caller.check_visibility(operation.fields.get("visibility"))
+    caller.check_owner(operation.fields.get("owner"))
     submitted = await write(zone, operation)
     assert submitted.image is not None
     headers = {
@@ -79,8 +101,8 @@ async def register(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    zone = zone_of(request)
-    found = look_up(zone, request.path_params["reference"], integers=True)
+    zone, found = zone_of(request), _visible(request)
+    caller_of(request).check("images.delete", found.image, "delete this image")
     submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
     body = {"uuid": found.image.uuid, "state": submitted.state}
     return reply(body, 202 if submitted.state == "buffered" else 200, write_headers(zone, submitted))
@@ -88,8 +110,7 @@ async def delete(request: Request) -> Response:
 
 async def show_id(request: Request) -> Response:
     """The mapping both ways, for a UUID, an integer or an EC2 name; tombstones keep theirs."""
-    zone, reference = zone_of(request), request.path_params["reference"]
-    image = look_up(zone, reference, integers=True, tombstones=True).image
+    zone, image = zone_of(request), _visible(request, tombstones=True).image
     integer = image.integer
     return reply(
         {

@@ -19,6 +19,7 @@ from zoned.daemon import Running
 BODY = {
     "name": "ñandú",
     "size": 5,
+    "owner": "somebody else",
     "tags": ["b", "a"],
     "properties": {"os_distro": "x", "quoted": '"'},
     "locations": [{"url": "http://o/1", "metadata": {"store": "s", "deep": [1, {"a": None}]}}],
@@ -115,7 +116,7 @@ async def test_headers_that_change_the_answer_are_not_for_the_hot_path(served, r
 async def test_tenants_see_what_the_application_shows_them(served, record):
     target = f"/v2/images/{record['uuid']}"
     stranger = [(b"x-project-id", b"somebody"), (b"x-roles", b"member")]
-    assert hot(served, target, stranger) is None
+    assert hot(served, target, stranger) is None, "the application says 404"
     assert (await by_application(served, target, stranger))[0] == 404
     auditor = [(b"x-roles", b"auditor")]
     answer = hot(served, target, auditor)
