@@ -48,9 +48,6 @@ class Caller:
         """By its ID; lists are narrower (`store.listing`)."""
         return self.may("images.show", image)
 
-    def owns(self, image: Image) -> bool:
-        return self.is_admin or (self.project is not None and image.fields["owner"] == self.project)
-
     def check_creates(self) -> None:
         """Raises Problem for a caller who may not register images."""
         if not self.may("images.create"):

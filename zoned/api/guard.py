@@ -5,6 +5,8 @@ itself is decided here by path: reading needs `zone.look`, everything else `zone
 here is closed to tenants until somebody opens it.
 """
 
+import uuid
+
 from starlette.requests import Request
 
 from zoned.api import problems
@@ -58,6 +60,8 @@ def with_caller(app: App, authenticator: Authenticator, guesses: Guesses) -> App
             caller = await identified(scope)
             check_path(caller, scope["method"], scope["path"])
         except Problem as problem:
+            # The usual headers say where the catalogue is: nobody is told who was not let in.
+            problem.headers["X-OpenStack-Request-ID"] = f"req-{uuid.uuid4()}"
             request: Request = Request(scope)
             native = scope["path"].startswith((NATIVE, STEERING))
             await (problems.native(problem) if native else problems.images(problem, request))(scope, receive, send)

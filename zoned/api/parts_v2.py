@@ -59,14 +59,14 @@ async def members(request: Request) -> Response:
     image, caller = visible(request).image, caller_of(request)
     if image.fields["visibility"] != "shared":
         raise Problem(403, "not-shared", "Only shared images have members.")
-    shown = [one for one in sorted(image.members) if caller.owns(image) or one == caller.project]
+    shown = [one for one in sorted(image.members) if caller.may("images.see_members", image) or one == caller.project]
     return reply({"members": [documents.member_document(image, one) for one in shown], "schema": "/v2/schemas/members"})
 
 
 def _member(request: Request) -> tuple[Image, str]:
     """The image and the image member of the path. Raises Problem."""
     image, caller, project = visible(request).image, caller_of(request), request.path_params["member"]
-    if project not in image.members or not (caller.owns(image) or project == caller.project):
+    if project not in image.members or not (caller.may("images.see_members", image) or project == caller.project):
         raise Problem(404, "not-found", f"{project[:80]!r} is no member of image {image.uuid}.")
     return image, project
 
