@@ -1,4 +1,4 @@
-"""Keystone's authenticator against a Keystone that can be taken away (a transport in memory; the real one: tests/clients)."""
+"""Keystone's authenticator against one in memory that can be taken away; the real one is in tests/clients."""
 
 from datetime import UTC, datetime
 
@@ -15,23 +15,23 @@ from zoned.auth.keystone import AWAY_S, BAD_S, Keystone
 START = 1_800_000_000.0
 
 
-def asking(token):
+def asking(token: str) -> list[tuple[bytes, bytes]]:
     return [(b"x-auth-token", token.encode())]
 
 
 class Fake:
     """A Keystone: tokens by text, and what was asked."""
 
-    def __init__(self):
-        self.good = {"good": ("p", ["member", "reader"], START + 3_600)}
-        self.asked = []
+    def __init__(self) -> None:
+        self.good: dict[str, tuple[str | None, list[str], float]] = {"good": ("p", ["member", "reader"], START + 3_600)}
+        self.asked: list[str] = []
         self.logins = 0
         self.ours = ""
         self.down = False
         self.wall = START
         self.now = 10.0
 
-    async def handle(self, request):
+    async def handle(self, request: httpx.Request) -> httpx.Response:
         if self.down:
             raise httpx.ConnectError("down")
         if request.method == "POST":
@@ -63,7 +63,7 @@ async def door(fake):
         yield Keystone(client, settings, lambda: "pw", policy.DEFAULT, lambda: fake.wall, lambda: fake.now)
 
 
-async def status_of(door, token):
+async def status_of(door: Keystone, token: str) -> int:
     try:
         await door.identify(asking(token), None)
     except Problem as problem:

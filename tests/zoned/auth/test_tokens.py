@@ -1,6 +1,7 @@
 """Tokens in a file: what they give, when they end, what a wrong file does."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -14,14 +15,14 @@ from zoned.auth.tokens import TokenFile, TokensWrong, entry_text, parse
 ENTRY = entry_text("worker 7", "secret", "p", ["Member"], None)
 
 
-def asking(token):
+def asking(token: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"host", b"h"), (b"x-auth-token", token)]
 
 
 class Clock:
     """Two clocks in one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.wall, self.now = 1_000.0, 50.0
 
 
@@ -38,7 +39,7 @@ def path(tmp_path):
     return path
 
 
-def opened(path, clock, anonymous_read=False):
+def opened(path: Path, clock: Clock, anonymous_read: bool = False) -> TokenFile:
     return TokenFile(path, policy.DEFAULT, anonymous_read, lambda: clock.wall, lambda: clock.now)
 
 
@@ -98,7 +99,7 @@ def test_what_is_written_is_read():
     text = entry_text('a "name"\n', "t", None, ["reader", "member"], 1_893_456_000.0)
     (token,) = parse(text).values()
     assert token.name == 'a "name"\n'
-    assert (token.project, token.roles, token.expires) == (None, {"reader", "member"}, 1_893_456_000.0)
+    assert (token.project, token.roles, token.expires) == (None, frozenset(("reader", "member")), 1_893_456_000.0)
     assert token.digest == hashlib.sha256(b"t").digest()
 
 
