@@ -2,7 +2,9 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from zoned import policy
@@ -34,7 +36,7 @@ JSON = {"Content-Type": "application/json"}
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 RENAME = b'[{"op": "replace", "path": "/name", "value": "other"}]'
 # Route: method, path behind the image, body, headers, who may, status for them.
-ROUTES = {
+ROUTES: dict[str, tuple[str, str, bytes | None, dict[str, str], set[str], int]] = {
     "show": ("GET", "", None, {}, set(CALLERS), 200),
     "show natively": ("GET", "native", None, {}, set(CALLERS), 200),
     "integer": ("GET", "ids", None, {}, set(CALLERS), 200),
@@ -49,22 +51,27 @@ ROUTES = {
 }
 
 
-def headers_of(name):
+def headers_of(name: str) -> dict[str, str]:
     project, roles = CALLERS[name]
     return {"X-Project-Id": project, "X-Roles": roles}
 
 
-async def make(zone, visibility):
-    document = {"owner": OWNER, "visibility": visibility, "disk_format": "raw", "container_format": "bare"}
+async def make(zone: httpx.AsyncClient, visibility: str) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "owner": OWNER,
+        "visibility": visibility,
+        "disk_format": "raw",
+        "container_format": "bare",
+    }
     document["locations"] = [{"url": "http://o/1", "metadata": {}}]
     made = (await zone.post("/zone/v1/images", json=document)).json()
     if visibility == "shared":
         answer = await zone.post(f"/v2/images/{made['uuid']}/members", json={"member": "sharee"})
         assert answer.status_code == 200
-    return made
+    return dict(made)
 
 
-async def ask(zone, made, route, who):
+async def ask(zone: httpx.AsyncClient, made: dict[str, Any], route: str, who: str) -> httpx.Response:
     method, path, body, headers, _, _ = ROUTES[route]
     base = {"native": "/zone/v1/images", "ids": "/zone/v1/ids"}.get(path, "/v2/images")
     target = f"{base}/{made['uuid']}" + ("" if path in ("native", "ids") else path)

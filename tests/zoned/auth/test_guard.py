@@ -30,7 +30,7 @@ async def client(guarded):
         yield opened
 
 
-def shown(name):
+def shown(name: str) -> dict[str, str]:
     return {"X-Auth-Token": f"{name}-token"}
 
 

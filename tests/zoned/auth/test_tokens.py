@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.zoned.conftest import captured_logs
 from zoned import policy
@@ -11,6 +12,7 @@ from zoned.api.problems import Problem
 from zoned.auth import tokens
 from zoned.auth.identity import ANONYMOUS
 from zoned.auth.tokens import TokenFile, TokensWrong, entry_text, parse
+from zoned.cli import main
 
 ENTRY = entry_text("worker 7", "secret", "p", ["Member"], None)
 
@@ -46,7 +48,8 @@ def opened(path: Path, clock: Clock, anonymous_read: bool = False) -> TokenFile:
 async def test_a_token_gives_its_project_and_roles(path, clock):
     door = opened(path, clock)
     caller = door.known(asking(b"secret"))
-    assert (caller.project, caller.roles, caller.user) == ("p", {"member"}, "worker 7")
+    assert caller is not None
+    assert (caller.project, caller.roles, caller.user) == ("p", frozenset(("member",)), "worker 7")
     for wrong in (b"Secret", b"", b"secret ", b"x" * 20_000, b"\xff"):
         assert door.known(asking(wrong)) is None
         with pytest.raises(Problem) as problem:
@@ -57,6 +60,7 @@ async def test_a_token_gives_its_project_and_roles(path, clock):
 @pytest.mark.parametrize(("may", "roles"), [(True, {"reader"}), (False, set())])
 def test_who_shows_no_token(path, clock, may, roles):
     caller = opened(path, clock, may).known([(b"host", b"h")])
+    assert caller is not None
     assert (caller.project, caller.roles, caller.user) == (None, roles, ANONYMOUS)
 
 
@@ -73,7 +77,9 @@ def test_the_file_is_read_again_when_it_changes(path, clock):
     path.write_text(entry_text("other", "newer", "q", ["reader"], None))
     assert door.known(asking(b"newer")) is None, "it is looked at once a second"
     clock.now += tokens.LOOK_S
-    assert door.known(asking(b"newer")).project == "q"
+    newer = door.known(asking(b"newer"))
+    assert newer is not None
+    assert newer.project == "q"
     assert door.known(asking(b"secret")) is None
 
 
@@ -120,3 +126,14 @@ def test_what_is_written_is_read():
 def test_mistakes_are_named(text, told):
     with pytest.raises(TokensWrong, match=told):
         parse(text)
+
+
+def test_the_command_makes_one_that_works(path, clock):
+    done = CliRunner().invoke(main, ["token", "w", "--project", "p", "--role", "reader", "--days", "2"])
+    assert done.exit_code == 0
+    made = done.stderr.split()[-1]
+    assert made not in done.stdout
+    path.write_text(path.read_text() + done.stdout)
+    caller = opened(path, clock).known(asking(made.encode()))
+    assert caller is not None
+    assert (caller.project, caller.roles) == ("p", frozenset(("reader",)))
