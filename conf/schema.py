@@ -119,6 +119,10 @@ class Peers:
         (), "HOST:PORT of some other nodes, first contact only; _x._tcp.NAME: a service (SRV)", addresses
     )
     body_bytes_max: int = setting(16_777_216, "one message between nodes, bytes", at_least(8_388_608))
+    tls: str = setting(
+        "off", "off; require: both sides prove their node ID by certificate (TLS 1.3)", one_of("off", "require")
+    )
+    tls_dir: str = setting("", "directory of ca.pem and node.pem (zonectl tls); empty: tls in the data directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +310,9 @@ def _unguarded(config: Config) -> Iterator[Mistake]:
         if text and not is_loopback(text) and mode == "none" and not auth.anonymous_read:
             mend = f"set {mode_key} to tokens or keystone, or auth.anonymous_read = true to let everybody read"
             yield Mistake(key, f"{text} is reachable from other machines without authentication; {mend}, {accept}")
-    if not is_loopback(config.peers.listen):
-        problem = "is reachable from other machines without authentication; use a loopback address"
+    if not is_loopback(config.peers.listen) and config.peers.tls == "off":
+        problem = 'is reachable from other machines without authentication; set peers.tls = "require"'
         yield Mistake("peers.listen", f"{config.peers.listen} {problem}, {accept}")
+    if not is_loopback(config.peers.listen) and config.gossip.sealing in ("off", "accept"):
+        problem = f"{config.gossip.sealing!r} lets anybody send datagrams; set it to require, with a keyring"
+        yield Mistake("gossip.sealing", f"{problem}, {accept}")
