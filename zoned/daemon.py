@@ -94,7 +94,10 @@ async def serve(
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
         admin = await open_admin(paths.admin_socket(config))
         stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
+        is_witness = config.node.role == "witness"
         url = config.http.advertise_url or _url(bound_address(public))
+        if is_witness:
+            logger.info("witness: votes and keeps a copy, answers operators only", key="node.role")
         async with (
             httpx.AsyncClient(
                 limits=httpx.Limits(max_connections=256, max_keepalive_connections=64), trust_env=False
@@ -119,23 +122,24 @@ async def serve(
             replication.listen(proxy.on_applied)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, url)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, None if is_witness else url, is_witness)
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
             await inner.start(_serve, peer_app, [peer], _peer_limits(config), None, None)
-            inner.start_soon(publish, gossip, replication, zone, url)
+            inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
             await inner.start(proxy.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
+                lookup = make_lookup(zone) if not is_witness else None
                 on_request = _log_request if config.log.requests else None
                 for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
                     app = make_app(zone, extra)
-                    await faces.start(_serve, app, [listener], _limits(config), on_request, make_lookup(zone))
+                    await faces.start(_serve, app, [listener], _limits(config), on_request, lookup)
                 for listener in old:
                     await faces.start(_serve, make_registry_app(zone), [listener], _limits(config), on_request, None)
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)

@@ -37,8 +37,11 @@ class Zone:
         replication: Replication,
         gossip: Gossip,
         staleness: Staleness,
-        url: str,
+        url: str | None,
+        is_witness: bool = False,
     ) -> None:
+        self.is_witness = is_witness
+        self.url = url  # where users are served, if they are
         self.identity = identity
         self.gossip = gossip
         self.staleness = staleness
@@ -50,7 +53,6 @@ class Zone:
         self._database = database
         self._proxy = proxy
         self._members = gossip.members
-        self._url = url
         self._started = trio.current_time()
 
     @property
@@ -130,7 +132,7 @@ class Zone:
                 "zone": self.name,
                 "generation": self.identity.generation,
                 "version": __version__,
-                "url": self._url,
+                "url": self.url,
                 "uptime_s": round(trio.current_time() - self._started, 1),
                 "draining": self.draining,
             },
@@ -159,6 +161,8 @@ class Zone:
             "term": core.term if core else None,
             "cluster_id": replication.cluster_id or None,
             "voters": list(membership.voters) if membership else [],
+            "learners": list(membership.learners) if membership else [],
+            "witnesses": list(membership.witnesses) if membership else [],
             "log_first": log.first_position(self._database.reader),
             "log_last": log.last_position(self._database.reader),
         }
@@ -203,6 +207,7 @@ class Zone:
             "url": facts.get("api"),
             "peer": "{}:{}".format(*view.address),
             "voter": bool(facts.get("voter")),
+            "witness": bool(facts.get("witness")),
             "registry": facts.get("registry") is not None,
             **self._vitals(view),
             "version": facts.get("version"),
