@@ -61,26 +61,28 @@ def next_step(
 ) -> Membership | None:
     """The next membership on the way to `wanted` voters, one node away from `membership`; None to leave it be."""
     hearing = hearing or Hearing()
-    zones = {one.node_id: one.zone for one in candidates}
-    used = Counter(zones.get(voter, "") for voter in membership.voters)
-    # Zones with the fewest voters first; among equals witnesses, who are good for nothing else; the ID only makes the
-    # choice the same each time.
-    well = sorted(
-        (one for one in candidates if one.well), key=lambda one: (used[one.zone], not one.witness, one.node_id)
-    )
-    ready = [one.node_id for one in well if one.node_id in membership.learners]
+    ready = [one.node_id for one in _spread(candidates, membership.voters) if one.node_id in membership.learners]
     return (
-        _labelled(membership, well)
+        _labelled(membership, candidates)
         or _less_one_lost(membership, ready, wanted, hearing)
         or _one_promoted(membership, ready, wanted)
-        or _one_more_learner(membership, well, ready, wanted, hearing)
+        or _one_more_learner(membership, candidates, ready, wanted, hearing)
     )
 
 
-def _labelled(membership: Membership, well: Iterable[Candidate]) -> Membership | None:
+def _spread(candidates: Iterable[Candidate], seated: Collection[str]) -> list[Candidate]:
+    """Who is well, those of the zones with the fewest `seated` first; among equals witnesses, who are good for nothing
+    else. The ID only makes the choice the same each time."""
+    candidates = list(candidates)
+    used = Counter(one.zone for one in candidates if one.node_id in seated)
+    well = (one for one in candidates if one.well)
+    return sorted(well, key=lambda one: (used[one.zone], not one.witness, one.node_id))
+
+
+def _labelled(membership: Membership, candidates: Iterable[Candidate]) -> Membership | None:
     """The log learns what a node says of itself: that it is a witness, or is none any more."""
-    for one in well:
-        if one.node_id in (*membership.voters, *membership.learners):
+    for one in candidates:
+        if one.well and one.node_id in (*membership.voters, *membership.learners):
             others = set(membership.witnesses) - {one.node_id}
             witnesses = tuple(sorted(others | {one.node_id} if one.witness else others))
             after = replace(membership, witnesses=witnesses)
@@ -116,7 +118,7 @@ def _one_promoted(membership: Membership, ready: Sequence[str], wanted: int) -> 
 
 
 def _one_more_learner(
-    membership: Membership, well: Iterable[Candidate], ready: Sequence[str], wanted: int, hearing: Hearing
+    membership: Membership, candidates: Iterable[Candidate], ready: Sequence[str], wanted: int, hearing: Hearing
 ) -> Membership | None:
     """A node that is new here, if it could come to vote. A learner that is not well holds nobody's place."""
     living = sum(one not in hearing.lost for one in membership.voters)
@@ -125,7 +127,7 @@ def _one_more_learner(
         return None
     known = {*membership.voters, *membership.learners, *membership.removed}
     labelled = sum(one in membership.witnesses for one in (*membership.voters, *ready))
-    for one in well:
+    for one in _spread(candidates, (*membership.voters, *membership.learners)):
         if one.node_id not in known and not (one.witness and labelled + 1 >= majority(wanted)):
             learners = tuple(sorted((*membership.learners, one.node_id)))
             return replace(membership, learners=learners)

@@ -94,10 +94,7 @@ async def serve(
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
         admin = await open_admin(paths.admin_socket(config))
         stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
-        is_witness = config.node.role == "witness"
         url = config.http.advertise_url or _url(bound_address(public))
-        if is_witness:
-            logger.info("witness: votes and keeps a copy, answers operators only", key="node.role")
         async with (
             httpx.AsyncClient(
                 limits=httpx.Limits(max_connections=256, max_keepalive_connections=64), trust_env=False
@@ -122,7 +119,7 @@ async def serve(
             replication.listen(proxy.on_applied)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, None if is_witness else url, is_witness)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, _for_users(config, url))
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
@@ -135,7 +132,7 @@ async def serve(
             await inner.start(proxy.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
-                lookup = make_lookup(zone) if not is_witness else None
+                lookup = None if zone.is_witness else make_lookup(zone)
                 on_request = _log_request if config.log.requests else None
                 for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
                     app = make_app(zone, extra)
@@ -150,6 +147,14 @@ async def serve(
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+def _for_users(config: Config, url: str) -> str | None:
+    """Where other zones send their users; nowhere, when this node is a witness."""
+    if config.node.role != "witness":
+        return url
+    logger.info("witness: votes and keeps a copy, answers operators only", key="node.role")
+    return None
 
 
 async def _open_registry(address: str) -> tuple[list[trio.SocketListener], str]:

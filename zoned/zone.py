@@ -38,10 +38,8 @@ class Zone:
         gossip: Gossip,
         staleness: Staleness,
         url: str | None,
-        is_witness: bool = False,
     ) -> None:
-        self.is_witness = is_witness
-        self.url = url  # where users are served, if they are
+        self.url = url  # where users are served; None for a witness
         self.identity = identity
         self.gossip = gossip
         self.staleness = staleness
@@ -62,6 +60,10 @@ class Zone:
     @property
     def position(self) -> int:
         return self.replication.positions.position
+
+    @property
+    def is_witness(self) -> bool:
+        return self.url is None
 
     @property
     def is_synced(self) -> bool:
