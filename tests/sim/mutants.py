@@ -255,11 +255,10 @@ class InstallsOldSnapshots(Raft):
 
 
 class RollsBackCommit(Raft):
-    """A leader that turns follower forgets what it called committed (CCF#5674)."""
+    """Who turns follower forgets what it called committed and has not applied yet (CCF#5674)."""
 
     def _follow(self, term: int, leader_id: str | None, *rest: Any) -> None:
-        if self._leader is not None:
-            self._log.commit = self._log.applied
+        self._log.commit = self._log.applied
         super()._follow(term, leader_id, *rest)
 
 
@@ -378,7 +377,6 @@ MUTANTS: dict[str, Mutant] = {
     "fresh-from-the-answer": Mutant(Fault(freshness=FreshFromTheAnswer), "swarm", 100, 0),
     "fresh-before-applied": Mutant(Fault(freshness=FreshBeforeApplied), "swarm", 100, 0),
     "tears-transactions": Mutant(Fault(tears=True), "swarm", 100, 0),
-    "heartbeats-wait": Mutant(Fault(heartbeats_wait=True), "swarm", 100, 0),
     "answers-before-sync": Mutant(Fault(answers_before_sync=True), "swarm", 100, 0),
     "forgets-vote": Mutant(Fault(forgets_vote=True), "ballots", 100, 6),
     "forgets-term": Mutant(Fault(forgets_term=True), "swarm", 100, 16),

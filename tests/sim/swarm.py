@@ -93,7 +93,7 @@ def draw(seed: int, kind: str = "swarm") -> Profile:
         spares=rng.choice((0, 1, 2)) if changing else 0,
         compact=rng.choice((0.0, 0.0, 0.02, 0.3)),
         client_ms=rng.choice((4.0, 15.0, 40.0)),
-        lasting=rng.choice(("none", "deaf", "mute", "dead", "slow")) if voters > 1 else "none",
+        lasting=rng.choice(("none", "deaf", "mute", "dead", "slow", "heir")) if voters > 1 else "none",
         witnesses=min(rng.choice((0, 0, 1, 2)), voters // 2),
     )
 

@@ -45,7 +45,6 @@ class Fault:
     forgets_vote: bool = False
     forgets_term: bool = False
     tears: bool = False  # a crash while writing may leave half a transaction
-    heartbeats_wait: bool = False  # nothing leaves while the disk works
     freshness: type[Freshness] = Freshness
 
 
@@ -152,7 +151,7 @@ class World:
         return self.events
 
     def _progress_despite(self, lasting: str, patience: float) -> None:
-        """One node (the leader, if there is one) stays deaf, mute, dead or slow: the others must do without."""
+        """One node (the leader, if there is one, or its heir) stays deaf, mute, dead or slow: the others do without."""
         leader = self._leader()
         voters = self._members().voters
         known = [host.raft.membership for host in self.hosts.values() if host.raft is not None]
@@ -160,7 +159,13 @@ class World:
             return  # somewhere a change to two voters may yet be decided, and two cannot do without one
         victim = leader or self.hosts[self.rng.choice(voters)]
         others = [other for other in self.hosts if other != victim.id]
+        heirs = [voter for voter in voters if voter != victim.id]
         match lasting:
+            case "heir":  # the leader is told to hand over to one that has just died
+                victim = self.hosts[self.rng.choice(heirs)]
+                self._crash(victim, restart=False)
+                if leader is not None:
+                    self.order(leader, lambda raft: raft.transfer(victim.id))
             case "deaf":
                 self._cut |= {(other, victim.id) for other in others}
             case "mute":
@@ -269,9 +274,8 @@ class World:
         """What a shell does after every input."""
         raft = host.raft
         assert raft is not None
-        if host.writing is None or not self.fault.heartbeats_wait:
-            for message in raft.urgent():
-                self._send(message)
+        for message in raft.urgent():
+            self._send(message)
         if host.writing is None:
             ready = raft.ready()
             if ready is not None:
