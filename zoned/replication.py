@@ -84,6 +84,7 @@ class Replication:
         self._taking_part: trio.CancelScope | None = None
         self._removed_at = 0  # the position of the entry that removed this node, when others told of it
         self._recover = ""  # the ID of the cluster to found anew, once
+        self._cluster = ""  # as far as it was looked up
         self._listeners: list[OnApplied] = []
 
     # For the proxy.
@@ -141,7 +142,10 @@ class Replication:
 
     @property
     def cluster_id(self) -> str:
-        return cluster_id(self._database.reader)
+        """The cluster of this node's log, "" while it has none. Another only after `recover`."""
+        if not self._cluster:
+            self._cluster = cluster_id(self._database.reader)
+        return self._cluster
 
     def accept(self, writes: Sequence[Write]) -> Answer:
         """Writes of one node, here because this node may be the registry."""
@@ -267,6 +271,7 @@ class Replication:
     async def _found_anew(self, cluster_id: str) -> None:
         now = clock.wall()
         own = await self._database.write(lambda c: found_anew(c, self.me, cluster_id, INTEGERS_BURNT, now))
+        self._cluster = ""
         logger.error("new cluster of this node alone", cluster=cluster_id)
         self._on_applied(catalogue.replica(self._database.reader).position, own)
 

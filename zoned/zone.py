@@ -25,6 +25,8 @@ from zoned.proxy import Proxy, Submitted
 from zoned.replication import Replication, role_of
 from zoned.staleness import Staleness
 
+HISTORY_CHARS = 8  # of the cluster ID: there are few histories to tell apart
+
 
 class Zone:
     """One running daemon, seen from its faces."""
@@ -60,6 +62,11 @@ class Zone:
     @property
     def position(self) -> int:
         return self.replication.positions.position
+
+    @property
+    def history(self) -> str:
+        """Which history the positions are of: another one after `recover` or `restore`; "" before the first entry."""
+        return self.replication.cluster_id[:HISTORY_CHARS]
 
     @property
     def is_witness(self) -> bool:
