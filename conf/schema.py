@@ -86,6 +86,11 @@ class Node:
     data_dir: str = setting(
         "", "directory of the store; empty: $STATE_DIRECTORY, else ~/.local/state/zoned. Never share it"
     )
+    role: str = setting(
+        "full",
+        "full: serves users and may be the registry; witness: votes and keeps a copy, serves nobody",
+        one_of("full", "witness"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,9 @@ class Registry:
         one_of(0, 1, 3, 5, 7),
     )
     voters: int = setting(5, "later nodes are promoted until so many vote, spread over zones", one_of(1, 3, 5, 7))
+    remove_after_s: float = setting(
+        0.0, "a node away for so long gives its place to another; 0: never, an operator decides", at_least(0)
+    )
     profile: str = setting(
         "lan",
         "lan: heartbeat 0.1 s, election 0.5 to 1 s; wan: 0.5 s, 5 to 10 s; both stretched when slow",
@@ -287,6 +295,12 @@ def cross_mistakes(config: Config) -> list[Mistake]:
     if expect == 1 and seeds:
         problem = "1 founds a cluster of this node alone; with peers.seeds set it to 0 to join theirs, or to 3"
         found.append(Mistake("registry.expect", problem))
+    if config.node.role == "witness":
+        if expect == 1:
+            problem = "1 founds a cluster of this node alone, and a witness serves nobody; set it to 0 to join others"
+            found.append(Mistake("registry.expect", problem))
+        if config.http.registry_listen:
+            found.append(Mistake("http.registry_listen", "is for users, and a witness serves nobody; leave it empty"))
     if split_address(config.peers.listen)[0] in ("0.0.0.0", "::") and not config.peers.advertise:  # noqa: S104  # it is refused
         found.append(Mistake("peers.advertise", "is needed: no peer can reach this node at a wildcard address"))
     if split_address(config.http.listen) == split_address(config.peers.listen) and not config.http.listen.endswith(

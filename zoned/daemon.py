@@ -121,14 +121,14 @@ async def serve(
             replication.listen(proxy.on_applied)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, url)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, _for_users(config, url))
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
             await inner.start(_serve, peer_app, [peer], _peer_limits(config), None, None)
-            inner.start_soon(publish, gossip, replication, zone, url)
+            inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
             await inner.start(proxy.serve)
@@ -161,11 +161,20 @@ async def _open_faces(
     bounds = _limits(config)
     on_request = _log_request if config.log.requests else None
     app = with_caller(make_app(zone), doors.api, doors.guesses)
-    await faces.start(_serve, app, [public], bounds, on_request, make_lookup(zone, doors.api.known))
+    lookup = None if zone.is_witness else make_lookup(zone, doors.api.known)
+    await faces.start(_serve, app, [public], bounds, on_request, lookup)
     await faces.start(_serve, with_caller(steering, doors.admin, doors.guesses), [admin], bounds, on_request, None)
     for listener in old:
         app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses)
         await faces.start(_serve, app, [listener], bounds, on_request, None)
+
+
+def _for_users(config: Config, url: str) -> str | None:
+    """Where other zones send their users; nowhere, when this node is a witness."""
+    if config.node.role != "witness":
+        return url
+    logger.info("witness: votes and keeps a copy, answers operators only", key="node.role")
+    return None
 
 
 async def _open_registry(address: str) -> tuple[list[trio.SocketListener], str]:

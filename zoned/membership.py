@@ -128,6 +128,8 @@ async def open_membership(
     """Takes part in gossip until the block ends. Raises CannotStart."""
     host, port = split_address(config.peers.advertise) if config.peers.advertise else bound
     facts: dict[str, FactValue] = {"expect": config.registry.expect, "version": __version__, "protocol": PROTOCOL}
+    if config.node.role == "witness":
+        facts["witness"] = True
     options = GossipOptions.lan() if config.gossip.profile == "lan" else GossipOptions.wan()
     if config.gossip.stream_only:
         options, facts = replace(options, stream_only=True), {**facts, "stream": True}
@@ -190,13 +192,13 @@ class _Latest(Generic[T]):
             await trio.sleep(KEEP_S)
 
 
-async def publish(gossip: Gossip, replication: Replication, zone: Zone, url: str) -> None:
+async def publish(gossip: Gossip, replication: Replication, zone: Zone) -> None:
     """Tells the other nodes, over gossip, what this one is and how far it has come."""
     while True:
         replication.role_changed.clear()
         membership = replication.membership()
         gossip.publish(
-            api=url,
+            api=zone.url,
             cluster=membership.cluster_id if membership else None,
             voter=membership is not None and replication.me in membership.voters,
             registry=replication.registry_term,

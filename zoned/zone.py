@@ -25,6 +25,8 @@ from zoned.proxy import Proxy, Submitted
 from zoned.replication import Replication, role_of
 from zoned.staleness import Staleness
 
+HISTORY_CHARS = 8  # of the cluster ID: there are few histories to tell apart
+
 
 class Zone:
     """One running daemon, seen from its faces."""
@@ -37,8 +39,9 @@ class Zone:
         replication: Replication,
         gossip: Gossip,
         staleness: Staleness,
-        url: str,
+        url: str | None,
     ) -> None:
+        self.url = url  # where users are served; None for a witness
         self.identity = identity
         self.gossip = gossip
         self.staleness = staleness
@@ -50,7 +53,6 @@ class Zone:
         self._database = database
         self._proxy = proxy
         self._members = gossip.members
-        self._url = url
         self._started = trio.current_time()
 
     @property
@@ -60,6 +62,15 @@ class Zone:
     @property
     def position(self) -> int:
         return self.replication.positions.position
+
+    @property
+    def history(self) -> str:
+        """Which history the positions are of: another one after `recover` or `restore`; "" before the first entry."""
+        return self.replication.cluster_id[:HISTORY_CHARS]
+
+    @property
+    def is_witness(self) -> bool:
+        return self.url is None
 
     @property
     def is_synced(self) -> bool:
@@ -130,7 +141,7 @@ class Zone:
                 "zone": self.name,
                 "generation": self.identity.generation,
                 "version": __version__,
-                "url": self._url,
+                "url": self.url,
                 "uptime_s": round(trio.current_time() - self._started, 1),
                 "draining": self.draining,
             },
@@ -159,6 +170,8 @@ class Zone:
             "term": core.term if core else None,
             "cluster_id": replication.cluster_id or None,
             "voters": list(membership.voters) if membership else [],
+            "learners": list(membership.learners) if membership else [],
+            "witnesses": list(membership.witnesses) if membership else [],
             "log_first": log.first_position(self._database.reader),
             "log_last": log.last_position(self._database.reader),
         }
@@ -203,6 +216,7 @@ class Zone:
             "url": facts.get("api"),
             "peer": "{}:{}".format(*view.address),
             "voter": bool(facts.get("voter")),
+            "witness": bool(facts.get("witness")),
             "registry": facts.get("registry") is not None,
             **self._vitals(view),
             "version": facts.get("version"),

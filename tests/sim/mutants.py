@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.entries import Entry, EntryKind, Membership
-from tests.sim.world import Fault
+from tests.sim.freshness import Freshness
+from tests.sim.world import Fault, Host
 from zoned.raft.core import Raft
 from zoned.raft.leader import Leader
 from zoned.raft.log import RaftLog
-from zoned.raft.messages import Append, AppendReply, Heartbeat, PreVote, Vote, VoteReply
+from zoned.raft.messages import Append, AppendReply, Heartbeat, PreVote, TimeoutNow, Vote, VoteReply
 from zoned.raft.progress import Progress
 from zoned.raft.quorum import agreed, majority, why_not
 from zoned.raft.ready import Refused, Role, Snapshot
@@ -253,6 +254,78 @@ class InstallsOldSnapshots(Raft):
         return snapshot
 
 
+class RollsBackCommit(Raft):
+    """Who turns follower forgets what it called committed and has not applied yet (CCF#5674)."""
+
+    def _follow(self, term: int, leader_id: str | None, *rest: Any) -> None:
+        self._log.commit = self._log.applied
+        super()._follow(term, leader_id, *rest)
+
+
+class NeverEndsTransfer(Leader):
+    """A leader that hands over to a node which is gone waits for it for ever, and takes no proposals."""
+
+    def tick(self) -> None:
+        self._transfer_elapsed = 0
+        super().tick()
+
+
+class _HandsOverAtOnce(Leader):
+    def _try_transfer(self) -> None:
+        if self.transferee is not None:
+            self._outbox.append(TimeoutNow(self._cluster_id, self._id, self.transferee, self._term))
+
+
+class TrustsTransfer(Raft):
+    """Who stands because the leader said so is elected whatever its log; and the leader says so at once."""
+
+    leader_class = _HandsOverAtOnce
+
+    def _on_vote(self, message: Vote) -> None:
+        if message.transfer:
+            m, log = message, self._log
+            message = Vote(m.cluster_id, m.sender, m.recipient, m.term, log.last_index, log.last_term, transfer=True)
+        super()._on_vote(message)
+
+
+class WitnessKeepsLeading(Leader):
+    def _give_way(self) -> None:
+        pass
+
+
+class WitnessNeverStands(Raft):
+    """Not even when it alone has the newest entries."""
+
+    def tick(self) -> None:
+        membership = self.membership
+        if self._leader is None and membership is not None and self._id in membership.witnesses:
+            self._elapsed = 0
+        super().tick()
+
+
+class WitnessVotesFreely(Raft):
+    """A witness takes itself for a mere voice, and votes for whoever asks first."""
+
+    def _up_to_date(self, last_index: int, last_term: int) -> bool:
+        membership = self.membership
+        is_witness = membership is not None and self._id in membership.witnesses
+        return is_witness or super()._up_to_date(last_index, last_term)
+
+
+class FreshFromTheAnswer(Freshness):
+    """A node counts its freshness from when the registry answered, not from when it asked."""
+
+    def answered(self, host: Host, asked_at: float, index: int) -> None:
+        super().answered(host, self.asked_at(), index)
+
+
+class FreshBeforeApplied(Freshness):
+    """A node takes itself for fresh before it has applied what the registry named."""
+
+    def answered(self, host: Host, asked_at: float, index: int) -> None:
+        super().answered(host, asked_at, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """`seeds`: it must be found among so many; `killed_by`: the first seed that does."""
@@ -295,6 +368,15 @@ MUTANTS: dict[str, Mutant] = {
     "learners-count": _core(LearnersVoteInQuorum, "swarm", killed_by=0),
     "acknowledges-snapshot-early": _core(AcknowledgesSnapshotEarly, "moves", killed_by=5),
     "installs-old-snapshots": _core(InstallsOldSnapshots, "swarm", 100, killed_by=85),
+    "rolls-back-commit": _core(RollsBackCommit, "swarm"),
+    "never-ends-transfer": _core(NeverEndsTransfer, "swarm"),
+    "trusts-transfer": _core(TrustsTransfer, "swarm"),
+    "witness-keeps-leading": _core(WitnessKeepsLeading, "swarm"),
+    "witness-never-stands": _core(WitnessNeverStands, "swarm"),
+    "witness-votes-freely": _core(WitnessVotesFreely, "swarm"),
+    "fresh-from-the-answer": Mutant(Fault(freshness=FreshFromTheAnswer), "swarm", 100, 0),
+    "fresh-before-applied": Mutant(Fault(freshness=FreshBeforeApplied), "swarm", 100, 0),
+    "tears-transactions": Mutant(Fault(tears=True), "swarm", 100, 0),
     "answers-before-sync": Mutant(Fault(answers_before_sync=True), "swarm", 100, 0),
     "forgets-vote": Mutant(Fault(forgets_vote=True), "ballots", 100, 6),
     "forgets-term": Mutant(Fault(forgets_term=True), "swarm", 100, 16),

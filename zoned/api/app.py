@@ -14,6 +14,7 @@ from zoned.api import discovery, images_v1, images_v2, native, oldest, openapi, 
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.lookup import moment, stamps
+from zoned.api.witness import for_operators
 from zoned.zone import Zone
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -93,7 +94,8 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _otherwise(whole)
-    return with_zone_headers(with_freshness(whole, zone), zone)
+    served = with_freshness(whole, zone)
+    return with_zone_headers(for_operators(served) if zone.is_witness else served, zone)
 
 
 def make_registry_app(zone: Zone) -> App:

@@ -44,6 +44,8 @@ def stamps(zone: Zone, at: Moment) -> list[tuple[bytes, bytes]]:
     `at` is of before the data was read: what was proved since says nothing of it.
     """
     found = [(b"zone-name", zone.name.encode("latin-1")), (b"zone-position", b"%d" % at.position)]
+    if zone.history:
+        found.append((b"zone-history", zone.history.encode("latin-1")))
     if at.fresh_at is not None:
         found.append((b"zone-staleness", b"%.3f" % (math.ceil((clock.boot() - at.fresh_at) * 1_000) / 1_000)))
     found.append((b"x-openstack-request-id", b"req-" + str(uuid.uuid4()).encode()))

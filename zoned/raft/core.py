@@ -153,7 +153,8 @@ class Raft:
         """Every peer's place in the log; empty unless leading."""
         if self._leader is None:
             return {}
-        return {peer: progress.status() for peer, progress in self._leader.progress.items()}
+        within = self._options.election_ticks
+        return {peer: progress.status(within) for peer, progress in self._leader.progress.items()}
 
     # The inlets.
 
@@ -398,8 +399,11 @@ class Raft:
         self._draw_timeout()
 
     def _draw_timeout(self) -> None:
-        ticks = self._options.election_ticks
-        self._timeout = self._rng.randrange(ticks, 2 * ticks)
+        ticks, membership = self._options.election_ticks, self._log.membership
+        # A witness stands last, for it leads only when nobody else can; but it stands: it may hold the only copy of the
+        # newest entries among those that are left.
+        first = 2 * ticks if membership is not None and self._id in membership.witnesses else ticks
+        self._timeout = self._rng.randrange(first, first + ticks)
 
     def _set_leader(self, leader_id: str | None) -> None:
         if leader_id != self._leader_id:
