@@ -17,11 +17,11 @@ import httpx
 import structlog
 import trio
 
-from conf import Config
+from conf import Config, ConfigError
 from gossip import Address, Gossip
 from store import identity
 from store.database import open_database
-from zoned import clock, paths
+from zoned import clock, paths, systemd
 from zoned.admin import admin_routes
 from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
@@ -34,11 +34,13 @@ from zoned.errors import StoreDamaged
 from zoned.founding import Founding
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
-from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
+from zoned.health import status_line
+from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
 from zoned.membership import check_owner, load_credentials, open_membership, publish
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits
 from zoned.replication import Replication
+from zoned.settings import Settings
 from zoned.staleness import Staleness
 from zoned.supervise import Backoff
 from zoned.zone import Zone
@@ -60,28 +62,49 @@ class Running:
     registry_url: str = ""
 
 
-async def run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
+async def run(settings: Settings, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
     """Runs one daemon until SIGTERM or SIGINT. Raises CannotOpen or CannotStart before anything is served."""
     stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, signals, stop, nursery.cancel_scope)
-            await serve(config, stop, task_status=task_status)
+            nursery.start_soon(_watch_signals, signals, settings, stop, nursery.cancel_scope)
+            await serve(settings.config, stop, settings, task_status=task_status)
             nursery.cancel_scope.cancel()
 
 
-async def _watch_signals(signals: AsyncIterator[int], stop: trio.Event, scope: trio.CancelScope) -> None:
+async def _watch_signals(
+    signals: AsyncIterator[int], settings: Settings, stop: trio.Event, scope: trio.CancelScope
+) -> None:
     async for number in signals:
+        if number == signal.SIGHUP:
+            _reload(settings)
+            continue
         if stop.is_set():
             scope.cancel()  # asked twice: at once
         logger.info("stopping", signal=signal.Signals(number).name)
+        systemd.notify(STOPPING=1, STATUS="finishing requests, leaving")
         stop.set()
 
 
+def _reload(settings: Settings) -> None:
+    systemd.notify_reloading()
+    try:
+        settings.reload()
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            logger.error("configuration not reloaded", key=mistake.key, problem=mistake.problem)
+    systemd.notify(READY=1)
+
+
 async def serve(
-    config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED
+    config: Config,
+    stop: trio.Event,
+    settings: Settings | None = None,
+    *,
+    task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Everything; returns after `stop` is set and all is closed in order."""
+    settings = settings or Settings(config)
     rng = SystemRandom()
     directory = paths.data_dir(config)
     async with open_database(directory) as database, AsyncExitStack() as stack:
@@ -89,11 +112,11 @@ async def serve(
         me = await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
-        public = await open_tcp("http.listen", config.http.listen)
+        listen = config.http.listen
+        public = take_inherited("http", "http.listen", listen) or await open_tcp("http.listen", listen)
         old, old_url = await _open_registry(config.http.registry_listen)
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
-        admin = await open_admin(paths.admin_socket(config))
-        stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
+        admin, admin_path = await _open_admin(config, stack)
         url = config.http.advertise_url or _url(bound_address(public))
         async with (
             httpx.AsyncClient(
@@ -139,7 +162,9 @@ async def serve(
                 for listener in old:
                     await faces.start(_serve, make_registry_app(zone), [listener], _limits(config), on_request, None)
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
-                task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone, old_url))
+                task_status.started(Running(url, bound_address(peer), admin_path, zone, old_url))
+                systemd.notify(READY=1)
+                faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
@@ -154,6 +179,17 @@ async def _open_registry(address: str) -> tuple[list[trio.SocketListener], str]:
         return [], ""
     listener = await open_tcp("http.registry_listen", address)
     return [listener], _url(bound_address(listener))
+
+
+async def _open_admin(config: Config, stack: AsyncExitStack) -> tuple[trio.SocketListener, Path]:
+    """The admin socket and its path: the service manager's, which stays, or our own, which goes with the daemon."""
+    inherited = take_inherited("admin", "admin.socket", config.admin.socket)
+    if inherited is not None:
+        return inherited, Path(inherited.socket.getsockname())
+    path = paths.admin_socket(config)
+    listener = await open_admin(path)
+    stack.callback(path.unlink, missing_ok=True)
+    return listener, path
 
 
 async def _end_if_damaged(zone: Zone) -> None:
