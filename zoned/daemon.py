@@ -23,6 +23,7 @@ from store import identity
 from store.database import open_database
 from zoned import clock, paths, systemd
 from zoned.admin import admin_routes
+from zoned.api import request_id
 from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
 from zoned.api.http1 import HttpLimits
@@ -32,9 +33,9 @@ from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
 from zoned.bootstrap import Donor
 from zoned.errors import StoreDamaged
 from zoned.founding import Founding
+from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
-from zoned.health import status_line
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
 from zoned.membership import check_owner, load_credentials, open_membership, publish
 from zoned.peers import Peers
@@ -142,7 +143,9 @@ async def serve(
             replication.listen(proxy.on_applied)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, url)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, url, settings)
+            database.on_round = zone.counts.store_commit_s.add
+            settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
@@ -155,7 +158,7 @@ async def serve(
             await inner.start(proxy.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
-                on_request = _log_request if config.log.requests else None
+                on_request = _observer(zone)
                 for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
                     app = make_app(zone, extra)
                     await faces.start(_serve, app, [listener], _limits(config), on_request, make_lookup(zone))
@@ -164,7 +167,7 @@ async def serve(
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
                 task_status.started(Running(url, bound_address(peer), admin_path, zone, old_url))
                 systemd.notify(READY=1)
-                faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone))
+                faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone.status()))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
@@ -255,9 +258,23 @@ def _peer_limits(config: Config) -> HttpLimits:
     return HttpLimits(body_bytes_max=config.peers.body_bytes_max, grace_s=1.0)
 
 
+def _observer(zone: Zone) -> Callable[[RequestRecord], None]:
+    """Counts every request, and writes a line if `log.requests` says so."""
+    counts, settings = zone.counts, zone.settings
+
+    def observe(record: RequestRecord) -> None:
+        counts.request(record)
+        if settings.config.log.requests:
+            _log_request(record)
+
+    return observe
+
+
 def _log_request(record: RequestRecord) -> None:
+    told_id = next((value for name, value in record.headers if name == request_id.HEADER), b"-")
     logger.info(
         "request",
+        request_id=told_id.decode("latin-1"),
         method=record.method,
         path=record.path,
         status=record.status,

@@ -67,10 +67,10 @@ def goes_to_journal(stream: TextIO, environ: Mapping[str, str] = os.environ) -> 
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
-def with_priority(_logger: WrappedLogger, method: str, line: str) -> str:
+def with_priority(_logger: WrappedLogger, method: str, line: Any) -> str:
     """Every line of a text with its priority in front."""
     mark = f"<{PRIORITIES.get(method, 3)}>"
-    return mark + line.replace("\n", f"\n{mark}")
+    return mark + str(line).replace("\n", f"\n{mark}")
 
 
 _threshold = Threshold("info")

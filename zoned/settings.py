@@ -15,7 +15,9 @@ from conf import Config, load
 from zoned import clock
 
 # Tables and keys that running parts follow; the rest needs a restart.
-LIVE = frozenset(("log.level", "log.requests", "journal.entries_max", "journal.bytes_max", "journal.free_disk_min_bytes"))
+LIVE = frozenset(
+    ("log.level", "log.requests", "journal.entries_max", "journal.bytes_max", "journal.free_disk_min_bytes")
+)
 
 logger = structlog.get_logger()
 

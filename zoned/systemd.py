@@ -82,7 +82,8 @@ async def keep_informed(check_store: Callable[[], Any], status: Callable[[], str
     while True:
         check_store()
         line = status()
-        changed = {"STATUS": line} if line != told else {}
-        notify(WATCHDOG=1, **changed)
+        if line != told:
+            notify(STATUS=line)
+        notify(WATCHDOG=1)
         told = line
         await trio.sleep(every_s)

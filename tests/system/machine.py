@@ -50,7 +50,9 @@ class Machine:
 
     def popen(self, *words: str) -> subprocess.Popen[str]:
         enter = ["nsenter", "--target", str(self._pid), "--mount", "--pid", "--net"]
-        return subprocess.Popen([*enter, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            [*enter, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def systemctl(self, *words: str) -> str:
         done = self.run("systemctl", *words)
