@@ -1,8 +1,8 @@
 """What is the matter with this zone: stable codes, each with what it means and what to do.
 
 Sans-IO: `examine` looks at a picture of the daemon and names what it finds; `Mutes` remembers what the operator
-does not want to hear of for a while. A muted code speaks again when its time is over, or at once when it has become worse: a
-higher severity, or more of what it counts than when it was muted.
+does not want to hear of for a while. A muted code speaks again when its time is over, or at once when it has become
+worse: a higher severity, or more of what it counts than when it was muted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

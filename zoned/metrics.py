@@ -1,9 +1,9 @@
 """What Prometheus reads at `/metrics`.
 
 Counting while serving is adding to plain numbers (`zoned.counts`); everything else is read from the daemon when
-somebody scrapes, so a daemon that nobody scrapes pays next to nothing. Labels are few by construction: faces, methods, statuses,
-nodes, codes; never an image, a project or a path. Names and units as Prometheus wants them: base units, `_total` on
-counters. Times are of this node: what others say of themselves is read from themselves.
+somebody scrapes, so a daemon that nobody scrapes pays next to nothing. Labels are few by construction: faces, methods,
+statuses, nodes, codes; never an image, a project or a path. Names and units as Prometheus wants them: base units,
+`_total` on counters.
 """
 
 import math

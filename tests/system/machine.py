@@ -149,7 +149,11 @@ def machine(stage: Path) -> Iterator[Machine]:
                 command(stage, group), stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
             )
         try:
-            yield Machine(stage, first_process(outer))
+            started = Machine(stage, first_process(outer))
+            started.until(
+                "systemd answers", lambda: started.run("systemctl", "show", "--property=Version").returncode == 0
+            )
+            yield started
         finally:
             outer.send_signal(signal.SIGKILL)  # unshare --kill-child takes the machine's first process with it
             outer.wait()

@@ -52,6 +52,8 @@ ACCEPT_WAITED_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.E
 LINGER_S = 2.0
 LINGER_BYTES = 4 * 1024 * 1024
 SWEEP_S_MAX = 1.0
+# A client whose connection was accepted in the moment of the end is sending its request: it is still answered.
+FIRST_REQUEST_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -137,8 +139,12 @@ class HttpServer:
         self.draining = True
         self._life.deadline = trio.current_time() + self.limits.grace_s
         self._drained.set()
+        first_due = trio.current_time() + FIRST_REQUEST_S
         for connection in self.idle:
-            connection.scope.cancel()
+            if connection.served:
+                connection.scope.cancel()
+            else:
+                connection.read_due = min(connection.read_due, first_due)
 
     async def accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
         async with listener:
@@ -222,6 +228,7 @@ class _Connection:
         "peer",
         "read_due",
         "scope",
+        "served",
         "server_address",
         "write_due",
     )
@@ -239,6 +246,7 @@ class _Connection:
         self.buffer = bytearray()
         self.ended = False  # the client sends no more
         self.gone = False  # and takes no more
+        self.served = False  # at least one request was taken
         self.read_due = self.write_due = math.inf
         self.client, self.server_address, self.peer = _addresses(sock)
         self._client_name = self.client[0] if self.client else "unix"
@@ -279,6 +287,7 @@ class _Connection:
         in_a_row = 0
         while (head := await self._next_head()) is not None:
             self._began = trio.current_time()
+            self.served = True
             self._request = request = parse_head(head, limits)
             if not await self._answer(request):
                 break
@@ -304,13 +313,14 @@ class _Connection:
                     self._began = trio.current_time()
                     due = self._began + limits.header_timeout_s
                 open_ = await self.fill(due)
-            elif server.draining:
+            elif server.draining and self.served:
                 # A request that has already come is still answered; nothing else is waited for.
                 open_ = self.fill_now() and len(self.buffer) > 0
             else:
                 server.idle[self] = None
                 try:
-                    open_ = await self.fill(trio.current_time() + limits.idle_timeout_s)
+                    patience_s = FIRST_REQUEST_S if server.draining else limits.idle_timeout_s
+                    open_ = await self.fill(trio.current_time() + patience_s)
                 finally:
                     server.idle.pop(self, None)
             if not open_:
