@@ -42,12 +42,15 @@ def run(path: Path | None) -> None:
     from store.errors import CannotOpen, WriterEnded
     from zoned import daemon, logs
     from zoned.errors import CannotStart, StoreDamaged
+    from zoned.settings import Settings
 
     config = _load(path)
+    settings = Settings(config, path)
     logs.set_up(config.log.level, config.log.format)
+    settings.listen(lambda changed: logs.set_level(changed.log.level))
     daemon.secure_umask()
     try:
-        trio.run(daemon.run, config)
+        trio.run(daemon.run, settings)
     except BaseExceptionGroup as group:
         expected = [
             error for error in leaves(group) if isinstance(error, CannotOpen | CannotStart | NotAlone | StoreDamaged)

@@ -17,12 +17,13 @@ import httpx
 import structlog
 import trio
 
-from conf import Config
+from conf import Config, ConfigError
 from gossip import Address, Gossip
 from store import identity
 from store.database import open_database
-from zoned import clock, paths
+from zoned import clock, paths, systemd
 from zoned.admin import admin_routes
+from zoned.api import request_id
 from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
 from zoned.api.guard import with_caller
@@ -34,13 +35,15 @@ from zoned.auth import Doors
 from zoned.bootstrap import Donor
 from zoned.errors import StoreDamaged
 from zoned.founding import Founding
+from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
-from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
+from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
 from zoned.membership import check_owner, load_credentials, open_membership, publish
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits
 from zoned.replication import Replication
+from zoned.settings import Settings
 from zoned.staleness import Staleness
 from zoned.supervise import Backoff
 from zoned.zone import Zone
@@ -62,28 +65,49 @@ class Running:
     registry_url: str = ""
 
 
-async def run(config: Config, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
+async def run(settings: Settings, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
     """Runs one daemon until SIGTERM or SIGINT. Raises CannotOpen or CannotStart before anything is served."""
     stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, signals, stop, nursery.cancel_scope)
-            await serve(config, stop, task_status=task_status)
+            nursery.start_soon(_watch_signals, signals, settings, stop, nursery.cancel_scope)
+            await serve(settings.config, stop, settings, task_status=task_status)
             nursery.cancel_scope.cancel()
 
 
-async def _watch_signals(signals: AsyncIterator[int], stop: trio.Event, scope: trio.CancelScope) -> None:
+async def _watch_signals(
+    signals: AsyncIterator[int], settings: Settings, stop: trio.Event, scope: trio.CancelScope
+) -> None:
     async for number in signals:
+        if number == signal.SIGHUP:
+            _reload(settings)
+            continue
         if stop.is_set():
             scope.cancel()  # asked twice: at once
         logger.info("stopping", signal=signal.Signals(number).name)
+        systemd.notify(STOPPING=1, STATUS="finishing requests, leaving")
         stop.set()
 
 
+def _reload(settings: Settings) -> None:
+    systemd.notify_reloading()
+    try:
+        settings.reload()
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            logger.error("configuration not reloaded", key=mistake.key, problem=mistake.problem)
+    systemd.notify(READY=1)
+
+
 async def serve(
-    config: Config, stop: trio.Event, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED
+    config: Config,
+    stop: trio.Event,
+    settings: Settings | None = None,
+    *,
+    task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Everything; returns after `stop` is set and all is closed in order."""
+    settings = settings or Settings(config)
     rng = SystemRandom()
     directory = paths.data_dir(config)
     async with open_database(directory) as database, AsyncExitStack() as stack:
@@ -91,11 +115,11 @@ async def serve(
         me = await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
-        public = await open_tcp("http.listen", config.http.listen)
+        listen = config.http.listen
+        public = take_inherited("http", "http.listen", listen) or await open_tcp("http.listen", listen)
         old, old_url = await _open_registry(config.http.registry_listen)
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
-        admin = await open_admin(paths.admin_socket(config), config.admin.read_group)
-        stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
+        admin, admin_path = await _open_admin(config, stack)
         url = config.http.advertise_url or _url(bound_address(public))
         async with (
             httpx.AsyncClient(
@@ -121,7 +145,10 @@ async def serve(
             replication.listen(proxy.on_applied)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, _for_users(config, url))
+            told_url = _for_users(config, url)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, told_url, settings)
+            database.on_round = zone.counts.store_commit_s.add
+            settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
@@ -138,7 +165,9 @@ async def serve(
                 steering = make_app(zone, admin_routes(replication, database))
                 await _open_faces(faces, config, zone, doors, steering, public, admin, old)
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
-                task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone, old_url))
+                task_status.started(Running(url, bound_address(peer), admin_path, zone, old_url))
+                systemd.notify(READY=1)
+                faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone.status()))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
@@ -159,7 +188,7 @@ async def _open_faces(
 ) -> None:
     """Lets users in, each by the door of the listener; `steering` is the admin socket's application."""
     bounds = _limits(config)
-    on_request = _log_request if config.log.requests else None
+    on_request = _observer(zone)
     app = with_caller(make_app(zone), doors.api, doors.guesses)
     lookup = None if zone.is_witness else make_lookup(zone, doors.api.known)
     await faces.start(_serve, app, [public], bounds, on_request, lookup)
@@ -183,6 +212,17 @@ async def _open_registry(address: str) -> tuple[list[trio.SocketListener], str]:
         return [], ""
     listener = await open_tcp("http.registry_listen", address)
     return [listener], _url(bound_address(listener))
+
+
+async def _open_admin(config: Config, stack: AsyncExitStack) -> tuple[trio.SocketListener, Path]:
+    """The admin socket and its path: the service manager's, which stays, or our own, which goes with the daemon."""
+    inherited = take_inherited("admin", "admin.socket", config.admin.socket)
+    if inherited is not None:
+        return inherited, Path(inherited.socket.getsockname())
+    path = paths.admin_socket(config)
+    listener = await open_admin(path, config.admin.read_group)
+    stack.callback(path.unlink, missing_ok=True)
+    return listener, path
 
 
 async def _end_if_damaged(zone: Zone) -> None:
@@ -248,9 +288,23 @@ def _peer_limits(config: Config) -> HttpLimits:
     return HttpLimits(body_bytes_max=config.peers.body_bytes_max, grace_s=1.0)
 
 
+def _observer(zone: Zone) -> Callable[[RequestRecord], None]:
+    """Counts every request, and writes a line if `log.requests` says so."""
+    counts, settings = zone.counts, zone.settings
+
+    def observe(record: RequestRecord) -> None:
+        counts.request(record)
+        if settings.config.log.requests:
+            _log_request(record)
+
+    return observe
+
+
 def _log_request(record: RequestRecord) -> None:
+    told_id = next((value for name, value in record.headers if name == request_id.HEADER), b"-")
     logger.info(
         "request",
+        request_id=told_id.decode("latin-1"),
         method=record.method,
         path=record.path,
         status=record.status,

@@ -9,10 +9,36 @@ from pathlib import Path
 import trio
 
 from conf import split_address
+from zoned import systemd
 from zoned.errors import CannotStart
 
 BACKLOG = 1_024
 PORT_TRIES = 20  # when any port will do, TCP and UDP must still get the same one
+
+
+def take_inherited(name: str, key: str, wanted: str) -> trio.SocketListener | None:
+    """The listening socket that the service manager opened for us, if it did; for the setting `key`, if that is set.
+
+    The setting stays the one place that says where this node listens, so that its checks hold for both. Raises
+    CannotStart if the socket is elsewhere.
+    """
+    found = systemd.inherited(name)
+    if found is None:
+        return None
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(found))
+    if wanted and not _is_at(found, wanted):
+        bound = found.getsockname()
+        here = bound if isinstance(bound, str) else "{}:{}".format(*bound[:2])
+        raise CannotStart(f"the socket unit listens on {here}, {key} says {wanted}; make them equal")
+    return listener
+
+
+def _is_at(found: socket.socket, wanted: str) -> bool:
+    bound = found.getsockname()
+    if found.family == socket.AF_UNIX:
+        return bool(bound == wanted)
+    host, port = split_address(wanted)
+    return bound[:2] in [info[4][:2] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 async def open_tcp(key: str, address: str) -> trio.SocketListener:

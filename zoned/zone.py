@@ -4,9 +4,10 @@ Lookups are point reads in the calling task; lists run in a thread. Nothing here
 `submit`, which waits for the outcome of a write for a bounded time.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import apsw
@@ -16,16 +17,29 @@ from gossip import Gossip, MemberView
 from store import catalogue, journal, listing, log, ranges
 from store.catalogue import Found
 from store.database import Database
+from store.errors import Refused
 from store.identity import Identity
 from store.journal import Receipt
 from store.listing import Page, Query
 from store.operations import Operation
 from zoned import __version__, clock
+from zoned.counts import Counts
+from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
 from zoned.proxy import Proxy, Submitted
 from zoned.replication import Replication, role_of
+from zoned.settings import Settings
 from zoned.staleness import Staleness
 
 HISTORY_CHARS = 8  # of the cluster ID: there are few histories to tell apart
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of the store on its disk."""
+
+    store_bytes: int  # with the write-ahead log
+    wal_bytes: int
+    free_bytes: int
 
 
 class Zone:
@@ -40,8 +54,12 @@ class Zone:
         gossip: Gossip,
         staleness: Staleness,
         url: str | None,
+        settings: Settings,
     ) -> None:
         self.url = url  # where users are served; None for a witness
+        self.counts = Counts()
+        self.mutes = Mutes()
+        self.settings = settings
         self.identity = identity
         self.gossip = gossip
         self.staleness = staleness
@@ -98,7 +116,16 @@ class Zone:
 
     async def submit(self, operation: Operation) -> Submitted:
         """Journals the write and waits for its outcome for a bounded time; see `Proxy.submit`."""
-        return await self._proxy.submit(operation)
+        began, state = trio.current_time(), "full"
+        try:
+            submitted = await self._proxy.submit(operation)
+            state = submitted.state
+            return submitted
+        except Refused:
+            state = "refused"
+            raise
+        finally:
+            self.counts.write(state, trio.current_time() - began)
 
     def receipt(self, write_id: str) -> Receipt | None:
         """The receipt of a write of this node; None if it has none (any more)."""
@@ -131,6 +158,35 @@ class Zone:
         catalogue.replica(self._database.reader)
 
     # The state of things.
+
+    def sizes(self) -> Sizes:
+        path = self._database.path
+        disk = os.statvfs(path.parent)
+        wal_bytes = self._database.wal_bytes()
+        return Sizes(path.stat().st_size + wal_bytes, wal_bytes, disk.f_bavail * disk.f_frsize)
+
+    def health(self, bounds: Bounds = WELL) -> Report:
+        """What is the matter now; see `zoned.health`."""
+        found, now = self.findings(bounds), trio.current_time()
+        if bounds is WELL:
+            self.mutes.settle(found, now)
+        return self.mutes.apply(found, now)
+
+    def findings(self, bounds: Bounds = WELL) -> list[Finding]:
+        """The same with nothing muted."""
+        journal, sizes = self.settings.config.journal, self.sizes()
+        picture = Picture(
+            self.status(),
+            self.zones(),
+            self.is_synced,
+            journal.entries_max,
+            journal.bytes_max,
+            sizes.free_bytes,
+            journal.free_disk_min_bytes,
+            sizes.wal_bytes,
+            self.settings.reload_failed,
+        )
+        return examine(picture, bounds)
 
     def status(self) -> dict[str, Any]:
         replica = catalogue.replica(self._database.reader)
