@@ -77,6 +77,12 @@ def test_witnesses_never_get_a_majority(wanted: int) -> None:
                 assert len(found.voters) == wanted, (full, witnesses, found)
 
 
+def test_a_witness_that_was_left_alone_and_recovered_becomes_one_again() -> None:
+    """By the log it is full at first: a cluster of witnesses alone cannot be."""
+    assert settled(members("w"), nodes("w", witnesses="w"), 3) == members("w")
+    assert settled(members("w"), nodes("wde", witnesses="w"), 3) == members("dew", witnesses="w")
+
+
 def test_a_witness_counts_as_the_voter_of_its_zone() -> None:
     two = [Candidate("a", "one", True), Candidate("b", "two", True), Candidate("w", "three", True, True)]
     assert settled(members("a"), [*two, Candidate("c", "one", True)], 3) == members("abw", witnesses="w")

@@ -92,7 +92,7 @@ class Scenario:
     def do_campaign(self, node_id: str) -> None:
         """Its election timeout is over."""
         core = self.nodes[node_id].core
-        core._elapsed = core._timeout
+        core._elapsed = core._timeout + core._options.election_ticks  # a witness's comes later
         core.tick()
 
     def do_silence(self, *node_ids: str) -> None:
