@@ -12,10 +12,12 @@ from conf.schema import (
     Mistake,
     Node,
     Peers,
+    Presence,
     Registry,
     Security,
     split_address,
 )
+from conf.schema import name as name_problem
 
 __all__ = [
     "Admin",
@@ -29,9 +31,11 @@ __all__ = [
     "Mistake",
     "Node",
     "Peers",
+    "Presence",
     "Registry",
     "Security",
     "load",
+    "name_problem",
     "parse",
     "split_address",
 ]

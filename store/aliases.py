@@ -16,7 +16,7 @@ import orjson
 
 from store import catalogue
 from store.images import NOBODY, Image
-from store.operations import Outcome, Point, State, Write, decode, take
+from store.operations import Outcome, Point, State, Write, by_of, decode, take
 
 EVERYWHERE = ""
 EARLIER_MAX = 20  # what an alias pointed to before is kept so often
@@ -72,7 +72,7 @@ def point(alias: Alias | None, write: Write, operation: Point, position: int) ->
     taken = take(before, operation.targets, write.buffered, f"aliases/{operation.alias}/", lost)
     targets = {zone: uuid for zone, uuid in taken.items() if uuid is not None}
     if targets != before:
-        moved = Alias(operation.alias, targets, write.id, position, operation.at, operation.by)
+        moved = Alias(operation.alias, targets, write.id, position, operation.at, by_of(operation))
         if alias is not None:
             last = Earlier(alias.targets, alias.write, alias.at, alias.by)
             moved = replace(moved, earlier=(*alias.earlier, last)[-EARLIER_MAX:])

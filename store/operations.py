@@ -25,11 +25,18 @@ MemberChange = tuple[Membership | None, Membership | None]  # (what the writer s
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
-    """A new record. Idempotent by UUID: the same again is done again, something else is refused.
+class Origin:
+    """Who asked for a write, where and when. `by` is a name for people, `at` is in seconds since 1970."""
 
-    `by`, here and below: who asked, (actor, request ID).
-    """
+    zone: str
+    by: str
+    at: int
+    request: str = ""  # the ID that the answer to the request carries
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A new record. Idempotent by UUID: the same again is done again, something else is refused."""
 
     uuid: str
     integer: int | None
@@ -38,7 +45,7 @@ class Create:
     properties: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     locations: tuple[Location, ...] = ()
-    by: tuple[str, str] = NOBODY
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ class Update:
     locations_removed: tuple[str, ...] = ()
     if_match: str | None = None
     members: Mapping[str, MemberChange] = field(default_factory=dict)
-    by: tuple[str, str] = NOBODY
+    origin: Origin | None = None
     presence: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
 
 
@@ -70,7 +77,7 @@ class Delete:
     uuid: str
     at: str
     if_match: str | None = None
-    by: tuple[str, str] = NOBODY
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ class Point:
     at: str
     targets: Mapping[str, Change]
     if_match: str | None = None
-    by: tuple[str, str] = NOBODY
+    origin: Origin | None = None
 
 
 ImageOperation = Create | Update | Delete | Assign
@@ -173,6 +180,8 @@ def _rich(kind: type, name: str, value: Any) -> Any:
         return tuple(Location(url, metadata) for url, metadata in value)
     if (kind is Update and name in ("fields", "properties")) or name == "targets":
         return {key: tuple(change) for key, change in value.items()}
+    if name == "origin":
+        return Origin(*value) if value is not None else None
     if name == "presence":
         return {zone: {state: tuple(one) for state, one in said.items()} for zone, said in value.items()}
     if name == "members":
@@ -185,6 +194,8 @@ def _rich(kind: type, name: str, value: Any) -> Any:
 
 def _plain(operation: Operation, name: str) -> Any:
     value = getattr(operation, name)
+    if isinstance(value, Origin):
+        return [getattr(value, f.name) for f in fields(value)]
     if name in ("locations", "locations_added"):
         return [(location.url, dict(location.metadata)) for location in value]
     if name == "presence":
@@ -215,6 +226,16 @@ def decode_write(data: bytes) -> Write:
     return Write(node, sequence, decode(operation), bool(buffered))
 
 
+def origin_of(operation: Operation) -> Origin | None:
+    return None if isinstance(operation, Assign | Grant) else operation.origin
+
+
+def by_of(operation: Operation) -> tuple[str, str]:
+    """(who, request ID), as records have it."""
+    origin = origin_of(operation)
+    return (origin.by, origin.request) if origin is not None else NOBODY
+
+
 def perform(image: Image | None, write: Write, position: int) -> tuple[Image | None, Outcome]:
     """The record after `write` at `position`, and the outcome. The record is unchanged unless the outcome says so."""
     operation = write.operation
@@ -240,7 +261,7 @@ def perform(image: Image | None, write: Write, position: int) -> tuple[Image | N
         case Assign():
             if image.integer is not None:
                 return image, _done(image)
-            image = replace(image, integer=operation.integer, write=write.id, position=position, by=NOBODY)
+            image = replace(image, integer=operation.integer, write=write.id, position=position, by=by_of(operation))
             return image, _done(image)
 
 
@@ -259,7 +280,7 @@ def _create(image: Image | None, write: Write, operation: Create, position: int)
         properties=operation.properties,
         tags=tuple(sorted(set(operation.tags))),
         locations=operation.locations,
-        by=operation.by,
+        by=by_of(operation),
     )
     if image is None:
         return made, _done(made)
@@ -289,7 +310,7 @@ def _update(image: Image, write: Write, operation: Update, position: int) -> tup
     new_fields = take(image.fields, operation.fields, write.buffered, "", lost)
     new_properties = take(image.properties, operation.properties, write.buffered, "properties/", lost)
     tags = (set(image.tags) | set(operation.tags_added)) - set(operation.tags_removed)
-    beside = Update(operation.uuid, operation.at, if_match=operation.if_match, by=operation.by)
+    beside = Update(operation.uuid, operation.at, if_match=operation.if_match, origin=operation.origin)
     if replace(operation, members={}, presence={}) != beside:
         new_fields["updated_at"] = operation.at  # sharing an image, or storing it, does not change the image
     changed = replace(
@@ -301,7 +322,7 @@ def _update(image: Image, write: Write, operation: Update, position: int) -> tup
         tags=tuple(sorted(tags)),
         locations=_locations_after(image.locations, operation),
         members=_members_after(image.members, operation, write.buffered, lost),
-        by=operation.by,
+        by=by_of(operation),
         presence=presence.merged(image.presence, operation.presence),
     )
     if not lost:
@@ -364,5 +385,5 @@ def _delete(image: Image, write: Write, operation: Delete, position: int) -> tup
         detail = f"image {image.uuid} is protected; set protected to false first"
         return image, Outcome(State.REFUSED, "protected", detail, image.uuid, image.integer)
     dated = {**image.fields, "updated_at": operation.at}
-    gone = replace(image, write=write.id, position=position, fields=dated, deleted_at=operation.at, by=operation.by)
+    gone = replace(image, write=write.id, position=position, fields=dated, deleted_at=operation.at, by=by_of(operation))
     return gone, _done(gone)

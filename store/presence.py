@@ -43,3 +43,8 @@ def kinds(said: Said) -> list[str]:
 def is_recent(when: str, now: str, days_max: float) -> bool:
     """Whether a sighting is at most so old; both as `2026-11-22T09:00:00.000Z`."""
     return datetime.fromisoformat(now) - datetime.fromisoformat(when) <= timedelta(days=days_max)
+
+
+def is_absent(said: Said) -> bool:
+    """Whether the last word is that the bytes are not there."""
+    return "absent" in said and not {"claimed", "verified"} & set(kinds(said))

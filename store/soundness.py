@@ -26,7 +26,7 @@ from store.images import (
     is_uuid,
     text_problem,
 )
-from store.operations import Assign, Create, Delete, Grant, Operation, Point, Update
+from store.operations import Assign, Create, Delete, Grant, Operation, Origin, Point, Update
 
 INTEGER_MAX = 2**53 - 1
 OPERATION_BYTES_MAX = 1_048_576  # encoded; a log entry, a forwarded batch and a peer's message must hold it with room
@@ -41,8 +41,8 @@ def unsound(operation: Operation) -> str | None:
             return None if fine else "a grant needs a count and a ceiling"
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
-        case Delete(uuid, at, if_match, by):
-            return _uuid(uuid) or _text(at, 20) or _optional(if_match) or _by(by)
+        case Delete(uuid, at, if_match, origin):
+            return _uuid(uuid) or _text(at, 20) or _optional(if_match) or _origin(origin)
         case Point():
             return _point(operation)
         case Update():
@@ -66,7 +66,7 @@ def _create(operation: Any) -> str | None:
         or _properties({name: (None, value) for name, value in operation.properties.items()}, removable=False)
         or _texts(operation.tags, TAGS_MAX)
         or _locations(operation.locations)
-        or _by(operation.by)
+        or _origin(operation.origin)
     )
 
 
@@ -85,7 +85,7 @@ def _update(operation: Any) -> str | None:
         or _texts(operation.locations_removed, 2 * LOCATIONS_MAX, URL_CHARS_MAX)
         or _optional(operation.if_match)
         or _members(operation.members)
-        or _by(operation.by)
+        or _origin(operation.origin)
         or _presence(operation.presence)
     )
 
@@ -101,7 +101,7 @@ def _point(operation: Any) -> str | None:
             return f"zone {problem}"
         if type(change) is not tuple or len(change) != 2 or any(one is not None and _uuid(one) for one in change):
             return "targets must be pairs of UUIDs"
-    return _text(operation.at, 20) or _optional(operation.if_match) or _by(operation.by)
+    return _text(operation.at, 20) or _optional(operation.if_match) or _origin(operation.origin)
 
 
 def _first(problems: Any) -> str | None:
@@ -124,10 +124,16 @@ def _optional(value: object) -> str | None:
     return None if value is None else _text(value, NAME_CHARS_MAX)
 
 
-def _by(value: object) -> str | None:
-    if type(value) is not tuple or len(value) != 2:
-        return "who asked must be an actor and a request ID"
-    return _text(value[0], NAME_CHARS_MAX) or _text(value[1], NAME_CHARS_MAX)
+def _origin(origin: Any) -> str | None:
+    if origin is None:
+        return None
+    if not isinstance(origin, Origin):
+        return "the origin is none"
+    if type(origin.at) is not int or not 0 <= origin.at < 2**40:
+        return "the time of the origin is out of range"
+    return (
+        _text(origin.zone, ZONE_CHARS_MAX) or _text(origin.by, NAME_CHARS_MAX) or _text(origin.request, NAME_CHARS_MAX)
+    )
 
 
 def _presence(zones: object) -> str | None:

@@ -119,7 +119,7 @@ async def serve(
             replication.listen(proxy.on_applied)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, url)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, url, config.presence)
 
             donor = Donor(database)
             inner.start_soon(donor.serve)
@@ -142,6 +142,7 @@ async def serve(
                 task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone, old_url))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
+                zone.feed.end()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)

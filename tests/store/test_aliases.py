@@ -5,7 +5,7 @@ import pytest
 from store import aliases, apply, catalogue, journal
 from store.aliases import EARLIER_MAX, Alias, point
 from store.errors import Refused
-from store.operations import Create, Delete, Operation, Point, State, Write, decode_write, encode_write
+from store.operations import Create, Delete, Operation, Origin, Point, State, Write, decode_write, encode_write
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
 
 ONE, TWO, THREE = (f"c9ec9bad-8ab1-4555-b70e-7590c2b0730{n}" for n in "123")
@@ -56,7 +56,7 @@ def test_another_version_is_refused():
 
 
 def test_points_survive_the_wire():
-    write = Write(ME, 3, to({"": (None, ONE), "b": (ONE, None)}, by=("project", "req-1")))
+    write = Write(ME, 3, to({"": (None, ONE), "b": (ONE, None)}, origin=Origin("b", "project", 5, "req-1")))
     assert decode_write(encode_write(write)) == write
 
 

@@ -3,11 +3,12 @@
 from store import apply, catalogue, history
 from store.history import ENTRIES_MAX, Change
 from store.images import Image, Location
-from store.operations import Assign, Create, Delete, Operation, Update
+from store.operations import Assign, Create, Delete, Operation, Origin, Update
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
 
 UUID = "c9ec9bad-8ab1-4555-b70e-7590c2b07303"
 BY = ("project/person", "req-1")
+ORIGIN = Origin("b", BY[0], 5, BY[1])
 
 
 def run(connection, *operations: Operation) -> list[Change]:
@@ -19,7 +20,7 @@ def run(connection, *operations: Operation) -> list[Change]:
 
 
 def create(**fields) -> Create:
-    return Create(UUID, 7, AT, fields, {"os": "x"}, ("a",), (Location("http://o/1"),), BY)
+    return Create(UUID, 7, AT, fields, {"os": "x"}, ("a",), (Location("http://o/1"),), ORIGIN)
 
 
 def test_a_record_that_was_never_changed_says_itself_who_made_it(connection):
@@ -31,9 +32,9 @@ def test_a_record_that_was_never_changed_says_itself_who_made_it(connection):
 def test_each_change_says_who_when_and_what(connection):
     update = Update(
         UUID, AT, {"name": ("n", "m")}, {"os": ("x", None), "new": (None, "y")}, ("b",), ("a",),
-        (Location("http://o/2"),), members={"p": (None, ("pending", False))}, by=("else", "req-2"),
+        (Location("http://o/2"),), members={"p": (None, ("pending", False))}, origin=Origin("b", "else", 5, "req-2"),
     )  # fmt: skip
-    made, changed, deleted = run(connection, create(name="n"), update, Delete(UUID, AT, by=BY))
+    made, changed, deleted = run(connection, create(name="n"), update, Delete(UUID, AT, origin=ORIGIN))
     assert (made.kind, made.by) == ("created", BY)
     assert (changed.kind, changed.position, changed.by, changed.write) == (
         "updated",

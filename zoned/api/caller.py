@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from store.images import Image
+from store.images import NAME_CHARS_MAX, Image
 from zoned.api.problems import Problem
 
 ADMIN, SERVICE = "admin", "service"
@@ -71,6 +71,17 @@ def from_headers(headers: Mapping[str, str]) -> Caller:
         return Caller(project, frozenset(("member",))) if project else Caller()
     named = frozenset(role.strip().lower() for role in roles.split(",") if role.strip())
     return Caller(project or None, named)
+
+
+def who(request: Request) -> str:
+    """The caller's name for the records: a user of the machine, or a user and project of the cloud."""
+    peer = request.scope.get("extensions", {}).get("zoned", {}).get("peer")
+    if peer is not None:
+        return f"uid {peer.uid}"
+    user = request.headers.get("x-user-name") or request.headers.get("x-user-id")
+    project = caller_of(request).project
+    named = f"{user or ''}@{project}" if project else user or "admin"
+    return "".join(one for one in named if one.isprintable())[:NAME_CHARS_MAX]
 
 
 def caller_of(request: Request) -> Caller:

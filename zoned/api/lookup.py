@@ -41,7 +41,7 @@ def moment(zone: Zone) -> Moment:
     return Moment(zone.position, zone.staleness.fresh_at)
 
 
-def stamps(zone: Zone, at: Moment) -> list[tuple[bytes, bytes]]:
+def stamps(zone: Zone, at: Moment, request_id: bytes | None = None) -> list[tuple[bytes, bytes]]:
     """The headers of every answer: where it comes from, as of when, how old it can be, and a request ID.
 
     `at` is of before the data was read: what was proved since says nothing of it.
@@ -49,8 +49,12 @@ def stamps(zone: Zone, at: Moment) -> list[tuple[bytes, bytes]]:
     found = [(b"zone-name", zone.name.encode("latin-1")), (b"zone-position", b"%d" % at.position)]
     if at.fresh_at is not None:
         found.append((b"zone-staleness", b"%.3f" % (math.ceil((clock.boot() - at.fresh_at) * 1_000) / 1_000)))
-    found.append((b"x-openstack-request-id", b"req-" + str(uuid.uuid4()).encode()))
+    found.append((b"x-openstack-request-id", request_id or new_request_id()))
     return found
+
+
+def new_request_id() -> bytes:
+    return b"req-" + str(uuid.uuid4()).encode()
 
 
 def make_lookup(zone: Zone) -> Callable[[bytes, bytes, Headers], Answer | None]:

@@ -26,10 +26,12 @@ from zoned.api.answers import (
     record_headers,
     reply,
     runway_header,
+    visible,
     write,
     write_headers,
     zone_of,
 )
+from zoned.api.caller import caller_of
 from zoned.api.problems import Problem, bad
 from zoned.zone import Zone
 
@@ -39,7 +41,7 @@ WAIT_MAX_S = 60.0
 
 
 async def show(request: Request) -> Response:
-    found = look_up(zone_of(request), request.path_params["reference"], integers=True)
+    found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
     return reply(documents.native_document(found.image), headers=record_headers(found))
@@ -79,8 +81,8 @@ async def register(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    zone = zone_of(request)
-    found = look_up(zone, request.path_params["reference"], integers=True)
+    zone, found = zone_of(request), visible(request)
+    caller_of(request).check_owns(found.image, "delete this image")
     submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
     body = {"uuid": found.image.uuid, "state": submitted.state}
     return reply(body, 202 if submitted.state == "buffered" else 200, write_headers(zone, submitted))
@@ -88,8 +90,7 @@ async def delete(request: Request) -> Response:
 
 async def show_id(request: Request) -> Response:
     """The mapping both ways, for a UUID, an integer or an EC2 name; tombstones keep theirs."""
-    zone, reference = zone_of(request), request.path_params["reference"]
-    image = look_up(zone, reference, integers=True, tombstones=True).image
+    zone, image = zone_of(request), visible(request, tombstones=True).image
     integer = image.integer
     return reply(
         {
