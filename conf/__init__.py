@@ -13,11 +13,13 @@ from conf.schema import (
     Mistake,
     Node,
     Peers,
+    Presence,
     Registry,
     Security,
     is_loopback,
     split_address,
 )
+from conf.schema import name as name_problem
 
 __all__ = [
     "Admin",
@@ -32,10 +34,12 @@ __all__ = [
     "Mistake",
     "Node",
     "Peers",
+    "Presence",
     "Registry",
     "Security",
     "is_loopback",
     "load",
+    "name_problem",
     "parse",
     "split_address",
 ]

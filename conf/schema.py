@@ -200,6 +200,14 @@ class Ids:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """When an image counts as bootable in this zone: by what was said of its bytes here."""
+
+    verified_days: float = setting(30.0, "that the bytes were verified counts for so long", between(0.01, 36_500))
+    trust_claims: bool = setting(False, "that the bytes are claimed to be here is enough")
+
+
+@dataclass(frozen=True, slots=True)
 class Admin:
     """The Unix socket that zonectl speaks to. Root and the daemon's user may all."""
 
@@ -263,6 +271,7 @@ class Config:
     registry: Registry = field(default_factory=Registry)
     journal: Journal = field(default_factory=Journal)
     ids: Ids = field(default_factory=Ids)
+    presence: Presence = field(default_factory=Presence)
     admin: Admin = field(default_factory=Admin)
     log: Log = field(default_factory=Log)
     auth: Auth = field(default_factory=Auth)

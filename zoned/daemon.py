@@ -158,6 +158,7 @@ async def serve(
                 faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone.status()))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
+                zone.feed.end()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from store.images import Image
+from store.images import NAME_CHARS_MAX, Image
 from zoned import policy
 from zoned.api.problems import Problem
 from zoned.policy import ADMIN, AUDITOR, Policy
@@ -76,6 +76,16 @@ def from_headers(headers: Mapping[str, str], rules: Policy = policy.DEFAULT) -> 
     else:
         named = frozenset(role.strip().lower() for role in roles.split(",") if role.strip())
     return Caller(project or None, named, user[:255], rules)
+
+
+def who(request: Request) -> str:
+    """The caller's name for the records: a user of the machine, or a user and project of the cloud."""
+    peer = request.scope.get("extensions", {}).get("zoned", {}).get("peer")
+    if peer is not None:
+        return f"uid {peer.uid}"
+    caller = caller_of(request)
+    named = f"{caller.user}@{caller.project}" if caller.project else caller.user or "admin"
+    return "".join(one for one in named if one.isprintable())[:NAME_CHARS_MAX]
 
 
 def caller_of(request: Request) -> Caller:

@@ -127,7 +127,7 @@ async def head(request: Request) -> Response:
 async def download(request: Request) -> Response:
     """Redirects to the bytes."""
     image, zone = oldstyle.find(request, caller_of(request)), zone_of(request)
-    url = nearest(image, zone.name, zone.zones())
+    url = nearest(image, zone.round_trips_ms(zone.name))
     if image.fields["status"] != "active" or url is None:
         raise Problem(404, "not-active", f"Image {image.uuid} is not active.")
     answer = _as_headers(image)

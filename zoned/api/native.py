@@ -11,7 +11,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from store.catalogue import Found
 from store.images import format_ami
 from store.journal import Receipt
 from store.listing import NEWEST, Query, place
@@ -27,6 +26,7 @@ from zoned.api.answers import (
     record_headers,
     reply,
     runway_header,
+    visible,
     write,
     write_headers,
     zone_of,
@@ -41,19 +41,8 @@ LIST_MAX = 1_000
 WAIT_MAX_S = 60.0
 
 
-def _visible(request: Request, *, tombstones: bool = False) -> Found:
-    """The record of the path. Raises Problem: one that the caller may not see was never there, deleted or not."""
-    zone, reference = zone_of(request), request.path_params["reference"]
-    found = look_up(zone, reference, integers=True, tombstones=True)
-    if not caller_of(request).may_see(found.image):
-        raise problems.not_found(reference, zone.position)
-    if found.image.deleted_at is not None and not tombstones:
-        raise problems.gone(reference, found.image.deleted_at)
-    return found
-
-
 async def show(request: Request) -> Response:
-    found = _visible(request)
+    found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
     return reply(documents.native_document(found.image), headers=record_headers(found))
@@ -101,7 +90,7 @@ async def register(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    zone, found = zone_of(request), _visible(request)
+    zone, found = zone_of(request), visible(request)
     caller_of(request).check("images.delete", found.image, "delete this image")
     submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
     body = {"uuid": found.image.uuid, "state": submitted.state}
@@ -110,7 +99,7 @@ async def delete(request: Request) -> Response:
 
 async def show_id(request: Request) -> Response:
     """The mapping both ways, for a UUID, an integer or an EC2 name; tombstones keep theirs."""
-    zone, image = zone_of(request), _visible(request, tombstones=True).image
+    zone, image = zone_of(request), visible(request, tombstones=True).image
     integer = image.integer
     return reply(
         {

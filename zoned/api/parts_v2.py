@@ -186,7 +186,7 @@ async def download(request: Request) -> Response:
     image, zone = visible(request).image, zone_of(request)
     if image.fields["status"] == "deactivated" and not caller_of(request).may("images.read_deactivated", image):
         raise Problem(403, "deactivated", "The requested image has been deactivated. Image data download is forbidden.")
-    url = nearest(image, zone.name, zone.zones())
+    url = nearest(image, zone.round_trips_ms(zone.name))
     return Response(None, 204) if url is None else Response(None, 302, {"Location": url})
 
 
