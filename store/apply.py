@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import apsw
 
-from store import catalogue, conflicts, journal, keys, ranges, shared
+from store import aliases, catalogue, conflicts, history, journal, keys, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image
@@ -19,6 +19,7 @@ from store.operations import (
     Drop,
     Grant,
     Outcome,
+    Point,
     Retire,
     State,
     Update,
@@ -120,6 +121,8 @@ def _perform(connection: apsw.Connection, write: Write, position: int, me: str) 
         case Drop():
             conflicts.keep_dropped(connection, write, operation, position)
             return dropped(operation)
+        case Point():
+            return _point(connection, write, operation, position)
         case Update() if operation.resolves:
             return _resolve(connection, write, operation, position)
         case _:
@@ -137,6 +140,15 @@ def _resolve(connection: apsw.Connection, write: Write, operation: Update, posit
     return outcome
 
 
+def _point(connection: apsw.Connection, write: Write, operation: Point, position: int) -> Outcome:
+    before = aliases.committed(connection, operation.alias)
+    outcome = aliases.apply(connection, write, operation, position)
+    named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
+    if outcome.state is State.CONFLICT and before is not None:
+        conflicts.keep(connection, write, (named[0] if named else None, before.write), outcome, position)
+    return outcome
+
+
 def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, position: int) -> Outcome:
     old = catalogue.committed(connection, uuid)
     before = Image.decode(old) if old is not None else None
@@ -148,7 +160,9 @@ def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, positi
         holder = catalogue.holder(connection, after.integer)
         if holder not in (None, uuid):
             return Outcome(State.REFUSED, "integer-taken", f"integer {after.integer} belongs to image {holder}", uuid)
+    assert not isinstance(write.operation, Grant | Retire | Point)
     catalogue.replace_committed(connection, old, after)
+    history.keep(connection, before, after, write.operation)
     if outcome.state is State.CONFLICT and before is not None:
-        conflicts.keep(connection, write, before, outcome, position)
+        conflicts.keep(connection, write, (uuid, before.write), outcome, position)
     return outcome

@@ -19,6 +19,7 @@ from store.operations import (
     Drop,
     MemberChange,
     Outcome,
+    Point,
     State,
     Update,
     Write,
@@ -26,12 +27,13 @@ from store.operations import (
     origin_of,
 )
 
-PROPERTY, MEMBER = "properties/", "members/"
+PROPERTY, MEMBER, ALIAS = "properties/", "members/", "aliases/"
 
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """One entry. `what`: a field, `properties/NAME`, `members/PROJECT`, or `write` for a whole one that was dropped.
+    """One entry. `what`: a field, `properties/NAME`, `members/PROJECT`, `aliases/NAME/ZONE`, or
+    `write` for a whole one that was dropped.
 
     `node`, `zone`, `by` and `at` are of the write that lost; `committed_write` is the one that the catalogue had kept.
     `take` is None while the entry is open.
@@ -65,12 +67,14 @@ def _conflict(row: Any) -> Conflict:
     return Conflict(**{**named, "committed": orjson.loads(named["committed"]), "wanted": orjson.loads(named["wanted"])})
 
 
-def keep(connection: apsw.Connection, write: Write, before: Image, outcome: Outcome, position: int) -> None:
-    """Enters what `write` did not get. `before` is the record that it met."""
-    operation = write.operation
-    assert isinstance(operation, Update), "only updates have fields to lose"
+def keep(
+    connection: apsw.Connection, write: Write, met: tuple[str | None, str], outcome: Outcome, position: int
+) -> None:
+    """Enters what `write` did not get. `met` is what it met: an image, and the last write to it or to its alias."""
+    operation, (uuid, committed_write) = write.operation, met
+    assert isinstance(operation, Update | Point), "only changes have something to lose"
     for what, kept, wanted in outcome.lost:
-        _enter(connection, write, (position, operation.at, operation.uuid, what), (kept, before.write, wanted))
+        _enter(connection, write, (position, operation.at, uuid, what), (kept, committed_write, wanted))
 
 
 def keep_dropped(connection: apsw.Connection, write: Write, operation: Drop, position: int) -> None:
@@ -172,8 +176,8 @@ def resolving(found: Conflict, image: Image, at: str, take: str, value: Any) -> 
 
 
 def field_of(what: str) -> tuple[str, str]:
-    """(`properties/`, `members/` or nothing, the name) of what an entry is about."""
-    for kind in (PROPERTY, MEMBER):
+    """(`properties/`, `members/`, `aliases/` or nothing, the name) of what an entry is about."""
+    for kind in (PROPERTY, MEMBER, ALIAS):
         if what.startswith(kind):
             return kind, what.removeprefix(kind)
     return "", what

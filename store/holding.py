@@ -13,7 +13,7 @@ from typing import Any
 import apsw
 
 from store import journal, keys
-from store.operations import Drop, Origin, decode, encode, uuid_of
+from store.operations import Drop, Origin, decode, encode, subject
 from store.shared import Row
 
 EXPORT_MAX = 1_000  # entries read at a time
@@ -72,7 +72,7 @@ def drop(connection: apsw.Connection, me: str, sequence: int, reason: str, at: s
     operation = decode(data) if data is not None else None
     if operation is None or isinstance(operation, Drop):
         return False
-    uuid = uuid_of(operation)
+    uuid = subject(operation)
     instead = encode(Drop(uuid, at, reason, data, origin))
     connection.execute("UPDATE journal SET operation = ? WHERE sequence = ?", (instead, sequence))
     connection.execute("UPDATE node SET journal_bytes = journal_bytes + ?", (len(instead) - len(data),))
@@ -96,7 +96,7 @@ def export(connection: apsw.Connection, after: int) -> Iterator[dict[str, Any]]:
             "sequence": sequence,
             "at": at,
             "kind": journal.kind_of(operation),
-            "uuid": uuid_of(operation),
+            "uuid": subject(operation),
             "needs": base64.b64encode(needs).decode() if needs is not None else None,
             "operation": base64.b64encode(data).decode(),
         }

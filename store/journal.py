@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from store import catalogue, keys, ranges, shared
+from store import aliases, catalogue, keys, ranges, shared
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image
 from store.operations import (
@@ -20,17 +20,16 @@ from store.operations import (
     Create,
     Delete,
     Drop,
-    Grant,
     Operation,
     Outcome,
-    Retire,
+    Point,
     State,
     Update,
     Write,
     decode,
     encode,
     perform,
-    uuid_of,
+    subject,
 )
 from store.soundness import OPERATION_BYTES_MAX, RECORD_BYTES_MAX, unsound
 
@@ -93,8 +92,13 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
     Raises Refused when the local view already shows that it cannot be done, JournalFull at a bound.
     """
     image: Image | None = None
-    if not isinstance(operation, Grant | Retire | Drop):
-        found = catalogue.find(connection, operation.uuid)
+    uuid = subject(operation)
+    if isinstance(operation, Point):
+        _, outcome = aliases.foresee(connection, Write(me, 0, operation), operation, 0)
+        if outcome.state is State.REFUSED:
+            raise Refused(outcome)
+    if uuid is not None:
+        found = catalogue.find(connection, uuid)
         image = found.image if found else None
         _, outcome = _foresee(image, Write(me, 0, operation))
         if outcome.state is State.REFUSED:
@@ -114,7 +118,6 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
         operation = replace(operation, integer=integer)
     sequence = _store(connection, operation, at)
     keys.journaled(connection, me, sequence, operation)
-    uuid = uuid_of(operation)
     after = refresh_overlay(connection, uuid, me) if uuid else None
     if after is not None and len(after.encode()) > RECORD_BYTES_MAX:
         raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
@@ -158,9 +161,9 @@ def _store(connection: apsw.Connection, operation: Operation, at: float) -> int:
         " journal_bytes = journal_bytes + ? RETURNING sequence",
         (len(data),),
     ).get
-    uuid = uuid_of(operation)
-    needs = shared.based_on(connection, uuid) if isinstance(operation, Update | Delete | Assign) else None
-    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?)", (sequence, uuid, data, at, needs))
+    about = aliases.journal_key(operation.alias) if isinstance(operation, Point) else subject(operation)
+    needs = shared.based_on(connection, about) if isinstance(operation, Update | Delete | Assign) else None
+    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?)", (sequence, about, data, at, needs))
     return sequence
 
 
@@ -210,7 +213,8 @@ def keep_settled(connection: apsw.Connection, write: Write, size: int, at: float
     that it was applied.
     """
     _forget(connection, write.sequence, size)
-    state, integer, uuid = "applied", None, uuid_of(write.operation)
+    state, integer = "applied", None
+    uuid = subject(write.operation)
     if uuid is not None:
         record = catalogue.committed(connection, uuid)
         image = Image.decode(record) if record is not None else None
@@ -333,7 +337,7 @@ def receipt(connection: apsw.Connection, sequence: int) -> Receipt | None:
 
 def _waiting(sequence: int, data: bytes, at: float) -> Receipt:
     operation = decode(data)
-    uuid = uuid_of(operation)
+    uuid = subject(operation)
     integer = operation.integer if isinstance(operation, Create | Assign) else None
     return Receipt(sequence, kind_of(operation), "journaled", at, uuid, integer)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from store.operations import Operation, Origin, Outcome, State, Write, origin_of, uuid_of
+from store.operations import Operation, Origin, Outcome, State, Write, origin_of, subject
 
 PRUNE_MAX = 2  # rows that go when one comes: more than one, so that the table shrinks to what still counts
 
@@ -64,7 +64,7 @@ def journaled(connection: apsw.Connection, node: str, sequence: int, operation: 
     if origin is not None and origin.key:
         connection.execute(
             "INSERT OR IGNORE INTO pending_keys VALUES (?, ?, ?, ?, ?)",
-            (origin.key, origin.payload, node, sequence, uuid_of(operation)),
+            (origin.key, origin.payload, node, sequence, subject(operation)),
         )
 
 
@@ -111,7 +111,7 @@ def record(connection: apsw.Connection, write: Write, outcome: Outcome) -> None:
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(origin.key, origin.payload, origin.at + origin.keep_s, write.node, write.sequence),
-            *(uuid_of(write.operation), write.buffered, outcome.state.value, outcome.code),
+            *(subject(write.operation), write.buffered, outcome.state.value, outcome.code),
         ),
     )
 

@@ -17,7 +17,7 @@ import apsw
 import msgpack
 
 from store import keys
-from store.operations import Write, decode, uuid_of
+from store.operations import Write, decode, subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def keep(
 
 def _keep(connection: apsw.Connection, row: Row) -> str | None:
     operation = decode(row.operation)
-    uuid = uuid_of(operation)
+    uuid = subject(operation)
     keys.journaled(connection, row.node, row.sequence, operation)
     connection.execute(
         "INSERT INTO shared VALUES (?, ?, ?, ?, ?, ?)",

@@ -22,7 +22,10 @@ from store.errors import CannotOpen, Impossible, StorageFull
 from store.migrate import migrate, migrations
 from store.operations import Write, decode
 
-REPLICATED = ("images", "facets", "marks", "ranges", "conflicts", "idempotency", "replica", "checkpoints")
+REPLICATED = (
+    *("images", "facets", "history", "aliases", "marks", "ranges", "conflicts", "idempotency"),
+    *("replica", "checkpoints"),
+)
 LOCAL = (
     *("node", "peers", "leases", "usage", "journal", "receipts", "shared", "holders", "seen"),
     *("pending_keys", "answers", "hold"),
@@ -192,7 +195,7 @@ def _settle(connection: apsw.Connection, me: str) -> None:
     shared.forget_applied(connection)
     keys.forget_applied(connection)
     waiting: Any = connection.execute(
-        "SELECT uuid FROM journal WHERE uuid IS NOT NULL UNION SELECT uuid FROM shared WHERE uuid IS NOT NULL"
+        "SELECT uuid FROM journal WHERE uuid NOT LIKE 'alias:%' UNION SELECT uuid FROM shared WHERE uuid IS NOT NULL"
     ).fetchall()
     for (uuid,) in waiting:
         journal.refresh_overlay(connection, uuid, me)

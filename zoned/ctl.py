@@ -24,6 +24,7 @@ from zoned.ctl_conflicts import conflicts
 from zoned.ctl_drill import drill
 from zoned.ctl_ids import ids
 from zoned.ctl_registry import backup, registry, sync
+from zoned.ctl_tls import tls
 from zoned.ctl_writes import writes
 
 
@@ -85,6 +86,12 @@ def status(context: click.Context, form: str | None) -> None:
     show_one(asker, document, lines)
 
 
+def role_in_gossip(one: Mapping[str, Any]) -> str:
+    if one["registry"]:
+        return "registry"
+    return "follower" if not one["voter"] else "witness" if one["witness"] else "voter"
+
+
 @main.group(invoke_without_command=True)
 @FORM
 @click.pass_context
@@ -97,7 +104,7 @@ def zones(context: click.Context, form: str | None) -> None:
         ("zone", lambda one: one["zone"] + (" (here)" if one["me"] else "")),
         ("state", lambda one: one["state"]),
         ("since", lambda one: age(one["since_s"])),
-        ("role", lambda one: "registry" if one["registry"] else "voter" if one["voter"] else "follower"),
+        ("role", role_in_gossip),
         ("position", lambda one: one["position"]),
         ("lag", lambda one: one["lag"]),
         ("rtt ms", lambda one: one["rtt_ms"]),
@@ -261,5 +268,5 @@ def image_show(context: click.Context, reference: str, form: str | None) -> None
     show_one(asker, document, lines)
 
 
-for command in (registry, sync, backup, writes, conflicts, ids, drill):
+for command in (registry, sync, backup, tls, writes, conflicts, ids, drill):
     main.add_command(command)

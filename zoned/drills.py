@@ -85,7 +85,7 @@ class Cut:
         return {"request": [self._check_request], "response": [self._check_response]}
 
     async def _check_request(self, request: httpx.Request) -> None:
-        if self.on:
+        if self.on and request.url.path.startswith("/peer/"):
             raise httpx.ConnectError("a drill cuts this node off", request=request)
 
     async def _check_response(self, response: httpx.Response) -> None:

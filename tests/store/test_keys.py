@@ -16,7 +16,7 @@ SINCE = 1_795_338_000
 
 
 def origin(key: int = 1, payload: int = 1, at: int = SINCE, days: int = 30) -> Origin:
-    return Origin("a", "someone", at, bytes([key]) * 16, bytes([payload]) * 16, days * DAY_S)
+    return Origin("a", "someone", at, "", bytes([key]) * 16, bytes([payload]) * 16, days * DAY_S)
 
 
 def new(uuid: str = U1, integer: int | None = None, **asked) -> Create:

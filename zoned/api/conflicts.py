@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from store.conflicts import Conflict, resolving
+from store.conflicts import ALIAS, Conflict, field_of, resolving
 from zoned import clock
 from zoned.api import documents
 from zoned.api.answers import by_method, query_integer, reply, write, write_headers, zone_of
@@ -97,6 +97,8 @@ async def resolve(request: Request) -> Response:
     if found.take is not None or found.uuid is None:
         done = f"conflict {found.number} was resolved by {found.resolved_by} at {found.resolved_at}: {found.take}"
         raise Problem(409, "resolved", done)
+    if field_of(found.what)[0] == ALIAS and take != "ours":
+        raise bad("point the alias to the image that is wanted, then take ours here", "bad-body")
     record = zone.find(found.uuid)
     if record is None:
         raise Problem(404, "not-found", f"no image {found.uuid}")

@@ -4,7 +4,7 @@ Around the application, for every route that writes. A key counts within its cal
 under way the same key is 409; with another payload it is 422; otherwise this node gives the very answer that it gave,
 or, when it has none (another node took the request, or the daemon died before it answered), one made from the outcome
 and the record as it is now. The key itself travels in the write (`store.keys`), so a repeat is also recognised in
-another zone, and by whoever applies the log. Requests without a key pass, with their origin noted.
+another zone, and by whoever applies the log.
 
 Source: draft-ietf-httpapi-idempotency-key-header-07, which leaves life time and comparison of payloads to the server.
 """
@@ -12,7 +12,7 @@ Source: draft-ietf-httpapi-idempotency-key-header-07, which leaves life time and
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgpack
@@ -23,7 +23,6 @@ from store.errors import StorageFull, WriterEnded
 from store.images import Image
 from store.keys import Answer, Known
 from store.operations import KEY_BYTES, Origin
-from zoned import clock
 from zoned.api import documents, problems
 from zoned.api.answers import reply
 from zoned.api.asgi import App, Receive, Scope, Send
@@ -46,13 +45,9 @@ def with_idempotency(app: App, zone: Zone, old: "OldStyle") -> App:
     """`app`, its writes done at most once per key; `old` is how it answers where it speaks the oldest APIs."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in READING:
+        request = Request(scope, receive) if scope["type"] == "http" and scope["method"] not in READING else None
+        if request is None or HEADER not in request.headers:
             await app(scope, receive, send)
-            return
-        request = Request(scope, receive)
-        if HEADER not in request.headers:
-            with _as(_origin(zone, request)):
-                await app(scope, receive, send)
             return
         try:
             body = await request.body()
@@ -71,9 +66,9 @@ def with_idempotency(app: App, zone: Zone, old: "OldStyle") -> App:
             if answer is not None:
                 await answer(scope, receive, send)
                 return
-            with _as(origin):
-                kept = _Kept(send)
-                await app(scope, _once(body, receive), kept.send)
+            ORIGIN.set(origin)
+            kept = _Kept(send)
+            await app(scope, _once(body, receive), kept.send)
             await _keep(zone, origin, kept)
         finally:
             zone.keys_running.discard(origin.key)
@@ -84,35 +79,7 @@ def with_idempotency(app: App, zone: Zone, old: "OldStyle") -> App:
 _IN_PROGRESS = Problem(409, "in-progress", "the request with this Idempotency-Key is under way", {"Retry-After": "1"})
 
 
-class _as:  # noqa: N801  # reads as a word
-    """Within the block, writes are stamped with this origin."""
-
-    def __init__(self, origin: Origin) -> None:
-        self._origin = origin
-
-    def __enter__(self) -> None:
-        self._token = ORIGIN.set(self._origin)
-
-    def __exit__(self, *_: object) -> None:
-        ORIGIN.reset(self._token)
-
-
 # The request.
-
-
-def who(request: Request) -> str:
-    """The caller's name for the records: a user of the machine, or a user and project of the cloud."""
-    peer = request.scope.get("extensions", {}).get("zoned", {}).get("peer")
-    if peer is not None:
-        return f"uid {peer.uid}"
-    user = request.headers.get("x-user-name") or request.headers.get("x-user-id")
-    project = caller_of(request).project
-    named = f"{user or ''}@{project}" if project else user or "admin"
-    return "".join(one for one in named if one.isprintable())[:KEY_CHARS_MAX]
-
-
-def _origin(zone: Zone, request: Request, key: bytes = b"", payload: bytes = b"", keep_s: int = 0) -> Origin:
-    return Origin(zone.name, who(request), int(clock.wall()), key, payload, keep_s)
 
 
 def _keyed(zone: Zone, request: Request, body: bytes) -> Origin:
@@ -126,7 +93,9 @@ def _keyed(zone: Zone, request: Request, body: bytes) -> Origin:
         raise problems.bad(detail, "bad-idempotency-key")
     scope = caller_of(request).project or ""
     keep_s = round(zone.idempotency.keep_days * 86_400)
-    return _origin(zone, request, _digest(scope, key), _fingerprint(request, body), keep_s)
+    origin = ORIGIN.get()
+    assert origin is not None, "every request has one"
+    return replace(origin, key=_digest(scope, key), payload=_fingerprint(request, body), keep_s=keep_s)
 
 
 def _fingerprint(request: Request, body: bytes) -> bytes:
