@@ -383,6 +383,7 @@ class Drills:
         logger.warning("drill ended", drill=kind, state=state)
 
     def _turn(self, kind: str, on: bool) -> None:
+        self._zone.drill = kind if on else None
         match kind:
             case "registry-outage":
                 self._switch.close(on)

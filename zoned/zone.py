@@ -92,6 +92,7 @@ class Zone:
         self.positions = replication.positions
         self.replication = replication
         self.draining = False
+        self.drill: str | None = None  # the one that is live
         self.damaged = trio.Event()
         self.damage = ""
         self.feed = Feed(database, replication.positions)
@@ -263,14 +264,14 @@ class Zone:
         others = (view for view in self._members.values() if view.node_id != self.identity.node_id and view.is_up)
         rates = [view.vitals.get("ids_per_day") for view in others]
         per_day = self.runway().rate + sum(rate for rate in rates if isinstance(rate, int | float))
-        used = catalogue.replica(self._database.reader).next_integer - 1
+        status = self.ids_status()
+        used = status["counter"]
         granted, integers = await self.held_by(self.identity.node_id)
         return {
-            **self.ids_status(),
+            **status,
             "ranges": granted,
             "granted": integers,
             "all_zones_per_day": per_day,
-            "counter": used,
             "ceilings": [ranges.outlook(ceiling, used, per_day, clock.wall()) for ceiling in ranges.CEILINGS],
         }
 
@@ -321,6 +322,7 @@ class Zone:
                 "url": self.url,
                 "uptime_s": round(trio.current_time() - self._started, 1),
                 "draining": self.draining,
+                "drill": self.drill,
             },
             "registry": self._registry_status(),
             "catalogue": {"position": replica.position, "images": replica.images, "hash": replica.digest},
@@ -377,6 +379,8 @@ class Zone:
             "left": runway.left,
             "rate_per_day": runway.rate,
             "runway_days": round(runway.days, 2) if runway.days is not None else None,
+            "counter": catalogue.replica(self._database.reader).next_integer - 1,
+            "ceiling": self.settings.config.ids.ceiling,
             "leases": [asdict(lease) for lease in ranges.leases(self._database.reader)],
         }
 

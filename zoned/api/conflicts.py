@@ -49,15 +49,14 @@ def document(found: Conflict) -> dict[str, Any]:
     }
 
 
-def _check_operator(request: Request) -> None:
+def _check(request: Request, action: str) -> None:
     """Values in the ledger may be of any project's images."""
-    if not caller_of(request).is_admin:
-        raise Problem(403, "forbidden", "the conflict ledger is for administrators")
+    caller_of(request).check(action, None, "see or settle conflicts")
 
 
 async def index(request: Request) -> Response:
     """Newest first: open ones, or with `state=all` resolved ones too; `before` is an ID, for the next page."""
-    _check_operator(request)
+    _check(request, "zone.look")
     zone, state = zone_of(request), request.query_params.get("state", "open")
     if state not in ("open", "all"):
         raise bad(f"state must be open or all, is {state[:40]!r}", "bad-query")
@@ -82,13 +81,13 @@ def _conflict(request: Request) -> Conflict:
 
 
 async def show(request: Request) -> Response:
-    _check_operator(request)
+    _check(request, "zone.look")
     return reply(document(_conflict(request)))
 
 
 async def resolve(request: Request) -> Response:
     """Settles an open entry: `{"take": "ours"}`, `"theirs"`, or `"value"` with a `value`. 202 while it waits."""
-    _check_operator(request)
+    _check(request, "zone.operate")
     zone, found = zone_of(request), _conflict(request)
     asked = documents.parse_object(await request.body())
     take = asked.get("take")
