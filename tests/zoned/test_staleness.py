@@ -2,11 +2,15 @@
 
 import math
 import random
+from typing import Any, cast
 
 import httpx
 import pytest
+import trio
+import trio.testing
 
-from zoned.staleness import Bound
+from zoned.follow import Positions
+from zoned.staleness import Bound, Staleness
 
 
 def test_nothing_is_known_before_the_first_proof():
@@ -61,6 +65,38 @@ def test_the_bound_is_never_wrong(seed: int):
         if said is not None:
             missing = committed[applied + 1] if applied + 1 < len(committed) else math.inf
             assert missing >= now - said - 1e-9, f"a commit of {missing} is missing, the bound at {now} is {said}"
+
+
+class Replicating:
+    """As much of a Replication as the bound needs."""
+
+    def __init__(self) -> None:
+        self.cluster_id = "first"
+        self.positions = Positions(10)
+
+    async def read_index(self) -> int:
+        await trio.sleep(1)
+        return 10
+
+
+async def test_what_was_proved_in_a_history_that_was_given_up_is_forgotten(autojump_clock):
+    replication = Replicating()
+    staleness = Staleness(cast(Any, replication))
+    assert await staleness.ask() == 10
+    assert staleness.bound_s is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(staleness._watch_applied)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(staleness.ask)
+        await trio.testing.wait_all_tasks_blocked()
+        replication.cluster_id = "second"  # an answer of the first is still under way
+        replication.positions.advance(20)
+        await trio.sleep(5)
+        forgotten: float | None = staleness.bound_s
+        assert await staleness.ask() == 10
+        nursery.cancel_scope.cancel()
+    assert forgotten is None
+    assert staleness.bound_s is not None
 
 
 async def test_answers_name_their_bound_and_reads_can_ask_for_more(served):
