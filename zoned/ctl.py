@@ -20,6 +20,7 @@ from zoned.asking import (
     show_one,
     show_rows,
 )
+from zoned.ctl_aliases import aliases, history, presence
 from zoned.ctl_registry import backup, registry, sync
 
 
@@ -325,5 +326,5 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
     show_one(asker, document, lines)
 
 
-for command in (registry, sync, backup):
+for command in (registry, sync, backup, aliases, history, presence):
     main.add_command(command)
