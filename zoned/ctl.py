@@ -20,6 +20,7 @@ from zoned.asking import (
     show_one,
     show_rows,
 )
+from zoned.ctl_aliases import aliases, history, presence
 from zoned.ctl_registry import backup, registry, sync
 from zoned.ctl_tls import tls
 
@@ -332,5 +333,5 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
     show_one(asker, document, lines)
 
 
-for command in (registry, sync, backup, tls):
+for command in (registry, sync, backup, aliases, history, presence, tls):
     main.add_command(command)
