@@ -86,10 +86,7 @@ def test_one_thing_wrong_is_one_code(changed, codes):
 
 def test_every_code_that_is_found_is_explained_and_every_explained_code_can_be_found():
     seen = {
-        code
-        for mark in test_one_thing_wrong_is_one_code.pytestmark  # type: ignore[attr-defined]  # pytest's own
-        for _, codes in mark.args[1]
-        for code, _ in codes
+        code for mark in test_one_thing_wrong_is_one_code.pytestmark for _, codes in mark.args[1] for code, _ in codes
     }
     assert seen == set(CODES)
     assert all(code.means.endswith(".") and code.do for code in CODES.values())
