@@ -88,16 +88,13 @@ class Asker:
         except ValueError:
             return answer.status, answer.headers, body.decode(errors="replace")
 
-    def reaches(self) -> bool:
-        """Whether a daemon answers at all; `status` then says how."""
+    def peek(self, path: str) -> Any:
+        """The answer to a GET if it is a good one, else None, whatever is the matter: for waiting."""
         try:
-            return self._exchange("GET", "/livez", None)[0] == 200
+            status, _, answer = self._exchange("GET", path, None)
         except (OSError, http.client.HTTPException):
-            return False
-
-    def status(self, path: str) -> int:
-        """The status of a GET."""
-        return self.raw("GET", path)[0]
+            return None
+        return answer if status == 200 else None
 
 
 Column = tuple[str, Callable[[Mapping[str, Any]], Any]]

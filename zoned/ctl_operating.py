@@ -84,28 +84,35 @@ def show_health(asker: Asker, document: Mapping[str, Any]) -> None:
         click.echo(f"  {one['means']}\n  {one['do']}")
 
 
+def _status(asker: Asker, *keys: str) -> Any:
+    """What stands there in the status; None while the daemon does not answer."""
+    found = asker.peek("/zone/v1/status")
+    for key in keys:
+        found = found[key] if found is not None else None
+    return found
+
+
 def _is_ready(asker: Asker) -> bool:
-    return asker.status("/readyz") == 200
+    return asker.peek("/readyz") is not None
 
 
 def _is_synced(asker: Asker) -> bool:
-    document = asker.get("/zone/v1/status")
-    positions = [one["position"] or 0 for one in asker.get("/zone/v1/zones")["zones"] if one["state"] == "alive"]
-    here = document["catalogue"]["position"]
-    return bool(here > 0 and here >= max(positions, default=0))
+    here, others = _status(asker, "catalogue", "position"), asker.peek("/zone/v1/zones")
+    if not here or others is None:
+        return False
+    return all(here >= (one["position"] or 0) for one in others["zones"] if one["state"] == "alive")
 
 
 def _has_registry(asker: Asker) -> bool:
-    return bool(asker.get("/zone/v1/status")["registry"]["known"])
-
-
-def _is_drained(asker: Asker) -> bool:
-    document = asker.get("/zone/v1/status")
-    return bool(document["node"]["draining"] and document["journal"]["entries"] == 0)
+    return _status(asker, "registry", "known") is True
 
 
 def _is_flushed(asker: Asker) -> bool:
-    return bool(asker.get("/zone/v1/status")["journal"]["entries"] == 0)
+    return bool(_status(asker, "journal", "entries") == 0)
+
+
+def _is_drained(asker: Asker) -> bool:
+    return _status(asker, "node", "draining") is True and _is_flushed(asker)
 
 
 STATES = {
@@ -118,20 +125,20 @@ STATES = {
 
 
 @click.command()
-@click.argument("state", type=click.Choice(list(STATES)))
+@click.argument("states", nargs=-1, required=True, type=click.Choice(list(STATES)))
 @click.option("--for", "span", type=Span(), default="60s", show_default=True, help="At most so long: 90s, 30m.")
 @click.pass_context
-def wait(context: click.Context, state: str, span: float) -> None:
-    """Wait until this zone is as asked. Exit status 6 when the time is over.
+def wait(context: click.Context, states: tuple[str, ...], span: float) -> None:
+    """Wait until this zone is all that is asked. Exit status 6 when the time is over.
 
     ready: it serves. synced: it has applied what others say they have. registry: it knows one. flushed: its journal is
     empty. drained: it is draining and its journal is empty.
     """
     asker: Asker = context.obj
     give_up = time.monotonic() + span
-    while not (asker.reaches() and STATES[state](asker)):
+    while not all(STATES[state](asker) for state in states):
         if time.monotonic() >= give_up:
-            fail(f"not {state} within {age(span)}", 6)
+            fail(f"not {' and '.join(states)} within {age(span)}", 6)
         time.sleep(WAIT_LOOK_S)
 
 
