@@ -36,7 +36,8 @@ from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
 from zoned.membership import check_owner, load_credentials, open_membership, publish
-from zoned.peers import Peers
+from zoned.peers import ANSWER_BYTES_MAX, Peers
+from zoned.posting import Poster
 from zoned.proxy import Proxy, limits
 from zoned.replication import Replication
 from zoned.staleness import Staleness
@@ -94,6 +95,8 @@ async def serve(
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
         admin = await open_admin(paths.admin_socket(config))
         stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
+        poster = Poster(ANSWER_BYTES_MAX)
+        stack.push_async_callback(poster.aclose)
         url = config.http.advertise_url or _url(bound_address(public))
         async with (
             httpx.AsyncClient(
@@ -102,7 +105,7 @@ async def serve(
             open_membership(config, directory, me, own, database, udp, bound_address(peer), client, rng) as gossip,
             trio.open_nursery() as inner,
         ):
-            peers = Peers(client, Roster(gossip), config.gossip.label)
+            peers = Peers(poster, Roster(gossip), config.gossip.label)
             members = gossip.members
             founding = Founding(
                 me.node_id, config.gossip.label, config.registry.expect, database, peers, members.values()

@@ -74,14 +74,14 @@ class Staleness:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_applied)
             while True:
-                await self.ask()
+                await self.ask(patient=True)
                 await trio.sleep(ASK_S)
 
-    async def ask(self) -> int | None:
+    async def ask(self, *, patient: bool = False) -> int | None:
         """One read index: everything committed before this call is at or below. None when nobody could say."""
         asked_at = clock.boot()
         try:
-            index = await self._replication.read_index()
+            index = await self._replication.read_index(patient=patient)
         except (PeerUnreachable, PeerRefused, RaftError) as error:
             logger.debug("no read index", problem=str(error))
             return None

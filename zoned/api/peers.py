@@ -27,7 +27,7 @@ from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
 from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER
 from zoned.raft.log import RaftError
-from zoned.raft.messages import MessageError, decode_batch
+from zoned.raft.messages import MessageError, decode_batch, encode_batch
 from zoned.replication import Replication
 
 FORWARDED_MAX = 10_000  # writes in one message
@@ -97,10 +97,11 @@ class PeerFace:
 
     async def raft(self, request: Request) -> Response:
         try:
-            self._replication.step(decode_batch(await request.body()))
+            messages = decode_batch(await request.body())
         except MessageError as error:
             raise _Refused(400, f"no Raft messages of this version: {error}") from None
-        return Response(None, 204)
+        answer = await self._replication.answer(messages)
+        return Response(encode_batch(answer), media_type=MSGPACK) if answer else Response(None, 204)
 
     async def forward(self, request: Request) -> Response:
         cluster, writes = _writes(await _body(request))
@@ -141,11 +142,15 @@ class PeerFace:
         return _answer([found.index, found.data] if found is not None else None)
 
     async def read_index(self, request: Request) -> Response:
-        self._check_cluster(await _body(request))
-        try:
-            return _answer(await self._replication.read_index_here())
-        except RaftError as error:
-            raise _Refused(409, str(error)) from None
+        match await _body(request):
+            case [str(cluster), bool(patient)]:
+                self._check_cluster(cluster)
+                try:
+                    return _answer(await self._replication.read_index_here(patient=patient))
+                except RaftError as error:
+                    raise _Refused(409, str(error)) from None
+            case _:
+                raise _Refused(400, "ask for a read index with [cluster ID, patient]")
 
     async def log(self, request: Request) -> Response:
         asked = await _body(request)
