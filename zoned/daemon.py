@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 
-import httpx
 import structlog
 import trio
 
@@ -36,7 +35,7 @@ from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp
 from zoned.membership import check_owner, load_credentials, open_membership, publish
-from zoned.peers import ANSWER_BYTES_MAX, Peers
+from zoned.peers import Peers
 from zoned.posting import Poster
 from zoned.proxy import Proxy, limits
 from zoned.replication import Replication
@@ -95,14 +94,11 @@ async def serve(
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
         admin = await open_admin(paths.admin_socket(config))
         stack.callback(paths.admin_socket(config).unlink, missing_ok=True)
-        poster = Poster(ANSWER_BYTES_MAX)
+        poster = Poster()
         stack.push_async_callback(poster.aclose)
         url = config.http.advertise_url or _url(bound_address(public))
         async with (
-            httpx.AsyncClient(
-                limits=httpx.Limits(max_connections=256, max_keepalive_connections=64), trust_env=False
-            ) as client,
-            open_membership(config, directory, me, own, database, udp, bound_address(peer), client, rng) as gossip,
+            open_membership(config, directory, me, own, database, udp, bound_address(peer), poster.post, rng) as gossip,
             trio.open_nursery() as inner,
         ):
             peers = Peers(poster, Roster(gossip), config.gossip.label)
@@ -127,7 +123,7 @@ async def serve(
             donor = Donor(database)
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
-            peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
+            peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor)
             await inner.start(_serve, peer_app, [peer], _peer_limits(config), None, None)
             inner.start_soon(publish, gossip, replication, zone, url)
             inner.start_soon(hear, gossip, replication)

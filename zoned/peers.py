@@ -58,18 +58,23 @@ class Peers:
         address = self._book.address_of(node_id)
         if address is None:
             raise PeerUnreachable(f"no address of node {node_id} is known")
-        answer = None
-        with trio.move_on_after(timeout_s):
-            headers = b"%b%b\r\n" % (self._headers, node_id.encode())
-            answer = await self._poster.post(address, f"/peer/v1/{path}", headers, data)
         where = f"{path} of node {node_id} at {address[0]}:{address[1]}"
+        headers = b"%b%b\r\n" % (self._headers, node_id.encode())
+        answer = None
+        try:
+            with trio.move_on_after(timeout_s):
+                answer = await self._poster.post(address, f"/peer/v1/{path}", headers, data, ANSWER_BYTES_MAX)
+        except OSError as error:
+            # Addresses come from gossip: an unusable one is a peer that cannot be reached, and nothing more.
+            raise PeerUnreachable(f"{where}: {error}") from None
         if answer is None:
             raise PeerUnreachable(f"{where}: no answer within {timeout_s:g} s")
-        if answer.status >= 500:
-            raise PeerUnreachable(f"{where}: {answer.status} {answer.body[:200].decode(errors='replace')}")
-        if answer.status >= 400:
-            raise PeerRefused(f"{where}: {answer.body[:200].decode(errors='replace')}")
-        return answer.body
+        status, body = answer
+        if status >= 500:
+            raise PeerUnreachable(f"{where}: {status} {body[:200].decode(errors='replace')}")
+        if status >= 400:
+            raise PeerRefused(f"{where}: {body[:200].decode(errors='replace')}")
+        return body
 
 
 class RaftPost:

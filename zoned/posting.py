@@ -8,6 +8,7 @@ A kept connection may have been closed by the peer in the very moment when it is
 with not one byte of an answer there, is sent again on another: what travels between peers bears being repeated.
 """
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,63 +16,72 @@ from dataclasses import dataclass
 import httptools
 import trio
 
-from zoned.errors import PeerUnreachable
-
 HEAD_BYTES_MAX = 16 * 1024
 READ_BYTES = 64 * 1024
 IDLE_MAX = 64  # connections kept, of all peers together
 IDLE_S = 60.0  # below what the peers' server grants, so that few are found closed
 
 Address = tuple[str, int]
-Connect = Callable[[Address], Awaitable[trio.abc.Stream]]
+Connect = Callable[[Address, str], Awaitable[trio.abc.Stream]]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Status and body, as they came: nothing is decompressed."""
-
-    status: int
-    body: bytes
+class PostFailed(OSError):
+    """No whole answer came. Whether the peer acted on the request is unknown."""
 
 
 @dataclass(slots=True)
 class _Kept:
     """A connection between requests."""
 
-    address: Address
+    target: tuple[Address, str]
     stream: trio.abc.Stream
     since: float
 
 
-async def connect_tcp(address: Address) -> trio.abc.Stream:
-    """A TCP connection; every address behind a name is tried. Raises OSError."""
+async def connect_tcp(address: Address, name: str) -> trio.abc.Stream:
+    """A TCP connection; every address behind a host's name is tried. Raises OSError."""
     return await trio.open_tcp_stream(*address)
 
 
 class Poster:
-    """Sends requests. `connect` opens a connection to an address, raising OSError; `answer_bytes_max` bounds a body."""
+    """Sends requests. `connect` opens a connection to an address for a host of that name, raising OSError."""
 
-    def __init__(self, answer_bytes_max: int, connect: Connect = connect_tcp) -> None:
-        self._answer_bytes_max = answer_bytes_max
+    def __init__(self, connect: Connect = connect_tcp) -> None:
         self._connect = connect
         self._kept: deque[_Kept] = deque()  # the one used last at the right
 
-    async def post(self, address: Address, path: str, headers: bytes, body: bytes) -> Answer:
-        """`headers` are whole lines. Raises PeerUnreachable (outcome unknown); the caller bounds the time."""
-        host, port = address
-        name = f"[{host}]" if ":" in host else host
-        head = f"POST {path} HTTP/1.1\r\nhost: {name}:{port}\r\ncontent-length: {len(body)}\r\n".encode()
+    async def post(
+        self,
+        address: Address,
+        path: str,
+        headers: bytes,
+        body: bytes,
+        bytes_max: int,
+        *,
+        name: str = "",
+        connect_s: float = math.inf,
+    ) -> tuple[int, bytes]:
+        """Status and body as they came; nothing is decompressed. `headers` are whole lines, `bytes_max` bounds the
+        answer, `name` is the host that is meant, `address` its place. The caller bounds the time. Raises OSError.
+        """
+        name = name or address[0]
+        target = (address, name)
+        shown = f"[{name}]" if ":" in name else name
+        head = f"POST {path} HTTP/1.1\r\nhost: {shown}:{address[1]}\r\ncontent-length: {len(body)}\r\n".encode()
         request = b"".join((head, headers, b"\r\n", body))
-        while (stream := self._take(address)) is not None:
-            answer = await self._ask(address, stream, request, is_fresh=False)
+        while (stream := self._take(target)) is not None:
+            answer = await self._ask(target, stream, request, bytes_max, is_fresh=False)
             if answer is not None:
                 return answer
-        try:
-            stream = await self._connect(address)
-        except (OSError, UnicodeError) as error:
-            # Addresses come from gossip: an unusable one is a peer that cannot be reached, and nothing more.
-            raise PeerUnreachable(f"{name}:{port}: {error}") from None
-        answer = await self._ask(address, stream, request, is_fresh=True)
+        stream = None
+        with trio.move_on_after(connect_s):
+            try:
+                stream = await self._connect(address, name)
+            except UnicodeError:  # of a host's name that is none
+                raise PostFailed(f"{shown} is no name of a host") from None
+        if stream is None:
+            raise PostFailed(f"{shown}:{address[1]}: no connection within {connect_s:g} s")
+        answer = await self._ask(target, stream, request, bytes_max, is_fresh=True)
         assert answer is not None
         return answer
 
@@ -80,22 +90,24 @@ class Poster:
         while self._kept:
             await trio.aclose_forcefully(self._kept.popleft().stream)
 
-    def _take(self, address: Address) -> trio.abc.Stream | None:
+    def _take(self, target: tuple[Address, str]) -> trio.abc.Stream | None:
         for kept in reversed(self._kept):
-            if kept.address == address:
+            if kept.target == target:
                 self._kept.remove(kept)
                 return kept.stream
         return None
 
-    async def _keep(self, address: Address, stream: trio.abc.Stream) -> None:
+    async def _keep(self, target: tuple[Address, str], stream: trio.abc.Stream) -> None:
         now = trio.current_time()
-        self._kept.append(_Kept(address, stream, now))
+        self._kept.append(_Kept(target, stream, now))
         while len(self._kept) > IDLE_MAX or self._kept[0].since + IDLE_S < now:
             await trio.aclose_forcefully(self._kept.popleft().stream)
 
-    async def _ask(self, address: Address, stream: trio.abc.Stream, request: bytes, *, is_fresh: bool) -> Answer | None:
+    async def _ask(
+        self, target: tuple[Address, str], stream: trio.abc.Stream, request: bytes, bytes_max: int, *, is_fresh: bool
+    ) -> tuple[int, bytes] | None:
         """The answer; None when a connection that is not fresh turns out to have been closed."""
-        reader = _Reader(self._answer_bytes_max)
+        reader = _Reader(bytes_max)
         try:
             await stream.send_all(request)
             while not reader.is_complete:
@@ -103,14 +115,13 @@ class Poster:
         except (trio.BrokenResourceError, httptools.HttpParserError) as error:
             if not is_fresh and not reader.size:
                 return None
-            reason = error.__cause__ or error
-            raise PeerUnreachable(f"{address[0]}:{address[1]}: {reason}") from None
+            raise PostFailed(str(error.__cause__ or error)) from None
         finally:
             if reader.keeps_alive:
-                await self._keep(address, stream)
+                await self._keep(target, stream)
             else:
                 await trio.aclose_forcefully(stream)
-        return Answer(reader.status, b"".join(reader.pieces))
+        return reader.status, b"".join(reader.pieces)
 
 
 class _Reader:
@@ -126,14 +137,14 @@ class _Reader:
         self.pieces: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
-        """Raises BrokenResourceError when the connection ended too early, PeerUnreachable at more than is allowed."""
+        """Raises BrokenResourceError when the connection ended too early, PostFailed at more than is allowed."""
         if not data:
             raise trio.BrokenResourceError("closed before the whole answer")
         self.size += len(data)
         self._parser.feed_data(data)
         if self.size > self._bytes_max + HEAD_BYTES_MAX:
             self.keeps_alive = False
-            raise PeerUnreachable(f"the answer is longer than {self._bytes_max} bytes")
+            raise PostFailed(f"the answer is longer than {self._bytes_max} bytes")
 
     def on_body(self, data: bytes) -> None:
         self.pieces.append(data)

@@ -79,6 +79,7 @@ class Replication:
         self._rng = rng
         self._node: RaftNode | None = None
         self._post: RaftPost | None = None
+        self._follower: Follower | None = None
         self._registry: Registry | None = None
         self._changed = trio.Event()
         self._claimed: str | None = None
@@ -235,7 +236,9 @@ class Replication:
         self.note_change()
         members, on_applied = self._members.values(), self._on_applied
         follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng)
+        self._follower = follower
         await follower.serve(until=self._may_take_part)
+        self._follower = None
 
     def recovery_plan(self) -> dict[str, Any]:
         """What going on without a majority would mean, and whether it may be done now."""
@@ -349,16 +352,27 @@ class Replication:
     async def read_index(self, *, patient: bool) -> int | None:
         """A position such that everything committed before this call is at or below it; None when nobody can say.
 
-        `patient`: with the registry's next heartbeat, which costs nothing.
-        Raises PeerUnreachable, PeerRefused, or RaftError (NotLeader, Busy).
+        `patient`: with a heartbeat or a question of somebody's that is made anyway; a follower asks its donor, so that
+        the registry is asked by the voters only. Raises PeerUnreachable, PeerRefused, or RaftError (NotLeader, Busy).
         """
         registry = self.registry
+        donor = self._follower.donor if patient and self._follower is not None else None
+        if donor not in (None, registry):
+            try:
+                index = await self._ask_read_index(str(donor), patient=True)
+            except (PeerUnreachable, PeerRefused):
+                index = None
+            if index is not None:
+                return index
         if registry is None:
             return None
         if registry == self.me:
             return await self.read_index_here(patient=patient)
+        return await self._ask_read_index(registry, patient=patient)
+
+    async def _ask_read_index(self, node_id: str, *, patient: bool) -> int | None:
         timeout_s = PROFILES[self._settings.profile][1] * 2
-        answer = await self._peers.ask(registry, "read-index", [self.cluster_id, patient], timeout_s)
+        answer = await self._peers.ask(node_id, "read-index", [self.cluster_id, patient], timeout_s)
         if answer is not None and (type(answer) is not int or not 0 <= answer < 2**53):
             raise PeerRefused("answered with no read index")
         return answer

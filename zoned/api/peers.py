@@ -21,7 +21,7 @@ from store.database import Database
 from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
-from zoned import bootstrap, follow, registry, verify
+from zoned import bootstrap, clock, follow, registry, verify
 from zoned.api.asgi import App
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
@@ -29,6 +29,7 @@ from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER
 from zoned.raft.log import RaftError
 from zoned.raft.messages import MessageError, decode_batch, encode_batch
 from zoned.replication import Replication
+from zoned.staleness import Staleness
 
 FORWARDED_MAX = 10_000  # writes in one message
 
@@ -74,9 +75,18 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
 class PeerFace:
     """The handlers, on what they act upon."""
 
-    def __init__(self, label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> None:
+    def __init__(
+        self,
+        label: str,
+        gossip: Gossip,
+        replication: Replication,
+        staleness: Staleness,
+        database: Database,
+        donor: Donor,
+    ) -> None:
         self._label = label
         self._gossip = gossip
+        self._staleness = staleness
         self._replication = replication
         self._database = database
         self._donor = donor
@@ -146,6 +156,8 @@ class PeerFace:
             case [str(cluster), bool(patient)]:
                 self._check_cluster(cluster)
                 try:
+                    if patient and self._replication.registry_term is None:
+                        return _answer(await self._staleness.position_since(clock.boot()))
                     return _answer(await self._replication.read_index_here(patient=patient))
                 except RaftError as error:
                     raise _Refused(409, str(error)) from None
@@ -196,9 +208,11 @@ async def _on_no_route(request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{request.url.path[:200]}: {error.detail}", error.status_code)
 
 
-def make_peer_app(label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> App:
+def make_peer_app(
+    label: str, gossip: Gossip, replication: Replication, staleness: Staleness, database: Database, donor: Donor
+) -> App:
     """Everything on :9293 TCP."""
-    face = PeerFace(label, gossip, replication, database, donor)
+    face = PeerFace(label, gossip, replication, staleness, database, donor)
     handlers: dict[str, Handler] = {
         "raft": face.raft,
         "forward": face.forward,
