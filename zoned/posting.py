@@ -147,10 +147,12 @@ class _Reader:
             raise PostFailed(f"the answer is longer than {self._bytes_max} bytes")
 
     def on_body(self, data: bytes) -> None:
-        self.pieces.append(data)
+        if not self.is_complete:
+            self.pieces.append(data)
 
     def on_message_complete(self) -> None:
         # What follows was not asked for, and nobody knows what it is: the connection ends with it.
         self.keeps_alive = not self.is_complete and bool(self._parser.should_keep_alive())
-        self.status = self._parser.get_status_code()
+        if not self.is_complete:
+            self.status = self._parser.get_status_code()
         self.is_complete = True
