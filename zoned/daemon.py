@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
 
-import httpx
 import structlog
 import trio
 
@@ -28,7 +27,7 @@ from zoned.api.peers import make_peer_app
 from zoned.auth import Doors
 from zoned.bootstrap import Donor
 from zoned.drain import Drain
-from zoned.drills import Cut, Drills, Switch
+from zoned.drills import Cut, CutPoster, Drills, Switch
 from zoned.errors import StoreDamaged
 from zoned.faces import open_faces, open_sockets, serve_peers
 from zoned.founding import Founding
@@ -36,7 +35,6 @@ from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
-from zoned.operating import operating_routes
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
@@ -45,10 +43,10 @@ from zoned.replication import Replication
 from zoned.settings import Settings
 from zoned.sharing import Sharing
 from zoned.staleness import Staleness
+from zoned.steering import steering_routes
 from zoned.supervise import Backoff
 from zoned.zone import Zone
 
-CLIENT_LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64)
 STEP_DOWN_TIMEOUT_S = 2.0
 LEAVE_TIMEOUT_S = 3.0
 
@@ -117,14 +115,14 @@ async def serve(
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
         sockets, cut = await open_sockets(config, stack), Cut()
+        poster = CutPoster(cut)
+        stack.push_async_callback(poster.aclose)
+        where = (sockets.udp, sockets.peer_address)
         async with (
-            httpx.AsyncClient(limits=CLIENT_LIMITS, trust_env=False, event_hooks=cut.hooks()) as client,
-            open_membership(
-                config, directory, me, own, database, sockets.udp, sockets.peer_address, client, rng
-            ) as gossip,
+            open_membership(config, directory, me, own, database, *where, poster.post, rng) as gossip,
             trio.open_nursery() as inner,
         ):
-            peers = Peers(client, Roster(gossip), config.gossip.label)
+            peers = Peers(poster, Roster(gossip), config.gossip.label)
             members = gossip.members
             founding = Founding(
                 me.node_id, config.gossip.label, config.registry.expect, database, peers, members.values()
@@ -145,7 +143,7 @@ async def serve(
             donor = Donor(database)
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
-            peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor, sharing)
+            peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor, sharing)
             await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
@@ -154,9 +152,9 @@ async def serve(
             await inner.start(sharing.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
-                operating = operating_routes(Queue(database, proxy, sharing), config.ids, drills)
+                operating = steering_routes(Queue(database, proxy, sharing), config.ids, drills)
                 steering = [*admin_routes(replication, database), *operating]
-                await open_faces(faces, sockets, zone, Doors(config, directory, client), steering)
+                await open_faces(faces, sockets, zone, Doors(config, directory, stack), steering)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
                 registry_url = sockets.registry_url
                 task_status.started(Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, registry_url))

@@ -8,12 +8,12 @@ registry-outage: this node forwards no writes. partition: nothing goes to or com
 gossip. disk-full: the journal refuses every write as it would with a full disk.
 """
 
+import math
 import os
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import httpx
 import structlog
 import trio
 
@@ -24,6 +24,7 @@ from store.operations import Write
 from zoned import clock
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.errors import PeerUnreachable
+from zoned.posting import Address, Poster, PostFailed
 from zoned.proxy import Proxy
 from zoned.registry import Answer
 from zoned.replication import Replication
@@ -80,17 +81,6 @@ class Cut:
     def __init__(self) -> None:
         self.on = False
 
-    def hooks(self) -> dict[str, list[Callable[..., Any]]]:
-        """Event hooks of an httpx client: nothing goes out, and no answer to what went out before comes in."""
-        return {"request": [self._check_request], "response": [self._check_response]}
-
-    async def _check_request(self, request: httpx.Request) -> None:
-        if self.on and request.url.path.startswith("/peer/"):
-            raise httpx.ConnectError("a drill cuts this node off", request=request)
-
-    async def _check_response(self, response: httpx.Response) -> None:
-        await self._check_request(response.request)
-
     def around(self, app: App) -> App:
         """`app`, deaf and dumb while this node is cut off: long polls from before get no answer either."""
 
@@ -109,6 +99,32 @@ class Cut:
                 await app(scope, receive, send_unless_cut)
 
         return wrapped
+
+
+class CutPoster(Poster):
+    """Requests to other nodes, which a drill can cut: none goes out, and no answer to what went out before comes in."""
+
+    def __init__(self, cut: Cut) -> None:
+        super().__init__()
+        self._cut = cut
+
+    async def post(
+        self,
+        address: Address,
+        path: str,
+        headers: bytes,
+        body: bytes,
+        bytes_max: int,
+        *,
+        name: str = "",
+        connect_s: float = math.inf,
+    ) -> tuple[int, bytes]:
+        answer = (0, b"")
+        if not self._cut.on:
+            answer = await super().post(address, path, headers, body, bytes_max, name=name, connect_s=connect_s)
+        if self._cut.on:
+            raise PostFailed("a drill cuts this node off")
+        return answer
 
 
 # What is said.

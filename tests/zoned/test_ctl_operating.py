@@ -1,355 +1,231 @@
-"""zonectl on a zone of its own: what an operator does to waiting writes, conflicts, integers; and drills.
+"""zonectl's commands for those who run a zone, against running zones over their Unix sockets."""
 
-Conflicts come by way of an import: another node's write that was made on what has changed since.
-"""
-
-import base64
 import json
-import time
+import re
+import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
+import structlog
+from click.testing import CliRunner, Result
 
-from store.operations import Create, Operation, Origin, Update, encode
-from tests.zoned.conftest import OTHER, Served, config_text, described, serve
-from tests.zoned.test_ctl import good, invoke, rows
-
-AT = "2026-11-22T09:00:00Z"
-CONFLICTS = 12
-FORMS = ("table", "json", "jsonl", "csv")
+from tests.zoned.conftest import OTHER, Served, config_text, described, serve, wait_for_integers
+from zoned import bundle
+from zoned.ctl import main
+from zoned.health import CODES
 
 
-@pytest.fixture(scope="module")
-def operated(tmp_path_factory, quiet_logs) -> Iterator[Served]:
-    """A zone that only this module writes to, without waiting for long."""
-    text = config_text(tmp_path_factory.mktemp("operated"), "", "wait_s = 5.0")
-    with serve(text) as running:
-        give_up = time.monotonic() + 20.0
-        while (state := httpx.get(f"{running.url}/zone/v1/status").json())["staleness_s"] is None:
-            assert time.monotonic() < give_up, state
-            time.sleep(0.02)
+def invoke(served: Served, *words: object) -> Result:
+    result = CliRunner().invoke(main, ["--socket", str(served.socket), *map(str, words)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def answer(served: Served, *words: object) -> Any:
+    return json.loads(invoke(served, "-f", "json", *words).stdout)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Served]:
+    """A zone of this test alone, because the test changes how it is run."""
+    path = tmp_path / "zoned.toml"
+    path.write_text(config_text(tmp_path / "store"))
+    with serve(path.read_text(), path) as running:
+        wait_for_integers(running.url)
         yield described(running)
 
 
-@pytest.fixture
-def zonectl(operated):
-    """Runs the command; nothing is held at the beginning."""
-
-    def run(*arguments: object) -> Any:
-        return invoke(operated.socket, *arguments)
-
-    run("writes", "release")
-    good(run("writes", "flush"))
-    return run
-
-
-def answer(zonectl, *words: object) -> Any:
-    return json.loads(good(zonectl("-f", "json", *words)))
+def test_a_sound_zone_is_well_and_one_without_a_registry_is_not(served: Served, cut_off: Served):
+    well = invoke(served, "health")
+    assert (well.exit_code, well.stdout) == (0, "ok\n")
+    ill = invoke(cut_off, "health")
+    assert ill.exit_code == 2
+    assert "NO_REGISTRY (warning): no cluster was met yet\n" in ill.stdout
+    assert CODES["NO_REGISTRY"].do in ill.stdout
+    assert answer(cut_off, "health")["status"] == "critical"
+    lines = invoke(cut_off, "health", "-f", "csv").stdout.splitlines()
+    assert lines[0] == "code,severity,muted,what"
 
 
-def register(zone: Served, **document: Any) -> dict[str, Any]:
-    made: dict[str, Any] = httpx.post(f"{zone.url}/zone/v1/images", json=document, timeout=20).json()
-    return made
+def test_callers_set_their_own_bounds_over_http(served: Served):
+    def ask(**query: object) -> httpx.Response:
+        return httpx.get(f"{served.url}/zone/v1/health", params={name: str(value) for name, value in query.items()})
+
+    assert ask(fail="warning").status_code == 200
+    assert ask(max_staleness=0, fail="warning").status_code == 503
+    assert ask(max_staleness=0, fail="critical").json()["findings"][0]["code"] == "STALE"
+    assert ask(max_staleness=0).status_code == 200
+    for query in ({"fail": "never"}, {"max_staleness": "x"}, {"max_buffer": -1}, {"min_runway_days": "nan"}):
+        refused = ask(**query)
+        assert (refused.status_code, refused.json()["code"]) == (400, "bad-query")
 
 
-def name_of(zone: Served, uuid: str) -> str:
-    return str(httpx.get(f"{zone.url}/zone/v1/images/{uuid}").json()["name"])
+def test_a_code_is_explained_without_a_daemon(tmp_path: Path):
+    result = CliRunner().invoke(main, ["--socket", str(tmp_path / "none"), "health", "no_registry"])
+    assert result.exit_code == 0
+    assert CODES["NO_REGISTRY"].means in result.stdout
+    assert CliRunner().invoke(main, ["health", "NOTHING"]).exit_code == 4
 
 
-def until_there_are_integers(zonectl) -> None:
-    give_up = time.monotonic() + 20.0
-    while not answer(zonectl, "ids")["left"]:
-        assert time.monotonic() < give_up, "no integers were granted"
-        time.sleep(0.05)
+def test_a_muted_code_no_longer_counts_and_may_be_heard_again(own: Served):
+    assert invoke(own, "drain", "on").exit_code == 0
+    assert invoke(own, "health").exit_code == 1
+    muted = invoke(own, "health", "--mute", "DRAINING", "--for", "2h")
+    assert muted.exit_code == 0
+    assert "muted for 2h0m" in muted.stdout or "muted for 1h59m" in muted.stdout
+    assert invoke(own, "health").exit_code == 0
+    assert invoke(own, "health", "--unmute", "DRAINING").exit_code == 1
+    assert invoke(own, "health", "--mute", "NOTHING").exit_code == 4
+    assert invoke(own, "health", "--mute", "DRAINING", "--for", "2 hours").exit_code == 2
 
 
-def line(sequence: int, operation: Operation, node: str) -> str:
-    data = base64.b64encode(encode(operation)).decode()
-    return json.dumps({"node": node, "sequence": sequence, "at": 1.0, "needs": None, "operation": data})
+@pytest.mark.parametrize("body", [{"code": "STALE"}, {"code": "STALE", "for_s": -1}, {"code": "STALE", "for_s": True}])
+def test_a_mute_without_a_time_is_refused(own: Served, body):
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(own.socket)), base_url="http://x") as client:
+        assert client.post("/admin/v1/health/mute", json=body).status_code == 400
 
 
-@pytest.fixture(scope="module")
-def conflicts(operated, tmp_path_factory) -> Iterator[dict[str, Any]]:
-    """Open conflicts, each about a name: `ours` in the catalogue, `theirs` of alice in zone beta."""
-    file, node = tmp_path_factory.mktemp("import") / "writes", str(uuid4())
-    alice, change = Origin("beta", "alice", 1), {"name": ("base", "theirs")}
-    images = [register(operated, name="ours")["uuid"] for _ in range(CONFLICTS)]
-    late = [line(n, Update(uuid, AT, change, origin=alice), node) for n, uuid in enumerate(images, 1)]
-    file.write_text("\n".join(late))
-    good(invoke(operated.socket, "writes", "import", file))
-    give_up = time.monotonic() + 20.0
-    while (listed := httpx.get(f"{operated.url}/zone/v1/conflicts").json())["open"] < CONFLICTS:
-        assert time.monotonic() < give_up, "the imported writes were not applied"
-        time.sleep(0.05)
-    return iter(listed["conflicts"])
+@pytest.mark.parametrize("state", ["ready", "synced", "registry", "flushed"])
+def test_a_sound_zone_is_waited_for_no_longer_than_needed(served: Served, state):
+    assert invoke(served, "wait", state).exit_code == 0
 
 
-@pytest.fixture
-def conflict(conflicts, zonectl) -> dict[str, Any]:
-    """One that no other test touches."""
-    return dict(next(conflicts))
+def test_waiting_ends_with_6_when_the_time_is_over_also_without_a_daemon(cut_off: Served, tmp_path: Path):
+    for words in (["registry"], ["synced"], ["drained"]):
+        result = invoke(cut_off, "wait", *words, "--for", "0s")
+        assert (result.exit_code, result.stderr) == (6, f"zonectl: not {words[0]} within 0.0s\n")
+    none = CliRunner().invoke(main, ["--socket", str(tmp_path / "none"), "wait", "ready", "--for", "0s"])
+    assert none.exit_code == 6
 
 
-# Conflicts.
+def test_draining_is_waited_for_and_ends(own: Served):
+    assert invoke(own, "drain", "on").exit_code == 0
+    assert invoke(own, "wait", "drained").exit_code == 0
+    assert invoke(own, "wait", "ready", "--for", "0s").exit_code == 6
+    assert invoke(own, "drain", "off").exit_code == 0
+    assert invoke(own, "wait", "ready").exit_code == 0
 
 
-def test_a_conflict_is_listed_with_both_values_who_when_and_where(operated, zonectl, conflict):
-    assert (conflict["what"], conflict["ours"]["value"], conflict["theirs"]["value"]) == ("name", "ours", "theirs")
-    theirs = conflict["theirs"]
-    assert (theirs["by"], theirs["zone"], theirs["at"]) == ("alice", "beta", AT)
-    row = next(row for row in rows(good(zonectl("conflicts", "list", "-f", "csv"))) if row["id"] == str(conflict["id"]))
-    assert (row["id"], row["ours"], row["theirs"]) == (str(conflict["id"]), "ours", "theirs")
-    assert "by alice in beta, 2026-11-22T09:00:00Z" in good(zonectl("conflicts", "show", conflict["id"]))
-    over_http = httpx.get(f"{operated.url}/zone/v1/conflicts").json()
-    assert conflict in over_http["conflicts"]
-    assert over_http["open"] == answer(zonectl, "status")["conflicts"]["open"]
+def test_an_answer_is_explained_whatever_it_is(served: Served, cut_off: Served):
+    made = httpx.post(f"{served.url}/zone/v1/images", json={"name": "n"}).json()
+    told = answer(served, "explain", made["integer"])
+    assert (told["answer"], told["uuid"], told["changed by"]) == (200, made["uuid"], made["write"])
+    assert told["source"].startswith("the catalogue")
+    assert told["integer granted to"] == served.node_id
+    httpx.delete(f"{served.url}/zone/v1/images/{made['uuid']}")
+    gone = invoke(served, "explain", made["uuid"])
+    assert gone.exit_code == 4
+    assert "was deleted at" in gone.stdout
+    never = invoke(served, "explain", OTHER)
+    assert never.exit_code == 4
+    assert "as of position" in never.stdout
+    unsynced = invoke(cut_off, "explain", OTHER)
+    assert unsynced.exit_code == 1
+    assert "not known: no registry yet" in unsynced.stdout
+    buffered = httpx.post(f"{cut_off.url}/zone/v1/images", json={"name": "n"}).json()
+    assert answer(cut_off, "explain", buffered["uuid"])["source"].startswith("this node's journal")
 
 
-@pytest.mark.parametrize(
-    ("words", "name"),
-    [
-        (("--take", "ours"), "ours"),
-        (("--take", "theirs"), "theirs"),
-        (("--take", "value", "--value", "third"), "third"),
-    ],
-)
-def test_a_conflict_is_settled_and_stays_on_record(operated, zonectl, conflict, words, name):
-    done = answer(zonectl, "conflicts", "resolve", conflict["id"], *words)
-    assert (done["state"], done["resolved"]["take"]) == ("resolved", words[1])
-    assert done["resolved"]["by"].startswith("uid ")
-    assert name_of(operated, conflict["uuid"]) == name
-    again = zonectl("conflicts", "resolve", conflict["id"], "--take", "ours")
+def test_the_log_level_and_request_lines_change_while_it_runs(own: Served):
+    assert answer(own, "log", "level")["level"] == "info"
+    assert answer(own, "log", "level", "debug")["level"] == "debug"
+    assert answer(own, "log", "requests", "on")["requests"] is True
+    assert answer(own, "config", "show", "log.")[0] == {"key": "log.level", "value": "debug", "file": "info"}
+    assert [one["key"] for one in answer(own, "config", "diff")] == ["log.level", "log.requests"]
+    assert {one["key"] for one in answer(own, "config", "reload")} == {"log.level", "log.requests"}
+    assert answer(own, "log", "level") == {"level": "info", "format": "auto", "requests": False}
+    assert invoke(own, "config", "diff").stderr == "the file says what is in force\n"
+    assert invoke(own, "log", "level", "loud").exit_code == 2
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(own.socket)), base_url="http://x") as client:
+        for body in ({}, {"level": "loud"}, {"requests": 1}, {"level": "info", "more": 1}):
+            assert client.post("/admin/v1/log", json=body).status_code == 400
+    assert httpx.post(f"{own.url}/admin/v1/log", json={"level": "debug"}).status_code != 200
+
+
+def test_a_reload_takes_what_it_can_names_the_rest_and_refuses_mistakes(own: Served):
+    path = own.socket.parent.parent / "zoned.toml"
+    text = path.read_text()
+    path.write_text(text.replace("body_bytes_max = 200_000", "body_bytes_max = 300_000") + '[log]\nlevel = "warning"\n')
+    changed = {one["key"]: one["file"] for one in answer(own, "config", "reload")}
+    assert changed == {"log.level": "warning", "http.body_bytes_max": 300_000}
+    (left,) = answer(own, "config", "diff")
+    assert (left["key"], left["value"], left["file"]) == ("http.body_bytes_max", 200_000, 300_000)
+    assert "a restart" in invoke(own, "config", "diff").stdout
+    path.write_text("nonsense = 1")
+    refused = invoke(own, "config", "reload")
+    assert (refused.exit_code, "nonsense" in refused.stderr) == (5, True)
+    assert invoke(own, "config", "diff").exit_code == 1
+    assert "CONFIG_REFUSED" in invoke(own, "health").stdout
+    path.write_text(text)
+    assert invoke(own, "config", "reload").exit_code == 0
+    assert invoke(own, "health").stdout == "ok\n"
+
+
+def test_the_whole_configuration_is_shown(served: Served):
+    shown = {one["key"]: one["value"] for one in answer(served, "config", "show")}
+    assert shown["node.zone"] == "alpha"
+    assert shown["peers.seeds"] == []
+    assert len(shown) > 30
+    assert invoke(served, "config", "show", "nothing.").stderr == "no such setting\n"
+
+
+def test_a_support_bundle_holds_the_answers_and_no_secret(served: Served, tmp_path: Path):
+    httpx.post(f"{served.url}/zone/v1/images", json={"name": "a-customers-image"})
+    file = tmp_path / "bundle.tar.gz"
+    result = invoke(served, "support-bundle", file)
+    assert result.exit_code == 0, result.stderr
+    assert file.stat().st_mode & 0o077 == 0
+    with tarfile.open(file) as archive:
+        parts = {member.name: archive.extractfile(member) for member in archive}
+        texts = {name: part.read().decode() for name, part in parts.items() if part is not None}
+    assert json.loads(texts["zoned-support/status.json"])["node"]["zone"] == "alpha"
+    assert "zoned_build_info" in texts["zoned-support/metrics.txt"]
+    assert len(texts) == 10
+    assert "a-customers-image" not in "".join(texts.values())
+    again = invoke(served, "support-bundle", file)
     assert again.exit_code == 5
-    assert "was resolved by uid" in again.stderr
-    assert conflict["id"] not in [one["id"] for one in answer(zonectl, "conflicts", "list")]
-    assert conflict["id"] in [one["id"] for one in answer(zonectl, "conflicts", "list", "--all")]
+    assert invoke(served, "support-bundle", tmp_path / "no" / "such").exit_code == 1
 
 
-def test_a_settlement_waits_like_any_write(zonectl, conflict):
-    good(zonectl("writes", "hold"))
-    waits = zonectl("conflicts", "resolve", conflict["id"], "--take", "theirs")
-    assert waits.exit_code == 0
-    assert "waits in the journal" in waits.stderr
-    assert answer(zonectl, "conflicts", "show", conflict["id"])["state"] == "open"
-    good(zonectl("writes", "release"))
-    good(zonectl("writes", "flush"))
-    assert answer(zonectl, "conflicts", "show", conflict["id"])["state"] == "resolved"
+def test_what_may_be_secret_is_masked_wherever_it_stands():
+    found = {
+        "url": "https://user:pass@store/1",
+        "admin_token": "abc",
+        "list": [{"password": "x", "key": "log.level", "private_key": "y"}],
+        "empty_secret": "",
+        "keys": [{"id": "k1"}],
+    }
+    assert bundle.masked(found) == {
+        "url": "https://***@store/1",
+        "admin_token": "***",
+        "list": [{"password": "***", "key": "log.level", "private_key": "***"}],
+        "empty_secret": "",
+        "keys": [{"id": "k1"}],
+    }
 
 
-@pytest.mark.parametrize(
-    ("words", "status"),
-    [
-        (("show", 10**6), 4),
-        (("resolve", 10**6, "--take", "ours"), 4),
-        (("resolve", 1, "--take", "value"), 2),
-        (("resolve", 1, "--take", "ours", "--value", "x"), 2),
-        (("resolve", 1), 2),
-        (("resolve", 1, "--take", "mine"), 2),
-    ],
-)
-def test_what_cannot_be_settled_is_one_line(zonectl, words, status):
-    result = zonectl("conflicts", *words)
-    assert (result.exit_code, result.stdout) == (status, "")
+REQUEST_ID = "req-0f8fad5b-d9cb-469f-a165-70867728950e"
 
 
-@pytest.mark.parametrize("body", [{}, {"take": "all"}, {"take": "ours", "value": 1}, {"take": "value", "value": [1]}])
-def test_a_settlement_that_says_nothing_is_400(operated, conflict, body):
-    answered = httpx.post(f"{operated.url}/zone/v1/conflicts/{conflict['id']}/resolve", json=body)
-    assert answered.status_code == 400
-    assert httpx.get(f"{operated.url}/zone/v1/conflicts/{conflict['id']}").json()["state"] == "open"
+@pytest.mark.parametrize("path", ["/v2/images", "/zone/v1/status", "/zone/v1/images/nothing", "/nothing"])
+def test_a_callers_request_id_is_taken_over_and_anything_else_replaced(served: Served, path):
+    def told(value: str) -> str:
+        return httpx.get(served.url + path, headers={"X-OpenStack-Request-ID": value}).headers["X-OpenStack-Request-ID"]
+
+    assert told(REQUEST_ID) == REQUEST_ID
+    for other in ("", "mine", REQUEST_ID + "x", REQUEST_ID.upper(), "x" * 5_000):
+        assert re.fullmatch(r"req-[0-9a-f-]{36}", told(other))
+        assert told(other) not in (other, REQUEST_ID)
 
 
-def test_the_ledger_is_for_administrators(operated, conflict):
-    member = {"X-Project-Id": "p", "X-Roles": "member"}
-    for path in ("conflicts", f"conflicts/{conflict['id']}"):
-        assert httpx.get(f"{operated.url}/zone/v1/{path}", headers=member).status_code == 403
+def test_a_lookup_takes_the_request_id_over_as_well(served: Served):
+    made = httpx.post(f"{served.url}/zone/v1/images", json={}).json()
+    found = httpx.get(f"{served.url}/v2/images/{made['uuid']}", headers={"x-openstack-request-id": REQUEST_ID})
+    assert (found.status_code, found.headers["X-OpenStack-Request-ID"]) == (200, REQUEST_ID)
 
 
-@pytest.mark.parametrize("query", ["state=closed", "limit=0", "before=x"])
-def test_a_list_asked_for_wrongly_is_400(operated, query):
-    assert httpx.get(f"{operated.url}/zone/v1/conflicts?{query}").status_code == 400
-
-
-# Waiting writes.
-
-
-def test_what_is_held_waits_and_what_is_dropped_is_on_record(operated, zonectl):
-    held = answer(zonectl, "writes", "hold", "--reason", "a bad batch")
-    assert held["hold"]["reason"] == "a bad batch"
-    wanted, unwanted = register(operated, name="wanted"), register(operated, name="unwanted")
-    assert (wanted["state"], unwanted["state"]) == ("buffered", "buffered")
-    assert answer(zonectl, "status")["journal"]["held_from"] == held["hold"]["sequence"]
-    assert f"HELD from sequence {held['hold']['sequence']} on" in good(zonectl("status"))
-    late = zonectl("writes", "flush", "--wait", 0.1)
-    assert late.exit_code == 6
-    assert "2 writes still wait, from sequence" in late.stderr
-    dropped = answer(zonectl, "writes", "drop", unwanted["write"], "--reason", "made twice")
-    assert (dropped["integer_burnt"], dropped["reason"]) == (unwanted["integer"], "made twice")
-    assert zonectl("writes", "drop", unwanted["write"], "--reason", "again").exit_code == 4
-    good(zonectl("writes", "release"))
-    good(zonectl("writes", "flush"))
-    assert name_of(operated, wanted["uuid"]) == "wanted"
-    assert zonectl("image", "show", unwanted["uuid"]).exit_code == 4
-    receipt = answer(zonectl, "writes", "show", unwanted["write"])
-    assert receipt["state"] == "dropped"
-    assert "made twice" in receipt["detail"]
-    entry = answer(zonectl, "conflicts", "list", "--all")[0]
-    assert (entry["what"], entry["resolved"]["take"], entry["resolved"]["note"]) == ("write", "dropped", "made twice")
-    assert entry["theirs"]["value"]["fields"]["name"] == "unwanted"
-
-
-def test_later_writes_of_a_dropped_image_are_pointed_at(operated, zonectl):
-    good(zonectl("writes", "hold"))
-    made = register(operated)
-    httpx.delete(f"{operated.url}/zone/v1/images/{made['uuid']}")
-    dropped = zonectl("writes", "drop", made["write"], "--reason", "why")
-    assert dropped.exit_code == 0
-    assert "1 later writes of the same image wait" in dropped.stderr
-
-
-def test_a_drop_needs_a_reason(zonectl):
-    assert zonectl("writes", "drop", 1).exit_code == 2
-    assert zonectl("writes", "drop", 1, "--reason", " ").exit_code == 2
-    assert zonectl("writes", "drop", "nothing", "--reason", "why").exit_code == 2
-
-
-def test_what_waits_is_exported_by_the_daemon_and_from_its_disk(operated, zonectl, tmp_path):
-    good(zonectl("writes", "hold"))
-    made = register(operated, name="carried")
-    file = tmp_path / "writes"
-    result = zonectl("writes", "export", file)
-    assert (result.exit_code, result.stderr) == (0, "zonectl: 1 writes exported\n")
-    exported = json.loads(file.read_text())
-    assert (exported["kind"], exported["uuid"]) == ("create", made["uuid"])
-    on_disk = zonectl("writes", "export", "--data-dir", operated.socket.parent)
-    assert json.loads(on_disk.stdout) == exported
-    nothing = zonectl("writes", "export", "--data-dir", tmp_path)
-    assert nothing.exit_code == 1
-    assert "cannot be read" in nothing.stderr
-
-
-def test_an_import_takes_effect_once_and_never_over_a_gap(operated, zonectl, tmp_path):
-    file, node, uuids = tmp_path / "writes", str(uuid4()), [str(uuid4()) for _ in range(3)]
-    lines = [line(n, Create(uuid, None, AT, {"name": f"n{n}"}), node) for n, uuid in enumerate(uuids, 1)]
-    file.write_text("\n".join([lines[0], lines[2]]) + "\n")
-    gap = zonectl("-f", "json", "writes", "import", file)
-    assert gap.exit_code == 5
-    assert json.loads(gap.stdout) == {"taken": 1, "known_already": 0, "left_out": 1}
-    file.write_text("\n".join(lines) + "\n")
-    whole = answer(zonectl, "writes", "import", file)
-    assert whole == {"taken": 2, "known_already": 1, "left_out": 0}
-    assert answer(zonectl, "writes", "import", file)["taken"] == 0
-    give_up = time.monotonic() + 20.0
-    while httpx.get(f"{operated.url}/zone/v1/images/{uuids[2]}").headers.get("zone-source") != "local":
-        assert time.monotonic() < give_up, "the imported writes were not applied"
-        time.sleep(0.05)
-    for number, uuid in enumerate(uuids, 1):
-        assert name_of(operated, uuid) == f"n{number}"
-
-
-@pytest.mark.parametrize("text", ["", "no json\n", "{}\n", '{"node": "x", "sequence": 1, "operation": "", "at": 1}\n'])
-def test_what_is_no_export_is_not_imported(zonectl, tmp_path, text):
-    file = tmp_path / "writes"
-    file.write_text(text)
-    result = zonectl("writes", "import", file)
-    assert (result.exit_code, result.stdout) == (2, "")
-
-
-def test_retrying_is_harmless(operated, zonectl):
-    before = register(operated)["integer"]
-    assert answer(zonectl, "writes", "retry")["waiting"] == 0
-    assert register(operated)["integer"] == before + 1
-
-
-# Integers.
-
-
-def test_integers_are_leased_by_hand_and_retired_for_good(operated, zonectl):
-    before = answer(zonectl, "ids")
-    leased = answer(zonectl, "ids", "lease", 50)
-    assert (leased["state"], leased["left"]) == ("committed", before["left"] + 50)
-    refused = zonectl("ids", "retire", operated.node_id)
-    assert refused.exit_code == 5
-    assert "is alive" in refused.stderr
-    used = register(operated)["integer"]
-    retired = answer(zonectl, "ids", "retire", "alpha", "--force")
-    assert retired["ranges"] == before["ranges"] + 1
-    assert retired["left"] < leased["left"]
-    looked_up = answer(zonectl, "ids", "lookup", used)
-    assert looked_up["granted"]["retired"] > 0
-    assert "retired since" in good(zonectl("ids", "lookup", used))
-    after = register(operated)["integer"]
-    assert after is None or after > before["counter"] + 50
-    until_there_are_integers(zonectl)
-    assert zonectl("ids", "retire", OTHER).exit_code == 4
-    assert zonectl("ids", "retire", "nothing").exit_code == 2
-    assert zonectl("ids", "lease", 0).exit_code == 2
-
-
-def test_every_ceiling_has_a_date(zonectl, operated):
-    register(operated)
-    document = answer(zonectl, "ids")
-    assert [one["ceiling"] for one in document["ceilings"]] == [2**31 - 1, 2**53 - 1]
-    for one in document["ceilings"]:
-        assert one["left"] == one["ceiling"] - document["counter"]
-        assert one["days"] > 0
-    printed = good(zonectl("ids"))
-    assert "ceiling 2^31-1" in printed
-    assert "ceiling 2^53-1" in printed
-
-
-# Drills.
-
-
-@pytest.mark.parametrize("kind", ["registry-outage", "partition", "disk-full"])
-@pytest.mark.parametrize("form", FORMS)
-def test_a_plan_is_told_in_every_form_and_by_its_exit_status(operated, zonectl, kind, form):
-    register(operated, locations=[{"url": "swift://a/1", "metadata": {"zone": "alpha"}}])
-    result = zonectl("drill", kind, "-f", form)
-    # Alone, this zone has no other voter, and with a full disk nothing is written.
-    assert result.exit_code == (0 if kind == "registry-outage" else 1), result.output
-    if form in ("json", "jsonl"):
-        document = json.loads(result.stdout)
-        assert document["state"] == ("ok" if result.exit_code == 0 else "warn")
-        assert {line["what"] for line in document["plan"]} >= {"lookups", "writes", "disk"}
-    else:
-        assert "from this node's own copy" in result.stdout
-
-
-def test_a_live_drill_ends_by_itself_and_is_compared_with_its_plan(operated, zonectl):
-    register(operated)
-    admin_client = httpx.Client(transport=httpx.HTTPTransport(uds=str(operated.socket)), base_url="http://admin")
-    with admin_client as admin:
-        assert admin.post("/admin/v1/drill/disk-full", json={"for_s": 3600}).status_code == 202
-        again = admin.post("/admin/v1/drill/partition", json={"for_s": 1})
-        assert (again.status_code, again.json()["code"]) == (409, "drill-refused")
-        while admin.get("/admin/v1/drill").json()["live"] is None:
-            time.sleep(0.01)
-        refused = httpx.post(f"{operated.url}/zone/v1/images", json={})
-        assert refused.status_code == 507
-        assert "a disk-full drill is on" in refused.text
-        assert httpx.get(f"{operated.url}/zone/v1/images").status_code == 200
-        good_bye = zonectl("drill", "--stop")
-        assert good_bye.exit_code == 0
-        while (state := admin.get("/admin/v1/drill").json())["live"] is not None:
-            time.sleep(0.01)
-    compared = {line["what"]: line for line in state["last"]["compared"]}
-    assert compared["writes"]["live"] == "1 refused, 0 accepted"
-    assert state["last"]["stopped"] is True
-    assert register(operated)["state"] == "committed"
-
-
-def test_live_with_zonectl(operated, zonectl):
-    played = zonectl("drill", "registry-outage", "--live", "--for", "1s", "-f", "json")
-    assert played.exit_code == 0, played.output
-    document = json.loads(played.stdout)
-    assert {line["what"] for line in document["compared"]} == {"lookups", "writes", "recovered"}
-    assert document["measured"]["recovered_s"] is not None
-
-
-@pytest.mark.parametrize("words", [(), ("flood",), ("partition", "--for", "2h"), ("partition", "--for", "soon")])
-def test_a_drill_asked_for_wrongly_is_one_line(zonectl, words):
-    assert zonectl("drill", *words).exit_code == 2
+def test_the_request_id_does_not_stay_bound():
+    assert "request_id" not in structlog.contextvars.get_contextvars()

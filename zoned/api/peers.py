@@ -23,15 +23,16 @@ from store.database import Database
 from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
-from zoned import bootstrap, follow, registry, sharing, verify
+from zoned import bootstrap, clock, follow, registry, sharing, verify
 from zoned.api.asgi import App
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
 from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER, REQUEST_ID_HEADER
 from zoned.raft.log import RaftError
-from zoned.raft.messages import MessageError, decode_batch
+from zoned.raft.messages import MessageError, decode_batch, encode_batch
 from zoned.replication import Replication
 from zoned.sharing import Sharing
+from zoned.staleness import Staleness
 
 FORWARDED_MAX = 10_000  # writes in one message
 OVERHEAD_BYTES_MAX = 4_096  # of one write beside its operation; of one that was dropped, reason and origin too
@@ -86,12 +87,14 @@ class PeerFace:
         label: str,
         gossip: Gossip,
         replication: Replication,
+        staleness: Staleness,
         database: Database,
         donor: Donor,
         sharing: Sharing,
     ) -> None:
         self._label = label
         self._gossip = gossip
+        self._staleness = staleness
         self._replication = replication
         self._database = database
         self._donor = donor
@@ -115,10 +118,11 @@ class PeerFace:
 
     async def raft(self, request: Request) -> Response:
         try:
-            self._replication.step(decode_batch(await request.body()))
+            messages = decode_batch(await request.body())
         except MessageError as error:
             raise _Refused(400, f"no Raft messages of this version: {error}") from None
-        return Response(None, 204)
+        answer = await self._replication.answer(messages)
+        return Response(encode_batch(answer), media_type=MSGPACK) if answer else Response(None, 204)
 
     async def forward(self, request: Request) -> Response:
         cluster, writes = _writes(await _body(request))
@@ -161,11 +165,17 @@ class PeerFace:
         return _answer([found.index, found.data] if found is not None else None)
 
     async def read_index(self, request: Request) -> Response:
-        self._check_cluster(await _body(request))
-        try:
-            return _answer(await self._replication.read_index_here())
-        except RaftError as error:
-            raise _Refused(409, str(error)) from None
+        match await _body(request):
+            case [str(cluster), bool(patient)]:
+                self._check_cluster(cluster)
+                try:
+                    if patient and self._replication.registry_term is None:
+                        return _answer(await self._staleness.position_since(clock.boot()))
+                    return _answer(await self._replication.read_index_here(patient=patient))
+                except RaftError as error:
+                    raise _Refused(409, str(error)) from None
+            case _:
+                raise _Refused(400, "ask for a read index with [cluster ID, patient]")
 
     async def log(self, request: Request) -> Response:
         asked = await _body(request)
@@ -226,10 +236,16 @@ async def _on_no_route(request: Request, error: Exception) -> Response:
 
 
 def make_peer_app(
-    label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor, sharing: Sharing
+    label: str,
+    gossip: Gossip,
+    replication: Replication,
+    staleness: Staleness,
+    database: Database,
+    donor: Donor,
+    sharing: Sharing,
 ) -> App:
     """Everything on :9293 TCP."""
-    face = PeerFace(label, gossip, replication, database, donor, sharing)
+    face = PeerFace(label, gossip, replication, staleness, database, donor, sharing)
     handlers: dict[str, Handler] = {
         "raft": face.raft,
         "forward": face.forward,

@@ -39,7 +39,7 @@ def _by() -> str:
     return origin.by if origin is not None else "admin"
 
 
-def operating_routes(queue: Queue, ids: Ids, drills: Drills) -> list[BaseRoute]:
+def steering_routes(queue: Queue, ids: Ids, drills: Drills) -> list[BaseRoute]:
     return [*_writes_routes(queue), *_ids_routes(ids), *_drill_routes(drills)]
 
 
