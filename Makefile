@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ZONES  ?= 3
 
-.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip
+.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip bench-outage
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -41,6 +41,7 @@ system: $(READY) ## tests with real daemon processes on loopback
 sim: $(READY)    ## long seeded simulation of the registry
 	$(BIN)/python -m tests.sim --seeds 2000 --jobs 2
 	$(BIN)/python -m tests.sim --seeds 500 --writes
+	$(BIN)/python -m tests.sim --seeds 200 --outage
 
 sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
 	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
@@ -50,6 +51,9 @@ bench-gossip: $(READY) ## zoned beside serf on this machine, about ten minutes
 
 bench-registry: $(READY) ## figures of the registry (half an hour): bench/results/registry.md
 	$(BIN)/python -m bench.registry
+
+bench-outage: $(READY) ## figures of an outage, some minutes: bench/results/outage.md
+	$(BIN)/python -m bench.outage
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference

@@ -12,6 +12,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,19 @@ async def status(client: httpx.AsyncClient, daemon: Daemon) -> dict[str, Any]:
     return found
 
 
+async def entries(client: httpx.AsyncClient, daemon: Daemon, kind: str = "entries") -> int:
+    return int((await status(client, daemon))["journal"][kind])
+
+
+async def all_shared(client: httpx.AsyncClient, fleet: list[Daemon]) -> bool:
+    return await entries(client, fleet[3], "shared_entries") >= await entries(client, fleet[0])
+
+
+async def until(condition: Callable[[], Awaitable[bool]], every_s: float = 0.1) -> None:
+    while not await condition():  # noqa: ASYNC110  # it happens in other processes
+        await trio.sleep(every_s)
+
+
 def memory_mib(daemon: Daemon) -> float:
     """Resident memory that is the process's own (not pages of the file that the kernel may drop)."""
     assert daemon.process is not None
@@ -140,8 +155,11 @@ async def started(client: httpx.AsyncClient, root: Path, extra: str = "") -> lis
         await daemon.wait_ready(client)
     last.start()
     await last.wait_ready(client)
-    while not all([(await status(client, daemon))["ids"]["left"] for daemon in fleet]):
-        await trio.sleep(0.1)
+
+    async def numbered() -> bool:
+        return all([(await status(client, daemon))["ids"]["left"] for daemon in fleet])
+
+    await until(numbered)
     return fleet
 
 
@@ -155,18 +173,24 @@ async def cut(client: httpx.AsyncClient, fleet: list[Daemon]) -> None:
 
 async def drained(client: httpx.AsyncClient, fleet: list[Daemon]) -> dict[str, Any]:
     """Starts the dead voters again and times the backlog of the first zone."""
-    waiting = (await status(client, fleet[0]))["journal"]["entries"]
+    waiting = await entries(client, fleet[0])
     for daemon in fleet[1:3]:
         daemon.start()
-    while (left := (await status(client, fleet[0]))["journal"]["entries"]) == waiting:
-        await trio.sleep(0.02)
-    began, first = time.perf_counter(), left
-    while left:
-        await trio.sleep(0.1)
-        left = (await status(client, fleet[0]))["journal"]["entries"]
+
+    async def begun() -> bool:
+        return await entries(client, fleet[0]) < waiting
+
+    async def empty() -> bool:
+        return not await entries(client, fleet[0])
+
+    async def equal() -> bool:
+        return len({json.dumps((await status(client, daemon))["catalogue"]) for daemon in fleet}) == 1
+
+    await until(begun, 0.02)
+    began, first = time.perf_counter(), await entries(client, fleet[0])
+    await until(empty)
     wall = time.perf_counter() - began
-    while len({json.dumps((await status(client, daemon))["catalogue"]) for daemon in fleet}) > 1:
-        await trio.sleep(0.1)
+    await until(equal)
     return {"entries": waiting, "per_s": round(first / wall), "equal_after_s": round(time.perf_counter() - began, 1)}
 
 
@@ -178,10 +202,7 @@ async def buffered(root: Path) -> dict[str, Any]:
             await cut(client, fleet)
             shared = await load(fleet[0], BUFFERED_S)
             say(f"buffered, shared: {shared}")
-            while (await status(client, fleet[3]))["journal"]["shared_entries"] < (await status(client, fleet[0]))[
-                "journal"
-            ]["entries"]:
-                await trio.sleep(0.1)
+            await until(partial(all_shared, client, fleet))
             fleet[3].kill()
             alone = await load(fleet[0], BUFFERED_S)
             say(f"buffered, alone: {alone}")
@@ -199,8 +220,7 @@ async def backlog(root: Path) -> dict[str, Any]:
             await cut(client, fleet)
             before = [memory_mib(fleet[0]), memory_mib(fleet[3])]
             filled = await load(fleet[0], None, BACKLOG)
-            while (await status(client, fleet[3]))["journal"]["shared_entries"] < BACKLOG:
-                await trio.sleep(0.2)
+            await until(partial(all_shared, client, fleet))
             after = [memory_mib(fleet[0]), memory_mib(fleet[3])]
             took = []
             for _ in range(3):
