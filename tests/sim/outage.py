@@ -74,12 +74,12 @@ class OutageWorld(WriteWorld):
         super().__init__(profile, seed, self.fault_here)
         for node in self.nodes.values():
             self.shares[node.id] = self._new_shares(node)
-            self._after(self.rng.random() * PULL_MS, self._pull, node)
-            self._after(self.rng.random() * RELIEF_MS, self._relieve, node)
+            self.after(self.rng.random() * PULL_MS, self._pull, node)
+            self.after(self.rng.random() * RELIEF_MS, self._relieve, node)
         self.by_id = {node.id: node for node in self.nodes.values()}
-        self._after(self.rng.random() * profile.relief_ms, self._scatter, None)
+        self.after(self.rng.random() * profile.relief_ms, self._scatter, None)
         if self.rng.random() < 0.5:
-            self._after(profile.duration_ms * (0.4 + 0.5 * self.rng.random()), self._lose_one, None)
+            self.after(profile.duration_ms * (0.4 + 0.5 * self.rng.random()), self._lose_one, None)
 
     def _new_shares(self, node: Node) -> Shares:
         return Shares(Relief(random.Random(self.rng.random())))
@@ -95,8 +95,8 @@ class OutageWorld(WriteWorld):
         if self.rng.random() < 0.5:  # two camps that do not see each other, and both see the third
             self._cut -= {(a, b) for a, b in self._cut if 0 in (camps[a], camps[b])}
         relief = self.rng.expovariate(1 / (2 * self.profile.relief_ms))
-        self._after(relief, self._heal_links, None)
-        self._after(relief + self.rng.expovariate(1 / self.profile.trouble_ms), self._scatter, None)
+        self.after(relief, self._heal_links, None)
+        self.after(relief + self.rng.expovariate(1 / self.profile.trouble_ms), self._scatter, None)
 
     def _lose_one(self, _: None) -> None:
         """A journal is gone for good, and nobody knows its writes but those who hold them."""
@@ -202,7 +202,7 @@ class OutageWorld(WriteWorld):
     # Pulling.
 
     def _pull(self, node: Node) -> None:
-        self._after(PULL_MS * (0.5 + self.rng.random()), self._pull, node)
+        self.after(PULL_MS * (0.5 + self.rng.random()), self._pull, node)
         if not self._is_there(node):
             return
         donor = self.rng.choice([one for one in self.nodes.values() if one is not node])
@@ -241,7 +241,7 @@ class OutageWorld(WriteWorld):
     # Forwarding for others.
 
     def _relieve(self, node: Node) -> None:
-        self._after(RELIEF_MS * (0.5 + self.rng.random()), self._relieve, node)
+        self.after(RELIEF_MS * (0.5 + self.rng.random()), self._relieve, node)
         raft, share = node.host.raft, self.shares[node.id]
         if not self.fault_here.helps or raft is None or not self._is_there(node):
             return
@@ -261,7 +261,7 @@ class OutageWorld(WriteWorld):
         writes = self.rng.choice(runs)
         self._asked += 1
         share.asking = number = self._asked
-        self._after(LOST_MS, self._no_help, (node, number))
+        self.after(LOST_MS, self._no_help, (node, number))
         target = self.nodes[raft.leader_id]
         self._carry(node, target, self._accept_help, (node, target, number, writes))
 
@@ -288,7 +288,7 @@ class OutageWorld(WriteWorld):
 
     def _forward(self, node: Node) -> None:
         if node is self.gone:
-            self._after(1_000.0, self._forward, node)
+            self.after(1_000.0, self._forward, node)
             return
         super()._forward(node)
 

@@ -126,7 +126,7 @@ def test_the_bounds_stop_keeping_and_nothing_behind_is_kept(connection):
 
 
 def needing(connection: apsw.Connection, uuid: str = U1) -> bytes:
-    needs = shared.based_on(connection, uuid)
+    needs = shared.based_on(connection, Delete(uuid, AT))
     assert needs is not None
     return needs
 
