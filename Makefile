@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
 
-.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip fuzz
+.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip fuzz bench-outage
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -48,6 +48,7 @@ system: $(READY) $(KEYSTONE) ## tests with real daemon processes on loopback
 sim: $(READY)    ## long seeded simulation of the registry
 	$(BIN)/python -m tests.sim --seeds 2000 --jobs 2
 	$(BIN)/python -m tests.sim --seeds 500 --writes
+	$(BIN)/python -m tests.sim --seeds 200 --outage
 
 sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
 	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
@@ -60,6 +61,9 @@ bench-registry: $(READY) ## figures of the registry (half an hour): bench/result
 
 fuzz: $(READY)   ## a million datagrams and much else against every reader of outside bytes, about ten minutes
 	$(BIN)/python -m tests.fuzz --count 200000 --datagrams 1000000
+
+bench-outage: $(READY) ## figures of an outage, some minutes: bench/results/outage.md
+	$(BIN)/python -m bench.outage
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference

@@ -18,13 +18,11 @@ from store.images import Image
 from store.operations import (
     Assign,
     Create,
-    Delete,
     Drop,
     Operation,
     Outcome,
     Point,
     State,
-    Update,
     Write,
     decode,
     encode,
@@ -162,7 +160,7 @@ def _store(connection: apsw.Connection, operation: Operation, at: float) -> int:
         (len(data),),
     ).get
     about = aliases.journal_key(operation.alias) if isinstance(operation, Point) else subject(operation)
-    needs = shared.based_on(connection, about) if isinstance(operation, Update | Delete | Assign) else None
+    needs = shared.based_on(connection, operation)
     connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?)", (sequence, about, data, at, needs))
     return sequence
 

@@ -91,6 +91,12 @@ def leases(connection: apsw.Connection) -> list[Lease]:
     ]
 
 
+def has_any(connection: apsw.Connection) -> bool:
+    """Whether an integer is left in this node's leases."""
+    found: int = connection.execute("SELECT EXISTS (SELECT 1 FROM leases WHERE next < stop)").get
+    return bool(found)
+
+
 def runway(connection: apsw.Connection, at: float) -> Runway:
     left: int = connection.execute("SELECT coalesce(sum(stop - next), 0) FROM leases").get
     rate: int = connection.execute(

@@ -17,7 +17,7 @@ import apsw
 import msgpack
 
 from store import keys
-from store.operations import Write, decode, subject
+from store.operations import Assign, Delete, Operation, Point, Update, Write, decode, subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +46,25 @@ def stock(connection: apsw.Connection) -> Stock:
 # What a write is based on.
 
 
-def based_on(connection: apsw.Connection, uuid: str | None) -> bytes | None:
-    """The needs of a change of this image, packed; None when it is in the catalogue or nobody else is in it."""
-    rows: Any = connection.execute(
-        "SELECT node, max(sequence) FROM shared WHERE uuid = ? GROUP BY node ORDER BY node", (uuid,)
-    ).fetchall()
-    if not rows or connection.execute("SELECT EXISTS (SELECT 1 FROM images WHERE uuid = ?)", (uuid,)).get:
-        return None
-    packed: bytes = msgpack.packb(dict(rows))
+def based_on(connection: apsw.Connection, operation: Operation) -> bytes | None:
+    """The needs of a change, packed; None when its images are in the catalogue or nobody else is in them."""
+    match operation:
+        case Update(uuid=uuid) | Delete(uuid=uuid) | Assign(uuid=uuid):
+            uuids = {uuid}
+        case Point():
+            uuids = {str(wanted) for _, wanted in operation.targets.values() if wanted is not None}
+        case _:
+            return None
+    needs: dict[str, int] = {}
+    for uuid in uuids:
+        rows: Any = connection.execute(
+            "SELECT node, max(sequence) FROM shared WHERE uuid = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM images WHERE uuid = ?1) GROUP BY node",
+            (uuid,),
+        )
+        for node, sequence in rows:
+            needs[node] = max(sequence, needs.get(node, 0))
+    packed: bytes | None = msgpack.packb(needs) if needs else None
     return packed
 
 

@@ -129,14 +129,13 @@ async def serve(
             )
             replication = Replication(me.node_id, database, peers, members, founding, config.registry, rng)
             switch = Switch(replication)
-            proxy, sharing = _write_path(me, config, directory, database, peers, members, replication, switch, rng)
+            proxy, sharing = _write_path(me, settings, directory, database, peers, members, replication, switch, rng)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            receipts = Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
             url = _for_users(config, sockets.url)
+            receipts = Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
             database.on_round = zone.counts.store_commit_s.add
-            settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
 
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)
@@ -171,7 +170,7 @@ async def serve(
 
 def _write_path(
     me: Identity,
-    config: Config,
+    settings: Settings,
     directory: Path,
     database: Database,
     peers: Peers,
@@ -181,12 +180,16 @@ def _write_path(
     rng: Random,
 ) -> tuple[Proxy, Sharing]:
     """This node's outgoing writes, and what it does for those of others."""
-    bounds, backoff = limits(config.journal, str(directory)), Backoff(0.05, 1.0, rng)
-    drain = Drain(config.journal.drain_max_per_s, rng)
-    proxy = Proxy(me.node_id, database, switch, config.registry, bounds, backoff, drain)
+    now, backoff = settings.config, Backoff(0.05, 1.0, rng)
+    drain = Drain(now.journal.drain_max_per_s, rng)
+    bounds = limits(now.journal, str(directory))
+    proxy = Proxy(me.node_id, database, switch, now.registry, bounds, backoff, drain)
     replication.listen(proxy.on_applied)
-    bounds = shared_limits(config.journal, str(directory))
-    return proxy, Sharing(me.node_id, database, peers, members, replication, proxy, config.registry, bounds, rng)
+    bounds = shared_limits(now.journal, str(directory))
+    sharing = Sharing(me.node_id, database, peers, members, replication, proxy, now.registry, bounds, rng)
+    settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
+    settings.listen(lambda changed: sharing.set_limits(shared_limits(changed.journal, str(directory))))
+    return proxy, sharing
 
 
 def _for_users(config: Config, url: str) -> str | None:

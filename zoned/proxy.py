@@ -157,8 +157,10 @@ class Proxy:
 
     async def _wait_for_range(self) -> None:
         """A create that comes while the node's first range is under way waits for it, as it would for its outcome."""
+        if ranges.has_any(self._database.reader):
+            return
         with trio.move_on_after(self._patience_s()):
-            while not ranges.leases(self._database.reader) and journal.has_grant(self._database.reader):
+            while not ranges.has_any(self._database.reader) and journal.has_grant(self._database.reader):
                 await self._settled.wait()
 
     async def wait_for(self, sequence: int, timeout_s: float) -> None:

@@ -5,7 +5,7 @@ and *seen* counts the zones all of whose nodes have applied that, by what nodes 
 Whatever was told is on disk before it is told, so that neither a restart nor a zone that falls silent takes it back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import trio
@@ -42,6 +42,28 @@ class Told:
         return self.state in FINAL or self.state in STEPS[STEPS.index(until) :] or self.receipt.state == "applied"
 
 
+EVERYWHERE = ""  # stands in the place of a zone's name once every zone has seen a write
+
+
+def sightings(receipt: Receipt, seen: Collection[str], zones: Mapping[str, int]) -> list[str]:
+    """The zones that are found to have applied the write, by the positions of `zones`, and were not in `seen`."""
+    if receipt.position is None or EVERYWHERE in seen:
+        return []
+    news = [zone for zone, position in zones.items() if position >= receipt.position and zone not in seen]
+    return [*news, EVERYWHERE] if news and set(zones) <= {*seen, *news} else news
+
+
+def told(receipt: Receipt, holders: Collection[str], seen: Mapping[str, float], zones: Collection[str]) -> Told:
+    """A receipt with what is on disk of others: `holders` of the write, zones that have `seen` it."""
+    state = receipt.state
+    if state == "journaled" and holders:
+        state = "shared"
+    elif state == "committed" and EVERYWHERE in seen:
+        state = "seen"
+    shown = {zone: at for zone, at in seen.items() if zone != EVERYWHERE}
+    return Told(receipt, state, tuple(holders), shown, tuple(sorted(set(zones) - set(shown))))
+
+
 class Receipts:
     """The receipts of this node's own writes."""
 
@@ -71,24 +93,13 @@ class Receipts:
     async def tell(self, receipt: Receipt, look: bool = True) -> Told:
         """All that is known of it; without `look`, which may cost a write, what zones have seen it was known before."""
         reader, sequence = self._database.reader, receipt.sequence
-        seen = journal.seen(reader, sequence)
-        zones = self._zones()
-        if look and receipt.position is not None and "" not in seen:
+        seen, zones = journal.seen(reader, sequence), self._zones()
+        news = sightings(receipt, seen, zones) if look else []
+        if news:
             now = clock.wall()
-            new = [zone for zone, position in zones.items() if position >= receipt.position and zone not in seen]
-            if new and set(zones) <= {*seen, *new}:
-                new.append("")
-            if new:
-                await self._database.write(lambda c: journal.note_seen(c, sequence, new, now))
-                seen = journal.seen(reader, sequence)
-        everywhere = seen.pop("", None) is not None
-        holders = tuple(shared.holders(reader, sequence))
-        state = receipt.state
-        if state == "journaled" and holders:
-            state = "shared"
-        elif state == "committed" and everywhere:
-            state = "seen"
-        return Told(receipt, state, holders, seen, tuple(sorted(set(zones) - set(seen))))
+            await self._database.write(lambda c: journal.note_seen(c, sequence, news, now))
+            seen = journal.seen(reader, sequence)
+        return told(receipt, shared.holders(reader, sequence), seen, zones)
 
     async def wait(self, sequence: int, until: str, timeout_s: float, peers: int = 1) -> Told | None:
         """The receipt once it came as far as `until`, or as it is after `timeout_s`; None if there is none."""
@@ -98,10 +109,10 @@ class Receipts:
             receipt = journal.receipt(self._database.reader, sequence)
             if receipt is None:
                 return None
-            told = await self.tell(receipt)
+            now = await self.tell(receipt)
             left_s = deadline - trio.current_time()
-            if told.is_at(until, peers) or left_s <= 0:
-                return told
+            if now.is_at(until, peers) or left_s <= 0:
+                return now
             await first_of(settled, held, at_most_s=min(left_s, LOOK_S) if until == "seen" else left_s)
 
     def zone_of(self, node_id: str) -> str | None:

@@ -176,6 +176,10 @@ class Sharing:
         self._pulling: set[str] = set()
         self._direct: set[str] = set()  # nodes whose own answers come
 
+    def set_limits(self, limits: Limits) -> None:
+        """Bounds of what is kept of others from now on."""
+        self._limits = limits
+
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Offers, pulls and forwards for ever."""
         task_status.started()

@@ -259,13 +259,17 @@ class WriteWorld(World):
                 raise Violation(f"replicas differ: {first.host.id} and {node.host.id}")
         if catalogue.recount(first.reader) != catalogue.replica(first.reader):
             raise Violation("the running hash is not that of the records")
+        self._check_notes(first.reader)
+        return events
+
+    def _check_notes(self, replica: apsw.Connection) -> None:
+        """The clients' notes against what every replica holds."""
         for node, sequence, operation in self.notes.writes:
-            self._check_write(node, sequence, operation, first.reader)
+            self._check_write(node, sequence, operation, replica)
         for image, integer in self.notes.integers.items():
-            found = catalogue.find(first.reader, image)
+            found = catalogue.find(replica, image)
             if found is None or found.image.integer != integer:
                 raise Violation(f"{image} was promised integer {integer}, and has {found and found.image.integer}")
-        return events
 
     def _check_write(self, node: Node, sequence: int, operation: Operation, replica: apsw.Connection) -> None:
         receipt = journal.receipt(node.reader, sequence)

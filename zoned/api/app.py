@@ -113,14 +113,14 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *zones.routes,
         *operating.routes,
     ]
-    routes: list[BaseRoute] = [
+    routes: list[BaseRoute] = [  # asked in this order, so what is asked most stands first
+        Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
         *admin,
         *((*zones.admin_routes, *operating.admin_routes) if admin else ()),
         *(Route(path, discovery.slash) for path in ("/v2", *discovery.ALIASES)),
         *(Mount(path, images) for path in ("/v2", *discovery.ALIASES)),
         Mount("/v1", v1),
         *(Mount(path, old) for path in ("/v1.0", "/v1.1")),
-        Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
         *_described([("/v2", v2), ("/v1", [*images_v1.routes]), ("/v1.1", [*oldest.routes]), ("/zone/v1", own)]),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),

@@ -11,7 +11,8 @@ from typing import Any
 from starlette.datastructures import Headers
 
 from zoned.api.asgi import App, Receive, Scope, Send
-from zoned.api.problems import Problem, bad, native
+from zoned.api.problems import STATUSES, Problem, bad, native
+from zoned.receipts import FINAL
 from zoned.zone import Zone
 
 WAIT_MAX_S = 10.0  # clients' own time-outs are seldom longer
@@ -70,8 +71,11 @@ async def _meet(zone: Zone, headers: Iterable[tuple[bytes, bytes]], until: str, 
     if receipt is None:
         return None
     told = await zone.receipts.wait(receipt.sequence, until, WAIT_MAX_S, peers)
-    if told is None or told.is_at(until, peers):
+    if told is None or (told.is_at(until, peers) and told.state not in FINAL):
         return None
+    if told.state in FINAL:
+        code, detail = told.receipt.code, told.receipt.detail
+        return Problem(STATUSES.get(code, 409), code, detail, {"Zone-Write": f"{write_id}; state={told.state}"})
     detail = (
         f"the write is safe here and goes on, but was not {f'held by {peers} peers' if peers else until} within"
         f" {WAIT_MAX_S:g} s; ask for its receipt"
