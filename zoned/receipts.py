@@ -22,7 +22,7 @@ from zoned.supervise import first_of
 
 LOOK_S = 0.1  # how often positions of others are looked at while somebody waits for them
 STEPS = ("journaled", "shared", "committed", "seen")
-FINAL = ("conflict", "refused")
+FINAL = ("conflict", "refused", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
