@@ -72,7 +72,7 @@ def keep(
 ) -> None:
     """Enters what `write` did not get. `met` is what it met: an image, and the last write to it or to its alias."""
     operation, (uuid, committed_write) = write.operation, met
-    assert isinstance(operation, Update | Point), "only changes have something to lose"
+    assert isinstance(operation, Create | Update | Point), "only these have something to lose"
     for what, kept, wanted in outcome.lost:
         _enter(connection, write, (position, operation.at, uuid, what), (kept, committed_write, wanted))
 

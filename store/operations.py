@@ -334,8 +334,24 @@ def _create(image: Image | None, write: Write, operation: Create, position: int)
         return image, Outcome(State.REFUSED, "gone", detail, image.uuid)
     if same_content(image, made):
         return image, _done(image)
+    if write.buffered:
+        # Two zones made it without knowing of each other, and both were answered: what does not clash survives.
+        return _update(image, write, _as_change(operation), position)
     detail = f"image {image.uuid} exists with other content"
     return image, Outcome(State.REFUSED, "exists", detail, image.uuid, image.integer)
+
+
+def _as_change(operation: Create) -> Update:
+    """A create as a change of the record that says nothing yet."""
+    return Update(
+        operation.uuid,
+        operation.at,
+        fields={name: (DEFAULTS[name], value) for name, value in operation.fields.items() if name in DEFAULTS},
+        properties={name: (None, value) for name, value in operation.properties.items()},
+        tags_added=operation.tags,
+        locations_added=operation.locations,
+        origin=operation.origin,
+    )
 
 
 def same_content(one: Image, other: Image) -> bool:

@@ -135,7 +135,9 @@ class Proxy:
         else:
             self._news.set()
             receipt = journal.receipt(self._database.reader, made.sequence)
-        return Submitted(made.write_id, receipt, self._image_after(operation) or made.image)
+        waits = receipt is not None and not receipt.is_finished
+        image = None if waits else self._image_after(operation)  # while it waits the view has not moved
+        return Submitted(made.write_id, receipt, image or made.image)
 
     async def outcome(self, sequence: int) -> Receipt | None:
         """The receipt of an own write for its client, after `registry.wait_s` at most; then it counts as buffered."""

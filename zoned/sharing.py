@@ -45,6 +45,7 @@ RIPE_S = 0.25  # a write that waits for so long is offered ...
 RIPE_AWAY_S = 0.05  # ... and after so long while the registry is known to be away
 BATCH_ENTRIES_MAX = 1_024  # in one answer
 BATCH_BYTES_MAX = 4_194_304
+ROW_BYTES_MAX = OPERATION_BYTES_MAX + 4_096  # of one that was dropped, its reason and who did it
 PEERS_MAX = 32  # the nearest are pulled from, and pass on what the others have
 CHOOSE_S = 0.5  # how often it is looked who is there
 RELIEF_S = 0.2  # how often it is looked who needs help
@@ -129,7 +130,7 @@ def unpack(packed: Any) -> list[Row]:
 def _row(packed: Any) -> Row:
     match packed:
         case [str(node), int(sequence), float(at), bytes() | None as needs, bytes(operation)] if (
-            is_uuid(node) and 0 < sequence < 2**53 and math.isfinite(at) and len(operation) <= OPERATION_BYTES_MAX
+            is_uuid(node) and 0 < sequence < 2**53 and math.isfinite(at) and len(operation) <= ROW_BYTES_MAX
         ):
             try:
                 shared.unpack_needs(needs)

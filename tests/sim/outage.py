@@ -78,8 +78,8 @@ class OutageWorld(WriteWorld):
             self.after(self.rng.random() * RELIEF_MS, self._relieve, node)
         self.by_id = {node.id: node for node in self.nodes.values()}
         self.after(self.rng.random() * profile.relief_ms, self._scatter, None)
-        if self.rng.random() < 0.5:
-            self.after(profile.duration_ms * (0.4 + 0.5 * self.rng.random()), self._lose_one, None)
+        if self.rng.random() < 0.7:
+            self.after(profile.duration_ms * (0.2 + 0.6 * self.rng.random()), self._lose_one, None)
 
     def _new_shares(self, node: Node) -> Shares:
         return Shares(Relief(random.Random(self.rng.random())))
@@ -99,12 +99,18 @@ class OutageWorld(WriteWorld):
         self.after(relief + self.rng.expovariate(1 / self.profile.trouble_ms), self._scatter, None)
 
     def _lose_one(self, _: None) -> None:
-        """A journal is gone for good, and nobody knows its writes but those who hold them."""
-        self.gone = gone = self.rng.choice(list(self.nodes.values()))
-        others = {node.id for node in self.nodes.values()} - {gone.id}
+        """A journal is gone for good, at the worst moment: when nobody knows its writes but those who hold them."""
+        if self._quiet:
+            return
+        held: dict[str, set[int]] = {node.id: set() for node in self.nodes.values()}
         for node, sequence, _operation in self.notes.writes:
-            if node is gone and others & set(shared.holders(gone.reader, sequence)):
-                self.promised.add(sequence)
+            if journal.is_waiting(node.reader, sequence) and shared.holders(node.reader, sequence):
+                held[node.id].add(sequence)
+        most = max(held, key=lambda one: len(held[one]))
+        if not held[most]:
+            self.after(20.0, self._lose_one, None)
+            return
+        self.gone, self.promised = self.by_id[most], held[most]
 
     def _crash(self, host: Host, *, restart: bool = True) -> None:
         super()._crash(host, restart=restart)
@@ -320,12 +326,6 @@ class OutageWorld(WriteWorld):
             assert receipt is not None
             if isinstance(operation, Update):
                 seen, wanted = operation.fields["name"]
-                ledger: Any = replica.execute(
-                    "SELECT wanted FROM conflicts WHERE node = ? AND sequence = ? AND what = 'name'",
-                    (node.id, sequence),
-                ).fetchall()
-                if receipt.state == "conflict" and [orjson.loads(one) for (one,) in ledger] != [wanted]:
-                    raise Violation(f"the name that write {sequence} of {node.host.id} wanted is not in the ledger")
                 if receipt.state == "committed":
                     assert receipt.position is not None
                     changes.setdefault(operation.uuid, []).append((receipt.position, seen, wanted))
@@ -345,13 +345,19 @@ class OutageWorld(WriteWorld):
 
     def _check_write(self, node: Node, sequence: int, operation: Operation, replica: apsw.Connection) -> None:
         receipt = journal.receipt(node.reader, sequence)
-        if receipt is not None and receipt.state == "conflict" and isinstance(operation, Update):
+        if receipt is not None and receipt.state == "conflict" and isinstance(operation, Create | Update):
             found = catalogue.find(replica, operation.uuid)
             if found is None or not set(operation.properties) <= set(found.image.properties):
                 raise Violation(f"what did not conflict in {operation.uuid} is not there")
+            lost: Any = replica.execute(
+                "SELECT wanted FROM conflicts WHERE node = ? AND sequence = ? AND what = 'name'", (node.id, sequence)
+            ).fetchall()
+            wanted = operation.fields["name"][1] if isinstance(operation, Update) else operation.fields["name"]
+            if [orjson.loads(one) for (one,) in lost] != [wanted]:
+                raise Violation(f"the name that write {sequence} of {node.host.id} wanted is not in the ledger")
             return
-        if receipt is not None and receipt.code in ("gone", "exists") and isinstance(operation, Create):
-            return  # a retry of what was deleted or renamed meanwhile
+        if receipt is not None and receipt.code == "gone" and isinstance(operation, Create):
+            return  # a retry of what was deleted meanwhile
         super()._check_write(node, sequence, operation, replica)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from store import apply, catalogue, identity, journal, listing, shared, snapshot
+from store import apply, catalogue, conflicts, identity, journal, listing, shared, snapshot
 from store.catalogue import Source
 from store.database import open_writer
 from store.listing import Query
@@ -209,3 +209,24 @@ def test_a_snapshot_takes_away_what_it_holds_and_keeps_the_rest(tmp_path: Path):
     assert name_of(adopted, U2) == ("provisional", "n")
     assert shared.holders(adopted, 9) == [OTHER]
     adopted.close()
+
+
+def test_two_zones_that_make_one_uuid_apart_keep_what_does_not_clash_and_the_rest_in_the_ledger(connection):
+    one = Create(U1, 7, AT, {"name": "a", "min_ram": 5}, {"shared": "1", "own": "x"}, ("red",))
+    other = Create(U1, 8, AT, {"name": "b", "owner": "o"}, {"shared": "2", "more": "y"}, ("blue",))
+    own = apply.apply(connection, [entry(1, 1, one, OTHER), entry(2, 1, other, THIRD, buffered=True)], ME, NOW)
+    assert own == []
+    found = catalogue.find(connection, U1)
+    assert found is not None
+    image = found.image
+    assert (image.integer, image.fields["name"], image.fields["owner"], image.fields["min_ram"]) == (7, "a", "o", 5)
+    assert (image.properties, image.tags) == ({"shared": "1", "own": "x", "more": "y"}, ("blue", "red"))
+    lost = [(one.what, one.committed, one.wanted) for one in conflicts.newest(connection, 9, True, 2**53)]
+    assert sorted(lost) == [("name", "a", "b"), ("properties/shared", "1", "2")]
+
+
+def test_a_create_whose_client_still_waits_is_refused_as_ever(connection):
+    entries = [entry(1, 1, new(name="a"), OTHER), entry(2, 1, new(integer=8, name="b"), THIRD)]
+    apply.apply(connection, entries, ME, NOW)
+    assert conflicts.newest(connection, 9, True, 2**53) == []
+    assert name_of(connection) == ("local", "a")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from store.catalogue import Found
 from zoned.api import documents
-from zoned.api.answers import JSON, by_method, look_up, zone_of
+from zoned.api.answers import JSON, by_method, check_rule, look_up, zone_of
 from zoned.api.caller import Caller, caller_of
 from zoned.api.problems import Problem, bad, gone, not_found
 from zoned.zone import Zone
@@ -47,7 +47,7 @@ def _item(zone: Zone, caller: Caller, reference: str) -> bytes:
     try:
         found = _visible(zone, caller, reference)
     except Problem as problem:
-        if problem.status == 503:
+        if problem.code == "unsynced":
             raise
         said = {"reference": reference, "status": problem.status, "code": problem.code, "detail": problem.detail}
         return orjson.dumps(said)
@@ -64,6 +64,7 @@ def _visible(zone: Zone, caller: Caller, reference: str) -> Found:
         raise not_found(reference, zone.position)
     if found.image.deleted_at is not None:
         raise gone(reference, found.image.deleted_at)
+    check_rule(zone, found.image)
     return found
 
 

@@ -18,6 +18,7 @@ from zoned.api import discovery, documents, filters, patches, problems
 from zoned.api.answers import (
     by_method,
     check_no_body,
+    check_rule,
     if_match,
     is_not_modified,
     look_up,
@@ -46,6 +47,7 @@ def visible(request: Request) -> Found:
     found = look_up(zone, image_id, integers=False)
     if not caller_of(request).may_see(found.image):
         raise problems.not_found(image_id, zone.position)
+    check_rule(zone, found.image)
     return found
 
 

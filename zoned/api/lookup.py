@@ -14,6 +14,7 @@ import orjson
 from store.images import Image, is_uuid, parse_reference
 from zoned import clock
 from zoned.api import request_id
+from zoned.api.answers import STALE_RULE
 from zoned.api.caller import Caller
 from zoned.api.documents import images_document, native_document
 from zoned.api.http1 import Answer, Headers
@@ -81,7 +82,7 @@ def make_lookup(
                 told_id = request_id.taken_over(value)
         at = moment(zone)
         found = zone.find(reference)
-        if found is None or found.image.deleted_at is not None:
+        if found is None or found.image.deleted_at is not None or STALE_RULE in found.image.properties:
             return None
         caller = tell(headers)
         if caller is None or not caller.may_see(found.image):

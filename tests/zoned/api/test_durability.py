@@ -75,3 +75,32 @@ async def test_a_finished_receipt_is_not_waited_for(zone, until):
         receipt = (await zone.get(f"{location}?wait=60s&until={until}")).json()
     assert receipt["state"] == "seen"
     assert (set(receipt["seen"]), receipt["unseen"]) == ({"alpha"}, [])
+
+
+# The rule of an image for zones that are cut off.
+
+RULE = "zoned_stale_max_s"
+
+
+@pytest.mark.parametrize("path", ["/zone/v1/images/{uuid}", "/v2/images/{uuid}", "/v1/images/{integer}"])
+@pytest.mark.parametrize(("most", "is_served"), [("3600", True), ("0", False), ("soon", False)])
+async def test_an_image_says_how_far_behind_a_zone_may_be_that_serves_it(zone, path, most, is_served):
+    made = (await zone.post(IMAGES, json={"name": "n", "properties": {RULE: most}})).json()
+    answer = await zone.request(
+        "HEAD" if "/v1/images/" in path and path.startswith("/v1") else "GET", path.format(**made)
+    )
+    if is_served:
+        assert answer.status_code == 200
+    else:
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+
+
+async def test_a_zone_that_cannot_say_how_old_it_is_refuses_what_has_the_rule_and_serves_the_rest(lone):
+    ruled = (await lone.post(IMAGES, json={"properties": {RULE: "86400"}})).json()
+    free = (await lone.post(IMAGES, json={})).json()
+    answer = await lone.get(f"{IMAGES}/{ruled['uuid']}")
+    assert (answer.status_code, answer.json()["code"]) == (503, "stale")
+    assert RULE in answer.json()["detail"]
+    assert (await lone.get(f"{IMAGES}/{free['uuid']}")).status_code == 200
+    both = (await lone.post(f"{IMAGES}:batchGet", json={"references": [ruled["uuid"], free["uuid"]]})).json()
+    assert [one["status"] for one in both["items"]] == [503, 200]
