@@ -19,6 +19,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:39] + "…"
 
 
+def _kind(dropped: Mapping[str, Any]) -> str:
+    """Of a dropped write; what it asked for is for `show`."""
+    return str(dropped["theirs"]["value"]["kind"])
+
+
 @click.group()
 def conflicts() -> None:
     """Values that lost against concurrent writes. `ours` is what the catalogue keeps, `theirs` what lost."""
@@ -37,8 +42,8 @@ def conflicts_list(context: click.Context, limit: int, everything: bool, form: s
         ("state", lambda one: one["resolved"]["take"] if one["resolved"] else "open"),
         ("uuid", lambda one: one["uuid"]),
         ("what", lambda one: one["what"]),
-        ("ours", lambda one: _short(one["ours"]["value"])),
-        ("theirs", lambda one: _short(one["theirs"]["value"])),
+        ("ours", lambda one: _short(one["ours"]["value"]) if one["what"] != "write" else None),
+        ("theirs", lambda one: _short(one["theirs"]["value"]) if one["what"] != "write" else _kind(one)),
         ("by", lambda one: one["theirs"]["by"]),
         ("zone", lambda one: one["theirs"]["zone"]),
         ("at", lambda one: one["theirs"]["at"]),
