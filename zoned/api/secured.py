@@ -1,0 +1,67 @@
+"""A TLS socket that behaves like a plain non-blocking one, for the server's raw reads and writes.
+
+`ssl` says "want read" where a socket says "would block", and may hold decrypted bytes that `select` knows nothing of:
+a read here takes all of them, so that waiting for the descriptor is right again.
+"""
+
+import socket
+import ssl
+
+import trio
+
+
+class SecuredSocket:
+    """The server's side of one connection, after `shake_hands`."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._sock = sock
+
+    @property
+    def shown(self) -> bytes | None:
+        """The peer's certificate (DER)."""
+        return self._sock.getpeercert(binary_form=True)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def recv(self, size: int) -> bytes:
+        """At least one byte, b"" at the end. Raises BlockingIOError or another OSError."""
+        try:
+            data = self._sock.recv(size)
+            while waiting := self._sock.pending():
+                data += self._sock.recv(waiting)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+        except ssl.SSLZeroReturnError:
+            return b""
+        return data
+
+    def send(self, data: bytes) -> int:
+        """Raises BlockingIOError or another OSError. After BlockingIOError the same bytes must come again first."""
+        try:
+            return self._sock.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def shutdown(self, how: int) -> None:
+        self._sock.shutdown(how)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+async def shake_hands(sock: socket.socket, context: ssl.SSLContext) -> SecuredSocket:
+    """The handshake as a server, on a non-blocking socket. Raises OSError, of which SSLError is one."""
+    wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    try:
+        while True:
+            try:
+                wrapped.do_handshake()
+                return SecuredSocket(wrapped)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(wrapped)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(wrapped)
+    except BaseException:
+        wrapped.close()
+        raise
