@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from zoned.api import discovery, images_v1, images_v2, native, oldest, openapi, parts_v2, problems, registry_v1, zones
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.freshness import READ_AT, with_freshness
-from zoned.api.lookup import moment, stamps
+from zoned.api.lookup import Stamps, moment
 from zoned.zone import Zone
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -105,12 +105,13 @@ def make_registry_app(zone: Zone) -> App:
 
 def with_zone_headers(app: App, zone: Zone) -> App:
     """Adds to every answer where it comes from and as of when, and a request ID."""
+    stamps = Stamps(zone.name)
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 at = scope.get(READ_AT) or moment(zone)
-                message = {**message, "headers": [*message.get("headers", ()), *stamps(zone, at)]}
+                message = {**message, "headers": [*message.get("headers", ()), *stamps.headers(at)]}
             await send(message)
 
         await app(scope, receive, send_with_headers)

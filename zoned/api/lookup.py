@@ -6,16 +6,17 @@ on to the application, which gives the same answer in its own time. A test compa
 """
 
 import math
+import re
 import uuid
 from collections.abc import Callable
 from typing import NamedTuple
 
 import orjson
 
-from store.images import Image, is_uuid, parse_reference
+from store.images import Image, parse_reference
 from zoned import clock
 from zoned.api.documents import images_document, native_document
-from zoned.api.http1 import Answer, Headers
+from zoned.api.http1 import Headers, Prepared
 from zoned.zone import Zone
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
@@ -27,7 +28,6 @@ TELLING = frozenset(
     )
 )
 REFERENCE_BYTES_MAX = 36
-JSON = (b"content-type", b"application/json")
 
 
 class Moment(NamedTuple):
@@ -41,22 +41,43 @@ def moment(zone: Zone) -> Moment:
     return Moment(zone.position, zone.staleness.fresh_at)
 
 
-def stamps(zone: Zone, at: Moment) -> list[tuple[bytes, bytes]]:
-    """The headers of every answer: where it comes from, as of when, how old it can be, and a request ID.
+class Stamps:
+    """The header lines of every answer: where it comes from, as of when, how old it can be, and a request ID.
 
     `at` is of before the data was read: what was proved since says nothing of it.
     """
-    found = [(b"zone-name", zone.name.encode("latin-1")), (b"zone-position", b"%d" % at.position)]
-    if at.fresh_at is not None:
-        found.append((b"zone-staleness", b"%.3f" % (math.ceil((clock.boot() - at.fresh_at) * 1_000) / 1_000)))
-    found.append((b"x-openstack-request-id", b"req-" + str(uuid.uuid4()).encode()))
-    return found
+
+    def __init__(self, name: str) -> None:
+        self._name = name.encode("latin-1")
+        self._prefix = b"req-" + str(uuid.uuid4())[:24].encode()
+        self._requests = 0
+
+    def headers(self, at: Moment) -> Headers:
+        found = [(b"zone-name", self._name), (b"zone-position", b"%d" % at.position)]
+        if at.fresh_at is not None:
+            found.append((b"zone-staleness", _bound(at.fresh_at)))
+        found.append((b"x-openstack-request-id", self._request_id()))
+        return found
+
+    def lines(self, at: Moment) -> bytes:
+        """The same, each with its CRLF."""
+        return b"".join([b"%b: %b\r\n" % header for header in self.headers(at)])
+
+    def _request_id(self) -> bytes:
+        """A UUID's form, as OpenStack's tools expect it: random for each process, then a count."""
+        self._requests += 1
+        return b"%b%012x" % (self._prefix, self._requests)
 
 
-def make_lookup(zone: Zone) -> Callable[[bytes, bytes, Headers], Answer | None]:
+def _bound(fresh_at: float) -> bytes:
+    return b"%.3f" % (math.ceil((clock.boot() - fresh_at) * 1_000) / 1_000)
+
+
+def make_lookup(zone: Zone) -> Callable[[bytes, bytes, Headers], Prepared | None]:
     """A `zoned.api.server.Lookup` for this zone: an answer, or None when the application should give it."""
+    stamps = Stamps(zone.name)
 
-    def lookup(method: bytes, target: bytes, headers: Headers) -> Answer | None:
+    def lookup(method: bytes, target: bytes, headers: Headers) -> Prepared | None:
         if target.startswith(V2):
             reference: str | int | None = _uuid(target[len(V2) :])
             render: Callable[[Image], object] = images_document
@@ -78,19 +99,20 @@ def make_lookup(zone: Zone) -> Callable[[bytes, bytes, Headers], Answer | None]:
         if found is None or found.image.deleted_at is not None:
             return None
         tag = f'"{found.image.write}"'.encode()
-        answer = [(b"zone-source", found.source.value.encode()), (b"etag", tag)]
+        lines = b"zone-source: %b\r\netag: %b\r\n" % (found.source.value.encode(), tag)
         if known and any(one.strip().removeprefix(b"W/") in (b"*", tag) for one in known.split(b",")):
-            return Answer(304, [*answer, *stamps(zone, at)], b"")
-        return Answer(200, [*answer, JSON, *stamps(zone, at)], orjson.dumps(render(found.image)))
+            return Prepared(304, lines + stamps.lines(at), b"")
+        body = orjson.dumps(render(found.image))
+        return Prepared(200, b"%bcontent-type: application/json\r\n%b" % (lines, stamps.lines(at)), body)
 
     return lookup
 
 
+UUID = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+
+
 def _uuid(text: bytes) -> str | None:
-    if len(text) != REFERENCE_BYTES_MAX:
-        return None
-    reference = text.decode("latin-1")
-    return reference.lower() if is_uuid(reference) else None
+    return text.decode().lower() if UUID.fullmatch(text) else None
 
 
 def _reference(text: bytes) -> str | int | None:
