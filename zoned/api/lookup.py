@@ -9,15 +9,15 @@ import math
 import re
 import uuid
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import orjson
 
+from store.catalogue import Found
 from store.images import Image, parse_reference
 from zoned import clock
 from zoned.api.documents import images_document, native_document
 from zoned.api.http1 import Headers, Prepared
-from zoned.zone import Zone
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
 # Headers that take rights away or ask for freshness: the application's business.
@@ -30,6 +30,18 @@ TELLING = frozenset(
 REFERENCE_BYTES_MAX = 36
 
 
+class Readable(Protocol):
+    """What is looked up in: a `zoned.zone.Zone`, or a worker's view of the same store."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def fresh_at(self) -> float | None: ...
+    def find(self, reference: str | int) -> Found | None: ...
+
+
 class Moment(NamedTuple):
     """What a read that begins now can promise: the position, and the time up to which nothing is missing."""
 
@@ -37,8 +49,8 @@ class Moment(NamedTuple):
     fresh_at: float | None
 
 
-def moment(zone: Zone) -> Moment:
-    return Moment(zone.position, zone.staleness.fresh_at)
+def moment(zone: Readable) -> Moment:
+    return Moment(zone.position, zone.fresh_at)
 
 
 class Stamps:
@@ -73,7 +85,7 @@ def _bound(fresh_at: float) -> bytes:
     return b"%.3f" % (math.ceil((clock.boot() - fresh_at) * 1_000) / 1_000)
 
 
-def make_lookup(zone: Zone) -> Callable[[bytes, bytes, Headers], Prepared | None]:
+def make_lookup(zone: Readable) -> Callable[[bytes, bytes, Headers], Prepared | None]:
     """A `zoned.api.server.Lookup` for this zone: an answer, or None when the application should give it."""
     stamps = Stamps(zone.name)
 
