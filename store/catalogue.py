@@ -61,7 +61,8 @@ def find(connection: apsw.Connection, reference: str | int) -> Found | None:
 # limit `images` is not looked at for a record that is in the overlay.
 _SOURCES = (Source.LOCAL, Source.JOURNAL)
 _BY_UUID, _BY_INTEGER = (
-    f"SELECT record, 1 FROM overlay WHERE {column} = ?1 UNION ALL SELECT record, 0 FROM images WHERE {column} = ?1 LIMIT 1"  # noqa: S608  # our own names
+    f"SELECT record, 1 FROM overlay WHERE {column} = ?1"  # noqa: S608  # our own names
+    f" UNION ALL SELECT record, 0 FROM images WHERE {column} = ?1 LIMIT 1"
     for column in ("uuid", "integer")
 )
 _PROMOTED = tuple(FIELDS)  # base attributes have columns of their own

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 
 import httpx
 import structlog
@@ -20,11 +20,12 @@ import trio
 from conf import Config
 from gossip import Address, Gossip
 from store import identity
-from store.database import open_database
-from zoned import clock, paths
+from store.database import Database, open_database
+from zoned import clock, logs, paths
 from zoned.admin import admin_routes
 from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
+from zoned.api.forward import from_workers
 from zoned.api.http1 import HttpLimits
 from zoned.api.lookup import make_lookup
 from zoned.api.peers import make_peer_app
@@ -41,6 +42,7 @@ from zoned.proxy import Proxy, limits
 from zoned.replication import Replication
 from zoned.staleness import Staleness
 from zoned.supervise import Backoff
+from zoned.workers import Workers, inner_limits, open_inner
 from zoned.zone import Zone
 
 STEP_DOWN_TIMEOUT_S = 2.0
@@ -90,6 +92,7 @@ async def serve(
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
         public = await open_tcp("http.listen", config.http.listen)
+        stack.push_async_callback(public.aclose)
         old, old_url = await _open_registry(config.http.registry_listen)
         peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
         admin = await open_admin(paths.admin_socket(config))
@@ -132,20 +135,55 @@ async def serve(
             await inner.start(proxy.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
-                on_request = _log_request if config.log.requests else None
-                for listener, extra in ((public, []), (admin, admin_routes(replication, database))):
-                    app = make_app(zone, extra)
-                    await faces.start(_serve, app, [listener], _limits(config), on_request, make_lookup(zone))
-                for listener in old:
-                    await faces.start(_serve, make_registry_app(zone), [listener], _limits(config), on_request, None)
+                steering = make_app(zone, admin_routes(replication, database))
+                await _open_faces(faces, config, zone, steering, admin, old)
+                workers = await _open_public(faces, config, zone, database, public, rng)
                 logger.info("ready", url=url, peer="{}:{}".format(*bound_address(peer)), node=me.node_id)
                 task_status.started(Running(url, bound_address(peer), paths.admin_socket(config), zone, old_url))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
+                if workers is not None:
+                    await workers.drain()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+async def _open_faces(
+    faces: trio.Nursery,
+    config: Config,
+    zone: Zone,
+    steering: App,
+    admin: trio.SocketListener,
+    old: list[trio.SocketListener],
+) -> None:
+    """Lets operators and old zones in; `steering` is the admin socket's application."""
+    bounds, on_request = _limits(config), _on_request(config)
+    await faces.start(_serve, steering, [admin], bounds, on_request, make_lookup(zone))
+    for listener in old:
+        await faces.start(_serve, make_registry_app(zone), [listener], bounds, on_request, None)
+
+
+async def _open_public(
+    faces: trio.Nursery, config: Config, zone: Zone, database: Database, public: trio.SocketListener, rng: Random
+) -> Workers | None:
+    """Lets users in: by workers that hand on what is no lookup, or directly when none are wanted."""
+    bounds, app = _limits(config), make_app(zone)
+    if not config.http.workers:
+        await faces.start(_serve, app, [public], bounds, _on_request(config), make_lookup(zone))
+        return None
+    inner = open_inner()
+    # Requests are logged by the workers.
+    await faces.start(_serve, from_workers(app), [inner], inner_limits(bounds), None, None)
+    workers = Workers(config, bounds, database, public, inner.socket.getsockname(), rng)
+    await faces.start(workers.publish, zone.replication, zone.staleness)
+    await faces.start(workers.serve)
+    return workers
+
+
+def _on_request(config: Config) -> Callable[[RequestRecord], None] | None:
+    return logs.request if config.log.requests else None
 
 
 async def _open_registry(address: str) -> tuple[list[trio.SocketListener], str]:
@@ -217,18 +255,6 @@ def _limits(config: Config) -> HttpLimits:
 
 def _peer_limits(config: Config) -> HttpLimits:
     return HttpLimits(body_bytes_max=config.peers.body_bytes_max, grace_s=1.0)
-
-
-def _log_request(record: RequestRecord) -> None:
-    logger.info(
-        "request",
-        method=record.method,
-        path=record.path,
-        status=record.status,
-        bytes=record.sent_bytes,
-        duration_ms=round(record.duration_s * 1_000, 2),
-        client=record.client,
-    )
 
 
 def secure_umask() -> None:

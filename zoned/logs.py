@@ -6,6 +6,8 @@ from typing import TextIO
 
 import structlog
 
+from zoned.api.server import RequestRecord
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -24,4 +26,17 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=True,
+    )
+
+
+def request(record: RequestRecord) -> None:
+    """One line for one served request."""
+    structlog.get_logger().info(
+        "request",
+        method=record.method,
+        path=record.path,
+        status=record.status,
+        bytes=record.sent_bytes,
+        duration_ms=round(record.duration_s * 1_000, 2),
+        client=record.client,
     )

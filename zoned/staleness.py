@@ -57,7 +57,7 @@ class Staleness:
     def __init__(self, replication: Replication) -> None:
         self._replication = replication
         self._bound = Bound()
-        self._moved = trio.Event()
+        self.moved = trio.Event()  # set and replaced whenever the bound may have moved
 
     @property
     def bound_s(self) -> float | None:
@@ -97,7 +97,7 @@ class Staleness:
             if bound_s is not None and bound_s <= at_most_s:
                 return True
             with trio.move_on_at(deadline):
-                await self._moved.wait()
+                await self.moved.wait()
             if trio.current_time() >= deadline:
                 return False
 
@@ -110,5 +110,5 @@ class Staleness:
             await moved.wait()
 
     def _tell(self) -> None:
-        self._moved.set()
-        self._moved = trio.Event()
+        self.moved.set()
+        self.moved = trio.Event()

@@ -1,13 +1,13 @@
 """A small ASGI server for trio: HTTP/1 on TCP and Unix sockets, one task per connection with something to do.
 
-Intuition: a connection that waits for its next request is *parked*: a socket in one epoll set, watched by one task. When
-it has input, and that is whole plain lookups, the watcher answers them on the spot: trio's scheduler, which costs more
-than a lookup, is entered once for all the sockets that became ready together. Anything else gives the connection a task.
-There it is a loop (take a head, answer it, again) that ends when the connection can be parked again.
+Intuition: a connection that waits for its next request is *parked*: a socket in one epoll set, watched by one task.
+When it has input, and that is whole plain lookups, the watcher answers them on the spot: trio's scheduler, which costs
+more than a lookup, is entered once for all the sockets that became ready together. Anything else gives the connection a
+task. There it is a loop (take a head, answer it, again) that ends when the connection can be parked again.
 
 Input is read only when somebody waits for it: the watcher, the loop for the next head, or the application in
-`receive()`. What is not read stays in the kernel, and TCP slows the sender down. That is all the back-pressure there is,
-and all that is needed.
+`receive()`. What is not read stays in the kernel, and TCP slows the sender down. That is all the back-pressure there
+is, and all that is needed.
 
 Three lives are nested, and the nesting is the order of shutdown: accepting ends first, connections end when their
 requests do (or the grace ends), the watcher and the sweep that enforces their time limits end last. Cancelling
