@@ -119,8 +119,11 @@ class Workers:
         self._database.outsiders = self
         try:
             async with trio.open_nursery() as nursery:
-                for _ in range(self._count):
-                    await nursery.start(self._keep)
+                all_ready = [trio.Event() for _ in range(self._count)]
+                for ready in all_ready:
+                    nursery.start_soon(self._keep, ready)
+                for ready in all_ready:
+                    await ready.wait()
                 task_status.started()
         finally:
             self._database.outsiders = None
@@ -198,9 +201,8 @@ class Workers:
 
     # One process after the other.
 
-    async def _keep(self, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _keep(self, ready: trio.Event) -> None:
         backoff = Backoff(*PAUSE_S, self._rng)
-        told = False
         while not self._draining:
             worker = await self._start()
             try:
@@ -212,9 +214,7 @@ class Workers:
                         worker.closed.set()
                     elif said == READY:
                         backoff.reset()
-                        if not told:
-                            told = True
-                            task_status.started()
+                        ready.set()
                 with trio.move_on_after(END_S):
                     await worker.process.wait()
             finally:

@@ -88,6 +88,11 @@ class Forward:
         elif passage.lost:
             raise DaemonGone  # the half-sent answer is cut, so that it looks cut
 
+    def close(self) -> None:
+        """Close the connections that are not used."""
+        while self._idle:
+            self._idle.pop().close()
+
     async def _connect(self) -> Upstream:
         connected = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         try:
