@@ -41,5 +41,5 @@ class Page:
 
     @fresh_at.setter
     def fresh_at(self, seconds: float | None) -> None:
-        # Rounded down: a bound may be too large, never too small.
-        self._words[FRESH_AT] = int(seconds * 1e9) if seconds is not None else 0
+        # A nanosecond less, for the rounding: a bound may be too large, never too small.
+        self._words[FRESH_AT] = int(seconds * 1e9) - 1 if seconds is not None else 0

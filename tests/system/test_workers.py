@@ -8,16 +8,10 @@ import httpx
 import pytest
 import trio
 
-from tests.system.conftest import start_all, status, until
+from tests.system.conftest import start_all, status, until, with_workers
 from zoned.fleet import Daemon
 
 pytestmark = pytest.mark.system
-
-
-def with_workers(daemon: Daemon, count: int = 2) -> Daemon:
-    text = daemon.config.read_text()
-    daemon.config.write_text(text.replace("[http]\n", f"[http]\nworkers = {count}\n"))
-    return daemon
 
 
 def pids(daemon: Daemon) -> list[int]:
@@ -56,7 +50,9 @@ async def test_every_worker_answers_as_the_daemon_itself(fleet, client):
             assert int(shown.headers["zone-position"]) >= record["position"]
             assert float(shown.headers["zone-staleness"]) < 30
         assert (await ask("HEAD", f"{daemon.url}/v2/images/{record['uuid']}")).status_code == 200
-    same = await ask("GET", f"{daemon.url}/v2/images/{record['uuid']}", headers={"If-None-Match": shown.headers["etag"]})
+    same = await ask(
+        "GET", f"{daemon.url}/v2/images/{record['uuid']}", headers={"If-None-Match": shown.headers["etag"]}
+    )
     assert same.status_code == 304
     # What is no lookup reaches the daemon, and what it changes is seen at once.
     listed = await ask("GET", f"{daemon.url}/v2/images?limit=5")
@@ -64,7 +60,9 @@ async def test_every_worker_answers_as_the_daemon_itself(fleet, client):
     fresh = await ask("GET", f"{daemon.url}/v2/images/{record['uuid']}", headers={"Zone-After-Position": "1"})
     assert fresh.status_code == 200
     assert (await ask("DELETE", f"{daemon.url}/v2/images/{record['uuid']}")).status_code == 204
-    assert [(await ask("GET", f"{daemon.url}/zone/v1/images/{record['uuid']}")).status_code for _ in range(4)] == [410] * 4
+    assert [(await ask("GET", f"{daemon.url}/zone/v1/images/{record['uuid']}")).status_code for _ in range(4)] == [
+        410
+    ] * 4
 
 
 async def test_a_killed_worker_costs_nobody_else_a_connection(fleet, client):
@@ -128,9 +126,7 @@ async def test_a_stop_lets_workers_finish_what_they_do(fleet, client):
     await start_all(client, [with_workers(daemon)])
     workers = pids(daemon)
     body = b'{"name": "half before the stop"}'
-    head = (
-        b"POST /zone/v1/images HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
-    )
+    head = b"POST /zone/v1/images HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
     async with await trio.open_tcp_stream("127.0.0.1", daemon.http_port) as stream:
         with trio.fail_after(30):
             await stream.send_all(head)

@@ -51,11 +51,10 @@ def told(said: bytes) -> dict[str, object]:
 
 async def test_the_daemon_sees_the_client_and_no_trace_of_the_worker():
     said = b"GET /a%20b?c=d HTTP/1.1\r\nHost: zone\r\nX-A: 1\r\nConnection: close, x-hop\r\n\r\n"
-    async with handing_on(tell) as (worker, _):
-        async with await worker.connect() as stream:
-            here = stream.socket.getsockname()
-            await stream.send_all(said)
-            found = told(await read_until(stream, b"}"))
+    async with handing_on(tell) as (worker, _), await worker.connect() as stream:
+        here = stream.socket.getsockname()
+        await stream.send_all(said)
+        found = told(await read_until(stream, b"}"))
     assert (found["method"], found["target"]) == ("GET", "/a%20b?c=d")
     assert found["headers"] == {"host": "zone", "x-a": "1"}
     assert found["client"] == list(here)
