@@ -204,11 +204,12 @@ async def test_a_store_that_somebody_else_reads_is_not_replaced_and_goes_on(tmp_
         assert database.reader.execute("PRAGMA integrity_check").get == "ok"
 
 
-async def test_other_processes_let_go_of_the_store_before_it_is_replaced(tmp_path: Path):
+async def test_other_processes_let_go_of_the_store_before_it_is_replaced(tmp_path: Path, limits: journal.Limits):
     donor(tmp_path / "donor").close()
     snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
     async with open_database(tmp_path / "mine") as database:
         await database.write(lambda c: identity.start(c, ME, "a", "zoned"))
+        await database.write(lambda c: journal.append(c, ME, Grant(50, CEILING), NOW, limits))
         seen: list[int] = []
 
         class Reader:

@@ -8,8 +8,21 @@ import orjson
 import pytest
 import trio
 
-from tests.zoned.api.test_server import GET, LAST, LIMITS, Served, echo, hello, post, problem_of, read_until, serving
+from tests.zoned.api.test_server import (
+    GET,
+    LAST,
+    LIMITS,
+    Served,
+    echo,
+    hello,
+    post,
+    problem_of,
+    read_all,
+    read_until,
+    serving,
+)
 from tests.zoned.api.test_server import statuses as statuses_of
+from tests.zoned.conftest import captured_logs
 from zoned.api.exchange import Receive, Scope, Send
 from zoned.api.forward import Forward, from_workers
 from zoned.api.http1 import HttpLimits
@@ -151,15 +164,16 @@ async def test_a_daemon_that_dies_before_its_answer_is_503_and_in_it_a_cut():
 
     for request_, wanted in ((GET, b"503"), (LAST, b"200")):
         begun = trio.Event()
-        async with handing_on(app, replace(LIMITS, grace_s=0.0)) as (worker, daemon):
-            async with await worker.connect() as stream:
-                await stream.send_all(request_)
-                await begun.wait()
-                if request_ == LAST:
-                    await read_until(stream, b"half")
-                daemon.scope.cancel()
-                said = b"HTTP/1.1 200" if request_ == LAST else await stream.receive_some()
-                assert said.startswith(b"HTTP/1.1 " + wanted)
+        limits = replace(LIMITS, grace_s=0.0)
+        async with handing_on(app, limits) as (worker, daemon), await worker.connect() as stream:
+            await stream.send_all(request_)
+            await begun.wait()
+            said = await read_until(stream, b"half") if request_ == LAST else b""
+            daemon.scope.cancel()
+            with captured_logs() as logs, trio.fail_after(10):
+                said += await read_all(stream) if request_ == LAST else await stream.receive_some()
+        assert said.startswith(b"HTTP/1.1 " + wanted)
+        assert any(line["log_level"] == "error" for line in logs) == (request_ == LAST)  # a cut answer is worth a line
 
 
 async def test_another_user_is_refused_on_the_inner_socket(monkeypatch):
