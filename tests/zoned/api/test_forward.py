@@ -164,12 +164,12 @@ async def test_a_daemon_that_dies_before_its_answer_is_503_and_in_it_a_cut():
 
     for request_, wanted in ((GET, b"503"), (LAST, b"200")):
         begun = trio.Event()
-        limits = replace(LIMITS, grace_s=0.0)
-        async with handing_on(app, limits) as (worker, daemon), await worker.connect() as stream:
+        async with handing_on(app) as (worker, daemon), await worker.connect() as stream:
             await stream.send_all(request_)
             await begun.wait()
             said = await read_until(stream, b"half") if request_ == LAST else b""
-            daemon.scope.cancel()
+            for connection in daemon.server.connections:
+                connection.scope.cancel()
             with captured_logs() as logs, trio.fail_after(10):
                 said += await read_all(stream) if request_ == LAST else await stream.receive_some()
         assert said.startswith(b"HTTP/1.1 " + wanted)
