@@ -4,8 +4,8 @@ Load comes from wrk (and h2load for etcd's gRPC) on core 0, the server under tes
 turns, and the medians are compared, because the machine's own speed changes from minute to minute. Processor time is
 read from /proc, so it tells the same on a busy machine.
 
-`python -m bench.speed` measures everything; with the names of parts (lookups, batch, flat, writes, level) only those, the
-others stay as they were measured.
+`python -m bench.speed` measures everything; with the names of parts (lookups, batch, flat, writes, level) only those,
+the others stay as they were measured.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PARTS = ("lookups", "batch", "flat", "writes", "level")
 PACKAGES = {"nginx": "nginx-light", "wrk": "wrk", "etcd": "etcd-server", "h2load": "nghttp2-client"}
 ROUNDS = 3
 CONNECTIONS = 64
-SERVER_CORE, LOAD_CORE = "1", "0"
+SERVER_CORE = "1"
 VALUE_BYTES = 1_024
 
 
@@ -117,10 +117,12 @@ def etcd(directory: Path, members: int, core: str | None) -> Iterator[tuple[list
     with contextmanager(_nested)(
         [
             process(
-                ["etcd", "--name", f"m{n}", "--data-dir", str(directory / f"m{n}"), "--initial-cluster", cluster]
-                + ["--listen-client-urls", clients[n], "--advertise-client-urls", clients[n]]
-                + ["--listen-peer-urls", peers[n], "--initial-advertise-peer-urls", peers[n]]
-                + ["--quota-backend-bytes", "8589934592", "--log-level", "error"],
+                [
+                    *("etcd", "--name", f"m{n}", "--data-dir", str(directory / f"m{n}"), "--initial-cluster", cluster),
+                    *("--listen-client-urls", clients[n], "--advertise-client-urls", clients[n]),
+                    *("--listen-peer-urls", peers[n], "--initial-advertise-peer-urls", peers[n]),
+                    *("--quota-backend-bytes", "8589934592", "--log-level", "error"),
+                ],
                 lambda: True,
                 core,
             )

@@ -8,8 +8,8 @@ def render(results: dict[str, Any]) -> str:
     lines = [
         "# Speed",
         "",
-        f"Made by `python -m bench.speed` on {found['cores']} cores, {found['memory_gib']} GiB, kernel {found['kernel']},"
-        f" Python {found['python']}. How to read it: docs/performance.md.",
+        f"Made by `python -m bench.speed` on {found['cores']} cores, {found['memory_gib']} GiB, kernel"
+        f" {found['kernel']}, Python {found['python']}. How to read it: docs/performance.md.",
         "",
         "| work | zoned | beside it | ratio | must | aim |",
         "|---|---|---|---|---|---|",
