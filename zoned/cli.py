@@ -1,4 +1,4 @@
-"""`zoned`: run, check, demo. Every failure is one line on standard error that names the thing to change."""
+"""`zoned`: run, check, init, doctor, demo, restore. Every failure is one line that names the thing to change."""
 
 import sys
 from collections.abc import Iterator
@@ -42,12 +42,15 @@ def run(path: Path | None) -> None:
     from store.errors import CannotOpen, WriterEnded
     from zoned import daemon, logs
     from zoned.errors import CannotStart, StoreDamaged
+    from zoned.settings import Settings
 
     config = _load(path)
+    settings = Settings(config, path)
     logs.set_up(config.log.level, config.log.format)
+    settings.listen(lambda changed: logs.set_level(changed.log.level))
     daemon.secure_umask()
     try:
-        trio.run(daemon.run, config)
+        trio.run(daemon.run, settings)
     except BaseExceptionGroup as group:
         expected = [
             error for error in leaves(group) if isinstance(error, CannotOpen | CannotStart | NotAlone | StoreDamaged)
@@ -94,6 +97,44 @@ def check(path: Path | None) -> None:
 
 
 @main.command()
+@CONFIG
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the new file.")
+@click.option("--file-only", is_flag=True, help="Leave the data directory to the first start.")
+def init(path: Path | None, settings: tuple[str, ...], file_only: bool) -> None:
+    """Make what a node needs before its first start: FILE, data directory, identity. Nothing is overwritten."""
+    from store.errors import StoreError
+    from zoned.init import chosen, load_or_default, make_file, make_node
+
+    try:
+        if settings and path is None:
+            raise click.UsageError("--set needs a file to write to: add -c FILE")
+        if path is not None:
+            written = make_file(path, chosen(settings))
+            click.echo(f"{path}: {'written' if written else 'there already, left as it is'}")
+        config = load_or_default(path)
+        if not file_only:
+            directory, me = make_node(config)
+            click.echo(f"{directory}: node {me.node_id} of zone {me.zone}")
+    except ConfigError as error:
+        fail(str(error), 2)
+    except StoreError as error:
+        fail(str(error), 1)
+
+
+@main.command()
+@CONFIG
+def doctor(path: Path | None) -> None:
+    """Look for what stands in the way: disk, ports, peers, clock, packages. Exit status 1 if anything does."""
+    from zoned.doctor import Verdict, examine
+
+    worst = 0
+    for found in examine(_load(path)):
+        click.echo(f"{found.verdict.value:<5} {found.about:<9} {found.text}")
+        worst |= found.verdict is Verdict.FAIL
+    sys.exit(worst)
+
+
+@main.command()
 @click.option("--zones", type=click.IntRange(3, 7), default=3, show_default=True, help="How many zones to start.")
 @click.option("--keep", is_flag=True, help="Leave the zones running and print how to reach and stop them.")
 def demo(zones: int, keep: bool) -> None:
@@ -101,6 +142,28 @@ def demo(zones: int, keep: bool) -> None:
     from zoned.demo import main as tell
 
     sys.exit(tell(zones, keep))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--project", help="ID of the project that it speaks for; none: no project.")
+@click.option("--role", "roles", multiple=True, help="A role: member, reader, auditor, service, admin. Repeatable.")
+@click.option("--days", type=click.IntRange(1, 36_500), help="It ends after so many days; without it never.")
+def token(name: str, project: str | None, roles: tuple[str, ...], days: int | None) -> None:
+    """Make a token for NAME: the token on standard error, its entry for auth.tokens_file on standard output.
+
+    \b
+    zoned token backup-worker --project p1 --role member >> tokens.toml
+    """
+    import secrets
+
+    from zoned import clock
+    from zoned.auth.tokens import entry_text
+
+    made = secrets.token_urlsafe(32)
+    expires = clock.wall() + days * 86_400.0 if days is not None else None
+    click.echo(entry_text(name, made, project, list(roles or ("member",)), expires))
+    click.echo(f"zoned: the token of {name}, shown only now: {made}", err=True)
 
 
 @main.command()

@@ -1,15 +1,15 @@
-"""What the daemon tells its workers at every moment: two words of shared memory.
+"""What the daemon tells its workers at every moment: three words of shared memory.
 
-The position and the time of freshness are single aligned words, so a reader sees the old value or the new one. Each is
-true by itself whenever it is read: the store holds everything up to the position before the word says so, and both only
-ever grow. So no lock is needed, and a worker's answer is as exact as the daemon's own.
+Each is a single aligned word, so a reader sees the old value or the new one, and each is true by itself whenever it is
+read: the store holds everything up to the position before the word says so, and what was fresh at some time stays so.
+No lock is needed, and a worker's answer is as exact as the daemon's own.
 """
 
 import mmap
 import os
 
-POSITION, FRESH_AT = range(2)
-WORDS = 2
+POSITION, FRESH_AT, HISTORY = range(3)
+WORDS = 3
 
 
 class Page:
@@ -32,6 +32,15 @@ class Page:
     @position.setter
     def position(self, position: int) -> None:
         self._words[POSITION] = position
+
+    @property
+    def history(self) -> str:
+        """At most 8 ASCII characters."""
+        return self._words[HISTORY].to_bytes(8, "little").rstrip(b"\0").decode()
+
+    @history.setter
+    def history(self, history: str) -> None:
+        self._words[HISTORY] = int.from_bytes(history.encode().ljust(8, b"\0"), "little")
 
     @property
     def fresh_at(self) -> float | None:

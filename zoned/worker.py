@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import orjson
 import structlog
 import trio
 
+from conf import Auth
 from store import catalogue
 from store.catalogue import Found
 from store.database import connect_reader
@@ -30,12 +32,14 @@ from zoned.api.forward import Forward
 from zoned.api.http1 import HttpLimits
 from zoned.api.lookup import make_lookup
 from zoned.api.server import serve_http
+from zoned.auth.doors import known_beside
 from zoned.page import Page
 
 MMAP_BYTES = 1 << 46  # the whole store: a page of it then costs no call of the kernel
-# Said over the control socket, one byte each.
-READY, CLOSED = b"r", b"c"  # by the worker
-OPEN, CLOSE, DRAIN = b"O", b"C", b"D"  # by the daemon
+# Said over the control socket. The daemon's words are one byte each; a worker's are lines, of JSON for what it counted.
+OPEN, CLOSE, DRAIN = b"O", b"C", b"D"
+READY, CLOSED = b"ready\n", b"closed\n"
+TALLY_S = 1.0  # how often a worker tells what it counted
 
 logger = structlog.get_logger()
 
@@ -45,7 +49,9 @@ class Task:
     """What a worker is told when it is started."""
 
     zone: str
-    store: str
+    store: str  # its file
+    auth: Auth
+    trusted: bool  # as `zoned.auth.Doors` has it for the public listener
     daemon: str  # name of the daemon's abstract Unix socket, in hexadecimal
     limits: HttpLimits
     log_level: str
@@ -61,7 +67,7 @@ class Task:
     @classmethod
     def decode(cls, text: str) -> "Task":
         raw: dict[str, Any] = orjson.loads(text)
-        return cls(**{**raw, "limits": HttpLimits(**raw["limits"])})
+        return cls(**{**raw, "limits": HttpLimits(**raw["limits"]), "auth": Auth(**raw["auth"])})
 
 
 class View:
@@ -69,7 +75,7 @@ class View:
 
     def __init__(self, name: str, store: Path, page: Page) -> None:
         self.name = name
-        self._store = store
+        self.store = store
         self._page = page
         self._connection: apsw.Connection | None = None
 
@@ -80,6 +86,10 @@ class View:
     @property
     def fresh_at(self) -> float | None:
         return self._page.fresh_at
+
+    @property
+    def history(self) -> str:
+        return self._page.history
 
     def find(self, reference: str | int) -> Found | None:
         """The record, or None: the daemon may know more."""
@@ -94,13 +104,39 @@ class View:
 
     def open(self) -> None:
         if self._connection is None:
-            self._connection = connect_reader(self._store)
+            self._connection = connect_reader(self.store)
             self._connection.pragma("mmap_size", MMAP_BYTES)
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class Tally:
+    """What this worker answered, told to the daemon from time to time: its metrics are those of the whole node."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[bool, bytes, int, str]] = Counter()
+        self._telling = trio.Lock()
+
+    def count(self, is_native: bool, method: bytes, status: int, source: str) -> None:
+        self._counts[is_native, method, status, source] += 1
+
+    async def report(self, control: trio.SocketStream) -> None:
+        while True:
+            await trio.sleep(TALLY_S)
+            await self.tell(control)
+
+    async def tell(self, control: trio.SocketStream) -> None:
+        async with self._telling:
+            told = [
+                [is_native, method.decode(), status, source, number]
+                for (is_native, method, status, source), number in self._counts.items()
+            ]
+            self._counts.clear()
+            if told:
+                await control.socket.send(orjson.dumps(told) + b"\n")
 
 
 async def obey(control: trio.SocketStream, view: View, serving: trio.CancelScope) -> None:
@@ -132,17 +168,21 @@ async def work(task: Task) -> None:
     view = View(task.zone, Path(task.store), Page(task.page))
     control = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=task.control)))
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=task.listener)))
+    known = known_beside(task.auth, task.trusted, view.store.parent)
+    tally = Tally()
     forward = Forward(b"\0" + bytes.fromhex(task.daemon))
     on_request = logs.request if task.log_requests else None
     async with trio.open_nursery() as nursery:
         serving = trio.CancelScope()
         nursery.start_soon(drain_when_asked, serving)
+        nursery.start_soon(tally.report, control)
 
         @nursery.start_soon
         async def serve() -> None:
             with serving:
-                lookup = make_lookup(view)
+                lookup = make_lookup(view, known, tally.count)
                 await serve_http(forward, [listener], task.limits, now=clock.wall, lookup=lookup, on_request=on_request)
+            await tally.tell(control)
             nursery.cancel_scope.cancel()
 
         await obey(control, view, serving)

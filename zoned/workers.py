@@ -12,25 +12,25 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from random import Random
+from random import SystemRandom
 
+import orjson
 import structlog
 import trio
 
-from conf import Config
 from store.database import Database
 from zoned.api.http1 import HttpLimits
 from zoned.page import Page
-from zoned.replication import Replication
-from zoned.staleness import Staleness
-from zoned.supervise import Backoff
+from zoned.supervise import Backoff, Signal
 from zoned.worker import CLOSE, CLOSED, DRAIN, OPEN, READY, Task
+from zoned.zone import Zone
 
 LET_GO_S = 2.0  # then it is killed: the store is not replaced while anybody has the old file open
 DRAIN_EXTRA_S = 2.0  # beyond the grace that a worker gives its requests
 PAUSE_S = (0.02, 5.0)  # between a death and the next start
 HEADER_EXTRA_BYTES = 1_024  # what a worker adds to a head
 BACKLOG = 1_024
+READ_BYTES = 65_536
 END_S = 1.0  # for a worker that has closed its control socket to end by itself
 
 logger = structlog.get_logger()
@@ -62,6 +62,7 @@ class _Worker:
         self.process = process
         self.is_open = False  # has the store open, or is about to
         self.closed = trio.Event()
+        self.asked_to_end = False
         self._control = control
 
     async def say(self, command: bytes) -> None:
@@ -72,14 +73,17 @@ class _Worker:
 
     async def heard(self) -> AsyncIterator[bytes]:
         """What it says, until it is gone."""
+        unread = b""
         while True:
             try:
-                said = await self._control.recv(1)
+                data = await self._control.recv(READ_BYTES)
             except OSError:
                 return
-            if not said:
+            if not data:
                 return
-            yield said
+            *lines, unread = (unread + data).split(b"\n")
+            for line in lines:
+                yield line + b"\n"
 
     async def end(self) -> None:
         """It is gone when this returns."""
@@ -94,24 +98,25 @@ class Workers:
 
     def __init__(
         self,
-        config: Config,
+        zone: Zone,
         bounds: HttpLimits,
         database: Database,
         public: trio.SocketListener,
         inner: bytes,
-        rng: Random,
+        trusted: bool,
     ) -> None:
         """`public` is the listener that they share, `inner` the name of the socket that they hand requests on to."""
         self.page = Page()
         self._inner = inner
         self.running: set[_Worker] = set()
-        self._count = config.http.workers
-        self._config = config
+        self._zone = zone
+        self._count = zone.settings.config.http.workers
+        self._trusted = trusted
         self._database = database
         self._public = public
         self._bounds = replace(bounds, connections_max=-(-bounds.connections_max // max(1, self._count)))
-        self._rng = rng
         self._draining = False
+        self._came = Signal()  # another one is ready
         self._may_open = True
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -124,29 +129,25 @@ class Workers:
                     nursery.start_soon(self._keep, ready)
                 for ready in all_ready:
                     await ready.wait()
+                nursery.start_soon(self.follow)
                 task_status.started()
         finally:
             self._database.outsiders = None
             self.page.close()
 
-    async def publish(
-        self,
-        replication: Replication,
-        staleness: Staleness,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
+    async def publish(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keeps the page true. The position is there before anybody can be told of it."""
-        self.page.position = replication.positions.position
+        zone, page = self._zone, self.page
 
         def on_applied(position: int, _: object) -> None:
-            self.page.position = position
+            page.position, page.history = position, zone.history
 
-        replication.listen(on_applied)
+        on_applied(zone.position, None)
+        zone.replication.listen(on_applied)
         task_status.started()
         while True:
-            moved = staleness.moved
-            self.page.fresh_at = staleness.fresh_at
+            moved = zone.staleness.moved
+            page.fresh_at, page.history = zone.fresh_at, zone.history
             await moved.wait()
 
     async def drain(self) -> None:
@@ -162,11 +163,20 @@ class Workers:
             logger.warning("worker did not end in time", pid=worker.process.pid)
             worker.process.kill()
 
-    async def reload(self) -> None:
-        """Replaces them one after the other."""
-        for worker in list(self.running):
-            await worker.say(DRAIN)
-            await worker.process.wait()
+    async def follow(self) -> None:
+        """Replaces them, one after the other, when the settings of the log have changed."""
+        changed, settings = Signal(), self._zone.settings
+        settings.listen(lambda _: changed.set())
+        known = settings.config.log
+        while True:
+            await changed.wait()
+            if settings.config.log != known:
+                known = settings.config.log
+                for worker in list(self.running):
+                    worker.asked_to_end = True
+                    self._came.clear()
+                    await worker.say(DRAIN)
+                    await self._came.wait()
 
     # For the store.
 
@@ -202,7 +212,7 @@ class Workers:
     # One process after the other.
 
     async def _keep(self, ready: trio.Event) -> None:
-        backoff = Backoff(*PAUSE_S, self._rng)
+        backoff = Backoff(*PAUSE_S, SystemRandom())
         while not self._draining:
             worker = await self._start()
             try:
@@ -215,13 +225,17 @@ class Workers:
                     elif said == READY:
                         backoff.reset()
                         ready.set()
+                        self._came.set()
+                    else:
+                        for counted in orjson.loads(said):
+                            self._zone.counts.looked_up(*counted)
                 with trio.move_on_after(END_S):
                     await worker.process.wait()
             finally:
                 with trio.CancelScope(shield=True):
                     await worker.end()
                 self.running.discard(worker)
-            if not self._draining:
+            if not (self._draining or worker.asked_to_end):
                 logger.warning(
                     "worker ended, starting another", pid=worker.process.pid, status=worker.process.returncode
                 )
@@ -231,17 +245,12 @@ class Workers:
         ours, theirs = socket.socketpair()
         with theirs:
             fds = (self._public.socket.fileno(), self.page.descriptor, theirs.fileno())
-            log = self._config.log
+            config = self._zone.settings.config
+            log = config.log
             path = str(self._database.path)
+            said = (log.level, log.format, log.requests)
             task = Task(
-                self._config.node.zone,
-                path,
-                self._inner[1:].hex(),
-                self._bounds,
-                log.level,
-                log.format,
-                log.requests,
-                *fds,
+                config.node.zone, path, config.auth, self._trusted, self._inner[1:].hex(), self._bounds, *said, *fds
             )
             # The very package that runs here, whatever lies in the working directory (-P).
             paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]

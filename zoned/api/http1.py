@@ -105,6 +105,9 @@ class Prepared(NamedTuple):
     lines: bytes
     body: bytes
 
+    def headers(self) -> Headers:
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in self.lines.splitlines())]
+
 
 # --- heads -----------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ on to the application, which gives the same answer in its own time. A test compa
 
 import math
 import re
-import uuid
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -16,17 +15,15 @@ import orjson
 from store.catalogue import Found
 from store.images import Image, parse_reference
 from zoned import clock
+from zoned.api import request_id
+from zoned.api.caller import Caller
 from zoned.api.documents import images_document, native_document
 from zoned.api.http1 import Headers, Prepared
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
-# Headers that take rights away or ask for freshness: the application's business.
-TELLING = frozenset(
-    (
-        *(b"x-project-id", b"x-tenant-id", b"x-roles"),
-        *(b"zone-after-position", b"zone-max-staleness", b"zone-on-stale"),
-    )
-)
+ASKING = frozenset(
+    (b"zone-after-position", b"zone-max-staleness", b"zone-on-stale")
+)  # for freshness: the application's business
 REFERENCE_BYTES_MAX = 36
 
 
@@ -39,6 +36,8 @@ class Readable(Protocol):
     def position(self) -> int: ...
     @property
     def fresh_at(self) -> float | None: ...
+    @property
+    def history(self) -> str: ...
     def find(self, reference: str | int) -> Found | None: ...
 
 
@@ -53,41 +52,30 @@ def moment(zone: Readable) -> Moment:
     return Moment(zone.position, zone.fresh_at)
 
 
-class Stamps:
-    """The header lines of every answer: where it comes from, as of when, how old it can be, and a request ID.
+def stamps(zone: Readable, at: Moment, told_id: bytes) -> Headers:
+    """The headers of every answer: where it comes from, as of when, how old it can be, and the request's ID.
 
     `at` is of before the data was read: what was proved since says nothing of it.
     """
-
-    def __init__(self, name: str) -> None:
-        self._name = name.encode("latin-1")
-        self._prefix = b"req-" + str(uuid.uuid4())[:24].encode()
-        self._requests = 0
-
-    def headers(self, at: Moment) -> Headers:
-        found = [(b"zone-name", self._name), (b"zone-position", b"%d" % at.position)]
-        if at.fresh_at is not None:
-            found.append((b"zone-staleness", _bound(at.fresh_at)))
-        found.append((b"x-openstack-request-id", self._request_id()))
-        return found
-
-    def lines(self, at: Moment) -> bytes:
-        """The same, each with its CRLF."""
-        return b"".join([b"%b: %b\r\n" % header for header in self.headers(at)])
-
-    def _request_id(self) -> bytes:
-        """A UUID's form, as OpenStack's tools expect it: random for each process, then a count."""
-        self._requests += 1
-        return b"%b%012x" % (self._prefix, self._requests)
+    found = [(b"zone-name", zone.name.encode("latin-1")), (b"zone-position", b"%d" % at.position)]
+    history = zone.history
+    if history:
+        found.append((b"zone-history", history.encode("latin-1")))
+    if at.fresh_at is not None:
+        found.append((b"zone-staleness", b"%.3f" % (math.ceil((clock.boot() - at.fresh_at) * 1_000) / 1_000)))
+    found.append((request_id.HEADER, told_id))
+    return found
 
 
-def _bound(fresh_at: float) -> bytes:
-    return b"%.3f" % (math.ceil((clock.boot() - fresh_at) * 1_000) / 1_000)
+def make_lookup(
+    zone: Readable,
+    tell: Callable[[Headers], Caller | None],
+    count: Callable[[bool, bytes, int, str], None] | None = None,
+) -> Callable[[bytes, bytes, Headers], Prepared | None]:
+    """A `zoned.api.server.Lookup` for this zone: an answer, or None when the application should give it.
 
-
-def make_lookup(zone: Readable) -> Callable[[bytes, bytes, Headers], Prepared | None]:
-    """A `zoned.api.server.Lookup` for this zone: an answer, or None when the application should give it."""
-    stamps = Stamps(zone.name)
+    `tell` says who asks, from memory, or not. `count` hears of each answer: native or not, method, status, source.
+    """
 
     def lookup(method: bytes, target: bytes, headers: Headers) -> Prepared | None:
         if target.startswith(V2):
@@ -100,22 +88,32 @@ def make_lookup(zone: Readable) -> Callable[[bytes, bytes, Headers], Prepared | 
             return None
         if reference is None:
             return None
-        known = b""
+        known, told_id = b"", b""
         for name, value in headers:
-            if name in TELLING:
+            if name in ASKING:
                 return None
             if name == b"if-none-match":
                 known += b"," + value
+            elif name == request_id.HEADER:
+                told_id = request_id.taken_over(value)
         at = moment(zone)
         found = zone.find(reference)
         if found is None or found.image.deleted_at is not None:
             return None
-        tag = f'"{found.image.write}"'.encode()
-        lines = b"zone-source: %b\r\netag: %b\r\n" % (found.source.value.encode(), tag)
+        caller = tell(headers)
+        if caller is None or not caller.may_see(found.image):
+            return None
+        source, tag = found.source.value, f'"{found.image.write}"'.encode()
+        stamped = b"".join([b"%b: %b\r\n" % header for header in stamps(zone, at, told_id or request_id.fresh())])
+        lines = b"zone-source: %b\r\netag: %b\r\n%b" % (source.encode(), tag, stamped)
         if known and any(one.strip().removeprefix(b"W/") in (b"*", tag) for one in known.split(b",")):
-            return Prepared(304, lines + stamps.lines(at), b"")
-        body = orjson.dumps(render(found.image))
-        return Prepared(200, b"%bcontent-type: application/json\r\n%b" % (lines, stamps.lines(at)), body)
+            answer = Prepared(304, lines, b"")
+        else:
+            body = orjson.dumps(render(found.image))
+            answer = Prepared(200, b"content-type: application/json\r\n" + lines, body)
+        if count is not None:
+            count(render is native_document, method, answer.status, source)
+        return answer
 
     return lookup
 

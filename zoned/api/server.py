@@ -20,7 +20,6 @@ import math
 import select
 import socket
 import struct
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
 from typing import NamedTuple
@@ -44,6 +43,7 @@ from zoned.api.http1 import (
     problem,
     take_head,
 )
+from zoned.api.request_id import request_id
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # method, target, headers (names in lower case) -> the whole answer, or None to let the application answer. It runs in
@@ -63,6 +63,8 @@ TURN_MAX = 64
 # block means is remembered, for blocks up to a size and up to a number (all are forgotten then).
 BLOCK_BYTES_MAX = 4_096
 BLOCKS_MAX = 512
+# A client whose connection was accepted in the moment of the end is sending its request: it is still answered.
+FIRST_REQUEST_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +78,7 @@ class RequestRecord(NamedTuple):
     sent_bytes: int
     duration_s: float
     client: str  # IP address, or "unix"
+    headers: Sequence[tuple[bytes, bytes]] = ()  # of the answer, as far as the application gave them
 
 
 async def serve_http(
@@ -132,8 +135,6 @@ class HttpServer:
         self._life = trio.CancelScope(shield=True)
         self._now = now
         self._common: tuple[int, bytes] = (-1, b"")
-        self._id_prefix = uuid.uuid4().hex[:12]
-        self._requests = 0
 
     async def hold_connections(self, task_status: trio.TaskStatus[None]) -> None:
         """Own the connections' nursery. It is shielded, so that cancelling the server only begins to drain it."""
@@ -154,7 +155,11 @@ class HttpServer:
         self._life.deadline = trio.current_time() + self.limits.grace_s
         self._drained.set()
         for connection in list(self.idle.values()):
-            connection.close()
+            if connection.served:
+                connection.close()
+            else:
+                self.unpark(connection)
+                self.start(connection)  # which gives it a moment to ask
 
     # --- parked connections ---
 
@@ -215,7 +220,10 @@ class HttpServer:
             return
         connection = _Connection(self, sock)
         self.connections.add(connection)
-        self.park(connection)
+        if self.draining:
+            self.start(connection)
+        else:
+            self.park(connection)
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle longest, so that idle ones never keep working ones out."""
@@ -253,11 +261,11 @@ class HttpServer:
 
         `block` is the head without its first line. Raises Refused.
         """
-        known = self.blocks.get(block)
-        if known is not None and len(head) <= self.limits.header_bytes_max:
-            return known
         if len(head) > self.limits.header_bytes_max:
             return None
+        known = self.blocks.get(block)
+        if known is not None:
+            return known
         request = parse_head(head, self.limits)
         if not request.keep_alive or request.body_bytes != 0:
             return None
@@ -266,10 +274,6 @@ class HttpServer:
                 self.blocks.clear()
             self.blocks[block] = request.headers
         return request.headers
-
-    def next_request_id(self) -> str:
-        self._requests += 1
-        return f"req-{self._id_prefix}-{self._requests}"
 
 
 class _Connection:
@@ -293,6 +297,7 @@ class _Connection:
         "peer",
         "read_due",
         "scope",
+        "served",
         "server_address",
         "write_due",
     )
@@ -311,6 +316,7 @@ class _Connection:
         self.buffer = bytearray()
         self.ended = False  # the client sends no more
         self.gone = False  # and takes no more
+        self.served = False  # at least one request was taken
         self.read_due = self.write_due = math.inf
         self.client, self.server_address, self.peer = _addresses(sock)
         self._client_name = self.client[0] if self.client else "unix"
@@ -344,6 +350,7 @@ class _Connection:
                 at = end
         sent = 0
         if out:
+            self.served = True
             whole = out[0] if len(out) == 1 else b"".join(out)
             try:
                 sent = self._sock.send(whole)
@@ -374,7 +381,8 @@ class _Connection:
         except Exception:
             return None  # the task comes to the same fault, and answers for it
         if server.on_request is not None:
-            self._record(parse_head(head, server.limits), found.status, 0 if is_head else len(found.body))
+            sent_bytes = 0 if is_head else len(found.body)
+            self._record(parse_head(head, server.limits), found.status, sent_bytes, found.headers())
         return answer
 
     def close(self) -> None:
@@ -412,7 +420,7 @@ class _Connection:
         if self._late == "write" or (exchange is not None and exchange.head is not None):
             # Answers of the lookup are recorded when they are made.
             if exchange is not None:
-                self._record(request, exchange.status, exchange.sent_bytes)
+                self._record(request, exchange.status, exchange.sent_bytes, exchange.headers)
         elif self.buffer or request is not None:
             what = "body" if request is not None else "headers"
             with trio.move_on_after(LINGER_S):
@@ -426,6 +434,7 @@ class _Connection:
         in_a_row = 0
         while (head := await self._next_head()) is not None:
             self._began = trio.current_time()
+            self.served = True
             self._request = request = parse_head(head, limits)
             if not await self._answer(request):
                 break
@@ -452,9 +461,13 @@ class _Connection:
                     self._began = trio.current_time()
                     due = self._began + limits.header_timeout_s
                 open_ = await self.fill(due)
+            elif not server.draining:
+                return None  # to be parked
+            elif self.served:
+                # A request that has already come is still answered; nothing else is waited for.
+                open_ = self.fill_now() and len(self.buffer) > 0
             else:
-                # A request that has already come is answered, also by a server that drains.
-                open_ = server.draining and self.fill_now() and len(self.buffer) > 0
+                open_ = await self.fill(trio.current_time() + FIRST_REQUEST_S)
             if not open_:
                 return None
         return head
@@ -468,7 +481,7 @@ class _Connection:
                 answer = server.lookup(request.method, request.target, request.headers)
                 if answer is not None:
                     return self._queue_prepared(answer, request)
-            exchange = self._exchange = Exchange(self, request, server.limits, server.next_request_id())
+            exchange = self._exchange = Exchange(self, request, server.limits, request_id(request.headers).decode())
             await server.app(exchange.scope(), exchange.receive, exchange.send)
         except Exception as error:
             # The one place per request where anything may be caught: a fault in answering one client is not a fault
@@ -485,7 +498,7 @@ class _Connection:
                 return False
             if not exchange.deserted():
                 return self._fail(request, exchange, AnswerFault("the application returned without an answer"))
-        self._record(request, exchange.status, exchange.sent_bytes)
+        self._record(request, exchange.status, exchange.sent_bytes, exchange.headers)
         return exchange.complete and await exchange.finish_body()
 
     def _queue(self, answer: Answer, request: Request | None, keep_alive: bool = True) -> bool:
@@ -498,7 +511,7 @@ class _Connection:
             raise AnswerFault("the body is not as long as Content-Length says")
         sends_body = head.framing is Framing.LENGTH
         self._out.append(head.data + body if sends_body else head.data)
-        self._record(request, status, len(body) if sends_body else 0)
+        self._record(request, status, len(body) if sends_body else 0, headers)
         return head.keep_alive
 
     def _queue_prepared(self, answer: Prepared, request: Request) -> bool:
@@ -509,20 +522,20 @@ class _Connection:
             connection = b"connection: keep-alive\r\n"
         is_head = request.method == b"HEAD"
         self._out.append(prepared_answer(answer, self._server.common_lines(), is_head, connection))
-        self._record(request, answer.status, 0 if is_head else len(answer.body))
+        self._record(request, answer.status, 0 if is_head else len(answer.body), answer.headers())
         return keep_alive
 
     def _fail(self, request: Request, exchange: Exchange | None, error: Exception) -> bool:
         """Log once, and say 500 if nothing has been said yet. A half-sent answer is cut, so that it looks cut."""
         self._late = ""  # if the fault came out of being ended late, this is already the answer
-        request_id = exchange.request_id if exchange is not None else self._server.next_request_id()
+        known = exchange.request_id if exchange is not None else request_id(request.headers).decode()
         path = path_of(request)
-        log.error("request failed", request_id=request_id, method=request.method.decode(), path=path, exc_info=error)
+        log.error("request failed", request_id=known, method=request.method.decode(), path=path, exc_info=error)
         if exchange is not None and exchange.head is not None:
             self._out.clear()
-            self._record(request, exchange.status, exchange.sent_bytes)
+            self._record(request, exchange.status, exchange.sent_bytes, exchange.headers)
             return False
-        detail = f"the fault is the server's; its log tells more under {request_id}"
+        detail = f"the fault is the server's; its log tells more under {known}"
         # The body may be unread, so what follows in the input is not known to be a request.
         self._linger = exchange is not None and not exchange.body.done
         return self._queue(problem(500, "internal-error", detail), request, keep_alive=not self._linger)
@@ -534,12 +547,14 @@ class _Connection:
         self._queue(answer, self._request, keep_alive=False)
         await self.flush()
 
-    def _record(self, request: Request | None, status: int, sent_bytes: int) -> None:
+    def _record(
+        self, request: Request | None, status: int, sent_bytes: int, headers: Sequence[tuple[bytes, bytes]]
+    ) -> None:
         on_request = self._server.on_request
         if on_request is not None:
             method, path = ("-", "-") if request is None else (request.method.decode(), path_of(request))
             duration_s = trio.current_time() - self._began
-            on_request(RequestRecord(method, path, status, sent_bytes, duration_s, self._client_name))
+            on_request(RequestRecord(method, path, status, sent_bytes, duration_s, self._client_name, headers))
 
     # --- the socket ---
 
