@@ -149,7 +149,8 @@ async def serve(
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
                 steering = admin_routes(replication, database)
-                await open_faces(faces, sockets, zone, Doors(config, directory, stack), steering)
+                doors = Doors(config, directory, stack)
+                workers = await open_faces(faces, sockets, zone, doors, steering, database)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
                 registry_url = sockets.registry_url
                 task_status.started(Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, registry_url))
@@ -158,6 +159,8 @@ async def serve(
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 zone.feed.end()
+                if workers is not None:
+                    await workers.drain()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)

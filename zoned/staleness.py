@@ -62,8 +62,8 @@ class Staleness:
     def __init__(self, replication: Replication) -> None:
         self._replication = replication
         self._bound = Bound()
+        self.moved = trio.Event()  # set and replaced whenever the bound may have moved
         self._history = replication.cluster_id
-        self._moved = trio.Event()
 
     @property
     def bound_s(self) -> float | None:
@@ -104,7 +104,7 @@ class Staleness:
         """
         with trio.move_on_after(PROOF_S):
             while self._bound.fresh_at is None or self._bound.fresh_at < instant:
-                await self._moved.wait()
+                await self.moved.wait()
             return self._replication.positions.position
         return None
 
@@ -114,7 +114,7 @@ class Staleness:
             if not self._is_at_most(at_most_s):
                 await self.ask()
             while not self._is_at_most(at_most_s):
-                await self._moved.wait()
+                await self.moved.wait()
             return True
         return False
 
@@ -132,5 +132,5 @@ class Staleness:
             await moved.wait()
 
     def _tell(self) -> None:
-        self._moved.set()
-        self._moved = trio.Event()
+        self.moved.set()
+        self.moved = trio.Event()
