@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from gossip.codec import decode_exchange, decode_packet, encode_exchange, encode_packet
-from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send
+from gossip.effects import ON_STREAM, Change, Copied, Effect, Exchange, Notify, Send
 from gossip.members import Event
 from gossip.messages import Address, Entry, ExchangeState, Member, Packet, State
 from gossip.options import GossipOptions
@@ -91,10 +91,13 @@ class Cluster:
 
     # --- what a test does -----------------------------------------------------------------------------------------
 
-    def start(self, number: int, host: str | None = None, book: Iterable[Address] = ()) -> None:
+    def start(
+        self, number: int, host: str | None = None, book: Iterable[Address] = (), copy_of: int | None = None
+    ) -> None:
         self._generation[number] += 1
+        identity = number if copy_of is None else copy_of
         address = (host or f"10.0.0.{number}", PORT)
-        me = Member(node_id(number), self._generation[number], f"zone-{number}", *address)
+        me = Member(node_id(identity), self._generation[number], f"zone-{number}", *address)
         if self.options.stream_only:
             me = replace(me, facts={STREAM_FACT: True})
         self.addresses[number] = address
@@ -218,6 +221,8 @@ class Cluster:
                     if event is Event.DIED:
                         about = UUID(view.node_id).int - 1
                         self.deaths.append(Death(self.now, number, about, about in self.cores))
+                case Notify(Copied()):
+                    self.events[f"copied {number}"] += 1
                 case Notify():
                     self.events["other"] += 1
         self._arm(number)
