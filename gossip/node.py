@@ -199,6 +199,11 @@ class Gossip:
         least_s, median_s = self._core.distances.least_s(node_id), self._core.distances.median_s(node_id)
         return (least_s, median_s) if least_s is not None and median_s is not None else None
 
+    def distance_s(self, node_id: str) -> float | None:
+        """The round trip to this member: the least of the last, else as coordinates predict it, else None."""
+        least_s = self._core.distances.least_s(node_id)
+        return least_s if least_s is not None else self.estimate_s(self.me.node_id, node_id)
+
     def estimate_s(self, one: str, other: str) -> float | None:
         """The round trip between two members as their coordinates predict it; None if one is nowhere yet."""
         found = [self.members[node_id].vitals.get(AT) for node_id in (one, other) if node_id in self.members]

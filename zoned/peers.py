@@ -13,6 +13,8 @@ import msgpack
 import structlog
 import trio
 
+from gossip import MemberView
+from zoned.api import request_id
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.posting import Poster
 from zoned.raft.messages import BATCH_MAX_MESSAGES, Append, Message, MessageError, decode_batch, encode_batch
@@ -21,6 +23,7 @@ from zoned.supervise import Signal
 
 LABEL_HEADER = "Zoned-Label"
 RECIPIENT_HEADER = "Zoned-To"  # the node meant: an address may have passed to another
+REQUEST_ID_HEADER = "X-OpenStack-Request-ID"  # of the users' requests that this one is for, separated by commas
 ANSWER_BYTES_MAX = 16_777_216
 OUTBOX_MAX = 4_096  # messages; beyond, the oldest are dropped: Raft sends again
 MSGPACK = "application/msgpack"
@@ -29,9 +32,13 @@ logger = structlog.get_logger()
 
 
 class AddressBook(Protocol):
-    """Where a node is reached now; None when it is not known."""
+    """Where nodes are."""
 
-    def address_of(self, node_id: str) -> tuple[str, int] | None: ...
+    def address_of(self, node_id: str) -> tuple[str, int] | None:
+        """Where a node is reached now; None when it is not known."""
+
+    def nearest(self, views: Iterable[MemberView]) -> Sequence[MemberView]:
+        """The same, the nearest first."""
 
 
 class Peers:
@@ -41,6 +48,10 @@ class Peers:
         self._poster = poster
         self._book = book
         self._headers = f"{LABEL_HEADER}: {label}\r\ncontent-type: {MSGPACK}\r\n{RECIPIENT_HEADER}: ".encode()
+
+    def nearest(self, views: Iterable[MemberView]) -> Sequence[MemberView]:
+        """The same, the nearest first."""
+        return self._book.nearest(views)
 
     async def ask(self, node_id: str, path: str, body: Any, timeout_s: float) -> Any:
         """POSTs `body` to `/peer/v1/` + `path` of the node; its answer, unpacked.
@@ -60,6 +71,8 @@ class Peers:
             raise PeerUnreachable(f"no address of node {node_id} is known")
         where = f"{path} of node {node_id} at {address[0]}:{address[1]}"
         headers = b"%b%b\r\n" % (self._headers, node_id.encode())
+        if request_ids := request_id.current():
+            headers += f"{REQUEST_ID_HEADER}: {request_ids}\r\n".encode()
         answer = None
         try:
             with trio.move_on_after(timeout_s):

@@ -62,6 +62,7 @@ class Staleness:
     def __init__(self, replication: Replication) -> None:
         self._replication = replication
         self._bound = Bound()
+        self._history = replication.cluster_id
         self._moved = trio.Event()
 
     @property
@@ -84,12 +85,14 @@ class Staleness:
 
     async def ask(self, *, patient: bool = False) -> int | None:
         """One read index: everything committed before this call is at or below. None when nobody could say."""
-        asked_at = clock.boot()
+        asked_at, history = clock.boot(), self._replication.cluster_id
         try:
             index = await self._replication.read_index(patient=patient)
         except (PeerUnreachable, PeerRefused, RaftError) as error:
             logger.debug("no read index", problem=str(error))
             return None
+        if history != self._replication.cluster_id:
+            return None  # what was proved in a history that was given up meanwhile says nothing of the present one
         if index is not None:
             self._bound.answered(asked_at, index, self._replication.positions.position)
             self._tell()
@@ -99,10 +102,12 @@ class Staleness:
         """A position such that everything committed before `instant`, by `clock.boot`, is at or below it; None when
         nothing was proved for PROOF_S.
         """
+        history = self._replication.cluster_id
         with trio.move_on_after(PROOF_S):
             while self._bound.fresh_at is None or self._bound.fresh_at < instant:
                 await self._moved.wait()
-            return self._replication.positions.position
+            if self._replication.cluster_id == history:
+                return self._replication.positions.position
         return None
 
     async def wait_until(self, at_most_s: float, deadline: float) -> bool:
@@ -122,6 +127,8 @@ class Staleness:
         positions = self._replication.positions
         while True:
             moved = positions.moved
+            if self._history != self._replication.cluster_id:
+                self._history, self._bound = self._replication.cluster_id, Bound()
             self._bound.applied(positions.position)
             self._tell()
             await moved.wait()
