@@ -133,6 +133,18 @@ def test_a_suspended_node_convicts_nobody_for_its_own_sleep() -> None:
     assert not [death for death in cluster.deaths if death.by == 0]
 
 
+def test_clocks_that_leap_ahead_convict_nobody() -> None:
+    cluster = formed(10, 3)
+    cluster.kill(9)  # somebody is under suspicion while clocks leap
+    for _ in range(30):
+        cluster.jump(cluster.rng.randrange(1, 9), cluster.rng.choice([3, 30, 300]))
+        cluster.run(cluster.rng.uniform(0.5, 4))
+    assert cluster.false_deaths() == 0
+    cluster.run(60)
+    assert cluster.is_whole()
+    assert cluster.all_believe(9, State.DEAD)
+
+
 @pytest.mark.parametrize("length_s", [10, 600, 90_000])
 def test_a_partition_heals_by_itself_however_long_it_was(length_s: float) -> None:
     cluster = formed(6, int(length_s), seeds=(0,))
