@@ -8,7 +8,7 @@ under way), then replication, then gossip with a good-bye, and the store last.
 import os
 import signal
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
@@ -109,11 +109,11 @@ async def serve(
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
         sockets = await open_sockets(config, stack)
+        poster = Poster()
+        stack.push_async_callback(poster.aclose)
+        where = (sockets.udp, sockets.peer_address)
         async with (
-            aclosing(Poster()) as poster,
-            open_membership(
-                config, directory, me, own, database, sockets.udp, sockets.peer_address, poster.post, rng
-            ) as gossip,
+            open_membership(config, directory, me, own, database, *where, poster.post, rng) as gossip,
             trio.open_nursery() as inner,
         ):
             peers = Peers(poster, Roster(gossip), config.gossip.label)

@@ -72,7 +72,7 @@ class Peers:
         where = f"{path} of node {node_id} at {address[0]}:{address[1]}"
         headers = b"%b%b\r\n" % (self._headers, node_id.encode())
         if request_ids := request_id.current():
-            headers += f"{REQUEST_ID_HEADER}: {request_ids}\r\n".encode()
+            headers += b"%b: %b\r\n" % (REQUEST_ID_HEADER.encode(), request_ids.encode("latin-1"))
         answer = None
         try:
             with trio.move_on_after(timeout_s):

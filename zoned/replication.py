@@ -287,6 +287,7 @@ class Replication:
         now = clock.wall()
         own = await self._database.write(lambda c: found_anew(c, self.me, cluster_id, INTEGERS_BURNT, now))
         self._cluster = ""
+        self.verifier.diverged.clear()  # found in a history that is given up
         logger.error("new cluster of this node alone", cluster=cluster_id)
         self._on_applied(catalogue.replica(self._database.reader).position, own)
 

@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import cast
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -69,12 +69,45 @@ def test_the_bound_is_never_wrong(seed: int):
             assert missing >= now - said - 1e-9, f"a commit of {missing} is missing, the bound at {now} is {said}"
 
 
+class Replicating:
+    """As much of a Replication as the bound needs."""
+
+    def __init__(self) -> None:
+        self.cluster_id = "first"
+        self.positions = Positions(10)
+
+    async def read_index(self, *, patient: bool) -> int:
+        await trio.sleep(1)
+        return 10
+
+
+async def test_what_was_proved_in_a_history_that_was_given_up_is_forgotten(autojump_clock):
+    replication = Replicating()
+    staleness = Staleness(cast(Any, replication))
+    assert await staleness.ask() == 10
+    assert staleness.bound_s is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(staleness._watch_applied)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(staleness.ask)
+        await trio.testing.wait_all_tasks_blocked()
+        replication.cluster_id = "second"  # an answer of the first is still under way
+        replication.positions.advance(20)
+        await trio.sleep(5)
+        forgotten: float | None = staleness.bound_s
+        assert await staleness.ask() == 10
+        nursery.cancel_scope.cancel()
+    assert forgotten is None
+    assert staleness.bound_s is not None
+
+
 class Registry:
     """Answers with `index` until it is gone (None)."""
 
     cluster_id = "c"
 
     def __init__(self) -> None:
+        self.cluster_id = "one"
         self.positions = Positions(7)
         self.index: int | None = 7
         self.asked: list[bool] = []

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,14 +17,12 @@ from zoned.auth.tokens import TokenFile, TokensWrong
 from zoned.errors import CannotStart
 from zoned.policy import Policy, PolicyWrong
 
-if TYPE_CHECKING:
-    from zoned.auth.keystone import Keystone
-
 
 class Doors:
-    """Who may come in by which listener. `stack` closes what asks a Keystone."""
+    """Who may come in by which listener."""
 
     def __init__(self, config: Config, directory: Path, stack: AsyncExitStack) -> None:
+        """`stack` closes what a door keeps open."""
         self._auth = config.auth
         self._directory = directory
         self._stack = stack
@@ -53,15 +50,15 @@ class Doors:
         except TokensWrong as error:
             raise CannotStart(f"auth.tokens_file: {error}") from None
 
-    def _keystone(self) -> "Keystone":
-        import httpx  # 8 MiB and a quarter of a second that only those pay who have a Keystone
+    def _keystone(self) -> Authenticator:
+        import httpx  # 10 MiB, for those who have a Keystone
 
         from zoned.auth.keystone import Keystone
 
-        password = partial(read_secret, "auth.keystone_password_file", self._auth.keystone_password_file)
-        password()
         client = httpx.AsyncClient(trust_env=False)
         self._stack.push_async_callback(client.aclose)
+        password = partial(read_secret, "auth.keystone_password_file", self._auth.keystone_password_file)
+        password()
         return Keystone(client, self._auth, password, self.policy, clock.wall, trio.current_time)
 
 
