@@ -112,7 +112,7 @@ def pause_table(full: bool) -> Iterator[str]:
 
 
 def wide_pause_table(full: bool) -> Iterator[str]:
-    yield from _pause_table("wan", [(8.0, 4), (20.0, 4), (40.0, 4)] if full else [(20.0, 1)])
+    yield from _pause_table("wan", [(8.0, 4), (20.0, 4), (40.0, 4)] if full else [(20.0, 4)])
 
 
 def _pause_table(profile: str, cells: Sequence[tuple[float, int]]) -> Iterator[str]:
