@@ -7,7 +7,7 @@ under way), then replication, then gossip with a good-bye, and the store last.
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from conf import Config, ConfigError
-from gossip import Address, Gossip
+from gossip import Address, Gossip, MemberView
 from store import identity
 from store.database import open_database
 from zoned import paths, systemd
@@ -192,6 +192,9 @@ class Roster:
     def address_of(self, node_id: str) -> Address | None:
         view = self._gossip.members.get(node_id)
         return view.address if view is not None else None
+
+    def nearest(self, views: Iterable[MemberView]) -> Sequence[MemberView]:
+        return self._gossip.nearest(views)
 
 
 async def hear(gossip: Gossip, replication: Replication) -> None:

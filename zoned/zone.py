@@ -160,12 +160,17 @@ class Zone:
         return False, "nobody has said that the bytes are here"
 
     def round_trips_ms(self, near: str) -> dict[str, float]:
-        """Milliseconds from a zone to the others: measured from this one, from another as coordinates predict."""
+        """Milliseconds from a zone to the others: measured from this one where they can be, else as
+        coordinates predict."""
         origins = [view.node_id for view in self._members.values() if view.zone == near]
         found = {near: 0.0}
         for view in self._members.values():
-            measured = [view.rtt_s] if near == self.name else [self.gossip.estimate_s(n, view.node_id) for n in origins]
-            for rtt_s in measured:
+            apart = (
+                [self.gossip.distance_s(view.node_id)]
+                if near == self.name
+                else [self.gossip.estimate_s(origin, view.node_id) for origin in origins]
+            )
+            for rtt_s in apart:
                 if rtt_s is not None:
                     found[view.zone] = min(round(rtt_s * 1_000, 2), found.get(view.zone, math.inf))
         return found
