@@ -1,6 +1,7 @@
 """Sockets to listen on, or one sentence that says why not."""
 
 import os
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -79,8 +80,8 @@ def bound_address(listener: trio.SocketListener) -> tuple[str, int]:
     return host, port
 
 
-async def open_admin(path: Path) -> trio.SocketListener:
-    """A listening Unix socket, for its owner only (0600). A stale socket that nobody serves is replaced.
+async def open_admin(path: Path, read_group: str = "") -> trio.SocketListener:
+    """A listening Unix socket, for its owner (0600) and a group (0660). A stale socket that nobody serves is replaced.
 
     Raises CannotStart; whatever else stands at `path` is left alone.
     """
@@ -95,7 +96,12 @@ async def open_admin(path: Path) -> trio.SocketListener:
             bound.bind(os.fspath(path))
         finally:
             os.umask(mask)
+        if read_group:
+            shutil.chown(path, group=read_group)
+            os.chmod(path, 0o660)  # noqa: PTH101  # a Unix socket's mode, at start: nothing waits
         bound.listen(BACKLOG)
+    except LookupError:
+        raise CannotStart(f"admin.read_group: there is no group {read_group!r} on this machine") from None
     except OSError as error:
         raise CannotStart(f"admin.socket {path} cannot be listened on: {error.strerror}; change admin.socket") from None
     return trio.SocketListener(trio.socket.from_stdlib_socket(bound))

@@ -20,7 +20,7 @@ from store.apply import Applied
 from store.database import Database
 from store.images import Image
 from store.journal import Journaled, Limits, Receipt
-from store.operations import Create, Grant, Operation, Write, decode
+from store.operations import Create, Operation, Write, decode, subject
 from zoned import clock
 from zoned.api import request_id
 from zoned.errors import PeerRefused, PeerUnreachable
@@ -120,7 +120,8 @@ class Proxy:
         return Submitted(made.write_id, receipt, self._image_after(operation) or made.image)
 
     def _image_after(self, operation: Operation) -> Image | None:
-        found = None if isinstance(operation, Grant) else catalogue.find(self._database.reader, operation.uuid)
+        uuid = subject(operation)
+        found = catalogue.find(self._database.reader, uuid) if uuid is not None else None
         return found.image if found is not None else None
 
     async def _wait_for_range(self) -> None:

@@ -1,5 +1,6 @@
 """The service manager's protocol: what it is told, which sockets are taken from it, and when they are refused."""
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -128,9 +129,8 @@ def listening(kind: int = socket.SOCK_STREAM) -> Iterator[tuple[socket.socket, s
         made.bind(("127.0.0.1", 0))
         if kind == socket.SOCK_STREAM:
             made.listen()
-        high = socket.fromfd(os.dup2(made.fileno(), 50), made.family, made.type)
-        os.close(50)
-        with high:
+        # Above 3 and 4, where the shell will put it, and where no other descriptor of this process is.
+        with socket.socket(fileno=fcntl.fcntl(made, fcntl.F_DUPFD_CLOEXEC, 200)) as high:
             yield high, "{}:{}".format(*made.getsockname())
 
 
