@@ -1,6 +1,7 @@
 """Health by value: one picture in which all is well, then one thing wrong at a time; mutes that end or are outgrown."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,12 @@ def test_every_code_that_is_found_is_explained_and_every_explained_code_can_be_f
     }
     assert seen == set(CODES)
     assert all(code.means.endswith(".") and code.do for code in CODES.values())
+
+
+def test_the_page_for_operators_lists_the_codes_as_they_are():
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    for name, code in CODES.items():
+        assert f"| `{name}` | {code.means} | {code.do} |\n" in page
 
 
 def test_a_caller_may_be_stricter():
