@@ -21,6 +21,7 @@ from zoned.asking import (
     show_rows,
 )
 from zoned.ctl_registry import backup, registry, sync
+from zoned.ctl_tls import tls
 
 
 class _Careful(click.Group):
@@ -331,5 +332,5 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
     show_one(asker, document, lines)
 
 
-for command in (registry, sync, backup):
+for command in (registry, sync, backup, tls):
     main.add_command(command)

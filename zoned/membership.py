@@ -35,11 +35,12 @@ from gossip import (
     open_gossip,
 )
 from store import identity
-from store.database import Database
+from store.database import Database, open_database
 from store.errors import CannotOpen, StorageFull
 from store.identity import Identity
 from zoned import __version__
 from zoned.errors import CannotStart
+from zoned.files import write_private
 from zoned.replication import Replication
 from zoned.zone import Zone
 
@@ -102,21 +103,14 @@ def load_keyring(config: Config, directory: Path) -> Keyring | None:
         raise CannotStart(f"gossip.keyring {path}: {error}") from None
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """The whole file or nothing, on disk, for its owner only."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    parent = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+async def establish(config: Config, directory: Path) -> str:
+    """This node's ID; the identity is made if there is none yet. Raises CannotOpen."""
+    if (directory / "zoned.db").exists():
+        return load_credentials(directory, config.gossip.label, is_new=False).node_id
+    async with open_database(directory) as database:
+        own = load_credentials(directory, config.gossip.label, identity.is_new(database.reader))
+        await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))
+    return own.node_id
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from store import apply, catalogue, identity, journal, ranges
 from store.entries import EntryKind
 from store.errors import Refused
 from store.migrate import migrate
-from store.operations import Create, Delete, Grant, Operation, Update, Write, decode, encode_write
+from store.operations import Create, Delete, Grant, Operation, Point, Update, Write, decode, encode_write
 from tests.sim.checkers import Violation
 from tests.sim.swarm import Profile, draw
 from tests.sim.world import Host, World
@@ -30,7 +30,7 @@ CEILING = 2**53 - 1
 LIMITS = journal.Limits(1_000_000, 2**40, 0, "/")
 FORWARD_MS = 25.0  # how often a journal is looked at
 LOST_MS = 250.0  # a forward without an answer is given up
-REPLICATED = ("images", "marks", "ranges", "conflicts", "checkpoints", "replica")
+REPLICATED = ("images", "history", "aliases", "marks", "ranges", "conflicts", "checkpoints", "replica")
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +271,7 @@ class WriteWorld(World):
         receipt = journal.receipt(node.reader, sequence)
         if receipt is None or receipt.state == "journaled":
             raise Violation(f"write {sequence} of {node.host.id} has no outcome")
-        assert not isinstance(operation, Grant)
+        assert not isinstance(operation, Grant | Point)
         found = catalogue.find(replica, operation.uuid)
         if receipt.state != "committed":
             if isinstance(operation, Create) or receipt.code != "gone":
