@@ -53,7 +53,7 @@ sim: $(READY)    ## long seeded simulation of the registry
 sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
 	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
 
-bench-gossip: $(READY) ## zoned beside serf on this machine, about ten minutes
+bench-gossip: $(READY) ## zoned beside serf on this machine, about a quarter of an hour
 	$(BIN)/python -m bench.gossip --write bench/results/gossip.md
 
 bench-registry: $(READY) ## figures of the registry (half an hour): bench/results/registry.md
