@@ -21,7 +21,7 @@ from zoned.zone import Zone
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
 ASKING = frozenset(
-    (b"zone-after-position", b"zone-max-staleness", b"zone-on-stale")
+    (b"zone-after-position", b"zone-history", b"zone-max-staleness", b"zone-on-stale")
 )  # for freshness: the application's business
 REFERENCE_BYTES_MAX = 36
 JSON = (b"content-type", b"application/json")
