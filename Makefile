@@ -47,6 +47,7 @@ system: $(READY) $(KEYSTONE) ## tests with real daemon processes on loopback
 
 sim: $(READY)    ## long seeded simulation of the registry
 	$(BIN)/python -m tests.sim --seeds 2000 --jobs 2
+	$(BIN)/python -m tests.sim --profile pilot --seeds 200 --jobs 2
 	$(BIN)/python -m tests.sim --seeds 500 --writes
 
 sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour

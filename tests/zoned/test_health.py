@@ -13,10 +13,13 @@ def zone(name: str, **other: Any) -> dict[str, Any]:
     return {"zone": name, "node_id": f"id-{name}", "state": "alive", "version": "1", **other}
 
 
+REGISTRY = {"known": True, "role": "voter", "zone": "b", "voters": ["id-a", "id-b", "id-c"], "witnesses": []}
+
+
 def status(**other: Any) -> dict[str, Any]:
     return {
         "node": {"draining": False},
-        "registry": {"known": True, "role": "voter", "zone": "b", "voters": ["id-a", "id-b", "id-c"]},
+        "registry": REGISTRY,
         "staleness_s": 0.4,
         "journal": {"entries": 0, "bytes": 0, "oldest_age_s": None},
         "ids": {"left": 1_000, "runway_days": 143.2},
@@ -26,7 +29,8 @@ def status(**other: Any) -> dict[str, Any]:
 
 
 GOOD = Picture(status(), [zone("a"), zone("b"), zone("c")], True, 100, 1_000, 1 << 40, 1 << 30, 0, False)
-AWAY = {"known": False, "role": "candidate", "zone": None, "voters": ["id-a", "id-b", "id-c"]}
+AWAY = {**REGISTRY, "known": False, "role": "candidate", "zone": None}
+WITNESS = [zone("a"), zone("b"), zone("c", witness=True)]
 TWO_DOWN = [zone("a"), zone("b", state="dead"), zone("c", state="dead")]
 ONE_DOWN = [zone("a"), zone("b"), zone("c", state="dead")]
 
@@ -52,6 +56,8 @@ def test_nothing_is_the_matter_when_all_is_well():
             [("NO_REGISTRY", "CRITICAL"), ("NODES_DOWN", "WARNING")],
         ),
         ({"zones": ONE_DOWN}, [("NODES_DOWN", "WARNING"), ("NO_SPARE_VOTER", "WARNING")]),
+        ({"zones": WITNESS}, [("TOO_MANY_WITNESSES", "WARNING")]),
+        ({"zones": WITNESS, "status": status(registry={**REGISTRY, "witnesses": ["id-c"]})}, []),
         ({"status": status(staleness_s=31.0)}, [("STALE", "WARNING")]),
         ({"status": status(staleness_s=301.0)}, [("STALE", "CRITICAL")]),
         ({"status": status(staleness_s=None)}, []),

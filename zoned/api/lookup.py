@@ -22,7 +22,7 @@ from zoned.api.http1 import Headers, Prepared
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
 ASKING = frozenset(
-    (b"zone-after-position", b"zone-max-staleness", b"zone-on-stale")
+    (b"zone-after-position", b"zone-history", b"zone-max-staleness", b"zone-on-stale")
 )  # for freshness: the application's business
 REFERENCE_BYTES_MAX = 36
 
