@@ -1,11 +1,12 @@
 # Everything sets itself up: a fresh machine needs Python 3.11 (with venv) and make, nothing else.
 PYTHON ?= python3
+PYTHON2 ?= python2.7
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ZONES  ?= 3
 
-.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip
+.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip bench-glance interop-pike
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -50,6 +51,12 @@ bench-gossip: $(READY) ## zoned beside serf on this machine, about ten minutes
 
 bench-registry: $(READY) ## figures of the registry (half an hour): bench/results/registry.md
 	$(BIN)/python -m bench.registry
+
+bench-glance: $(READY) ## zoned beside a real Glance on PostgreSQL, a quarter of an hour: bench/results/glance.md
+	$(BIN)/python -m bench.glance
+
+interop-pike: $(READY) ## a real Glance 15 (needs Python 2.7, PYTHON2=) with zoned as its registry
+	$(BIN)/python -m tests.clients.pike --python $(PYTHON2)
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference
