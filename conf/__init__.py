@@ -3,6 +3,7 @@
 from conf.loader import ConfigError, load, parse
 from conf.schema import (
     Admin,
+    Auth,
     Config,
     Gossip,
     Http,
@@ -15,12 +16,14 @@ from conf.schema import (
     Presence,
     Registry,
     Security,
+    is_loopback,
     split_address,
 )
 from conf.schema import name as name_problem
 
 __all__ = [
     "Admin",
+    "Auth",
     "Config",
     "ConfigError",
     "Gossip",
@@ -34,6 +37,7 @@ __all__ = [
     "Presence",
     "Registry",
     "Security",
+    "is_loopback",
     "load",
     "name_problem",
     "parse",

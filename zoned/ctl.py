@@ -22,6 +22,7 @@ from zoned.asking import (
 )
 from zoned.ctl_aliases import aliases, history, presence
 from zoned.ctl_registry import backup, registry, sync
+from zoned.ctl_tls import tls
 
 
 class _Careful(click.Group):
@@ -77,6 +78,12 @@ def status(context: click.Context, form: str | None) -> None:
     show_one(asker, document, lines)
 
 
+def role_in_gossip(one: Mapping[str, Any]) -> str:
+    if one["registry"]:
+        return "registry"
+    return "follower" if not one["voter"] else "witness" if one["witness"] else "voter"
+
+
 @main.group(invoke_without_command=True)
 @FORM
 @click.pass_context
@@ -89,7 +96,7 @@ def zones(context: click.Context, form: str | None) -> None:
         ("zone", lambda one: one["zone"] + (" (here)" if one["me"] else "")),
         ("state", lambda one: one["state"]),
         ("since", lambda one: age(one["since_s"])),
-        ("role", lambda one: "registry" if one["registry"] else "voter" if one["voter"] else "follower"),
+        ("role", role_in_gossip),
         ("position", lambda one: one["position"]),
         ("lag", lambda one: one["lag"]),
         ("rtt ms", lambda one: one["rtt_ms"]),
@@ -326,5 +333,5 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
     show_one(asker, document, lines)
 
 
-for command in (registry, sync, backup, aliases, history, presence):
+for command in (registry, sync, backup, tls, aliases, history, presence):
     main.add_command(command)

@@ -32,6 +32,7 @@ from zoned.api.answers import (
     zone_of,
 )
 from zoned.api.caller import caller_of
+from zoned.api.filters import viewer
 from zoned.api.problems import Problem, bad
 from zoned.zone import Zone
 
@@ -50,11 +51,14 @@ async def show(request: Request) -> Response:
 async def index(request: Request) -> Response:
     zone = zone_of(request)
     limit = query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX)
-    after = None
+    after, caller = None, caller_of(request)
     marker = request.query_params.get("marker")
     if marker is not None:
-        after = place(look_up(zone, marker, integers=True).image, NEWEST)
-    page = await zone.page(Query(limit, after=after, hidden=None))
+        image = look_up(zone, marker, integers=True).image
+        if not caller.may_see(image):
+            raise problems.not_found(marker, zone.position)
+        after = place(image, NEWEST)
+    page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {
             "images": [documents.native_document(found.image) for found in page.found],
@@ -67,8 +71,13 @@ async def index(request: Request) -> Response:
 
 async def register(request: Request) -> Response:
     """Registers an image. 201 when committed, 202 when buffered; the same content again is the same image again."""
-    zone = zone_of(request)
-    operation = documents.native_create(documents.parse_object(await request.body()), str(uuid.uuid4()))
+    zone, caller = zone_of(request), caller_of(request)
+    caller.check_creates()
+    document = documents.parse_object(await request.body())
+    document.setdefault("owner", caller.project)
+    operation = documents.native_create(document, str(uuid.uuid4()))
+    caller.check_visibility(operation.fields.get("visibility"))
+    caller.check_owner(operation.fields.get("owner"))
     submitted = await write(zone, operation)
     assert submitted.image is not None
     headers = {
@@ -82,7 +91,7 @@ async def register(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     zone, found = zone_of(request), visible(request)
-    caller_of(request).check_owns(found.image, "delete this image")
+    caller_of(request).check("images.delete", found.image, "delete this image")
     submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
     body = {"uuid": found.image.uuid, "state": submitted.state}
     return reply(body, 202 if submitted.state == "buffered" else 200, write_headers(zone, submitted))

@@ -15,7 +15,7 @@ from zoned.api import documents
 from zoned.api.answers import by_method, record_headers, reply, visible, write, write_headers, zone_of
 from zoned.api.caller import caller_of
 from zoned.api.nearest import ordered
-from zoned.api.problems import Problem, bad
+from zoned.api.problems import bad
 from zoned.zone import Zone
 
 AHEAD_S_MAX = 60.0  # clocks of other machines may be so far ahead
@@ -25,8 +25,8 @@ BY_OWNERS = ("wanted", "unwanted")  # the others are for whoever sees the bytes
 async def show_history(request: Request) -> Response:
     """Who changed what of a record, and when; the newest first. For its owner, deleted or not."""
     zone, found = zone_of(request), visible(request, tombstones=True)
-    caller_of(request).check_owns(found.image, "see the history of this image")
-    changes = zone.history(found.image)
+    caller_of(request).check("images.see_history", found.image, "see the history of this image")
+    changes = zone.changes_of(found.image)
     body = {
         "uuid": found.image.uuid,
         "integer": found.image.integer,
@@ -60,10 +60,10 @@ async def put_presence(request: Request) -> Response:
     image = visible(request).image
     state, note, at = _said(documents.parse_object(await request.body()))
     caller = caller_of(request)
-    if state in BY_OWNERS and not caller.is_service:
-        caller.check_owns(image, "say where this image is wanted")
-    elif not caller.is_service:
-        raise Problem(403, "forbidden", "You are not permitted to say where the bytes of images are.")
+    if state in BY_OWNERS:
+        caller.check("images.want", image, "say where this image is wanted")
+    else:
+        caller.check("images.claim", image, "say where the bytes of images are")
     if where not in image.presence and where not in {one["zone"] for one in zone.zones()}:
         raise bad(f"no zone {where[:80]!r} is known here", "bad-zone")
     at = at or _moment(image, where, state)
@@ -128,8 +128,7 @@ def _presence(zone: Zone, image: Image) -> dict[str, Any]:
 async def show_locations(request: Request) -> Response:
     """An image's locations, the best first as seen from this zone or from `?near=`, each with the reason why."""
     zone, found = zone_of(request), visible(request)
-    if not caller_of(request).is_service:
-        raise Problem(403, "forbidden", "You are not permitted to see image locations.")
+    caller_of(request).check("images.see_locations", found.image, "see image locations")
     near = request.query_params.get("near", zone.name)
     if near not in {one["zone"] for one in zone.zones()}:
         raise bad(f"no zone {near[:80]!r} is known here", "bad-zone")

@@ -194,7 +194,7 @@ def test_headers_take_rights_away_and_never_give_any() -> None:
         "p", frozenset(("reader", "member"))
     )
     assert from_headers({"x-project-id": "p", "x-roles": ""}).roles == frozenset()
-    assert not Caller(None, frozenset(("member",))).owns(image(owner=None))
+    assert not Caller(None, frozenset(("member",))).may("images.change", image(owner=None))
 
 
 # Status, locations, bytes.
