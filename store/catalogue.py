@@ -53,11 +53,17 @@ def replica(connection: apsw.Connection) -> Replica:
 
 def find(connection: apsw.Connection, reference: str | int) -> Found | None:
     """The record with this UUID or integer, tombstones included, this node's own unapplied writes first."""
+    found = find_record(connection, reference)
+    return Found(Image.decode(found[0]), found[1]) if found is not None else None
+
+
+def find_record(connection: apsw.Connection, reference: str | int) -> tuple[bytes, Source] | None:
+    """The same, in its canonical form."""
     column = "integer" if isinstance(reference, int) else "uuid"
     for source, table in ((Source.JOURNAL, "overlay"), (Source.LOCAL, "images")):
         data = connection.execute(f"SELECT record FROM {table} WHERE {column} = ?", (reference,)).get  # noqa: S608  # our own names
         if data is not None:
-            return Found(Image.decode(data), source)
+            return data, source
     return None
 
 

@@ -17,7 +17,7 @@ import trio
 from gossip import Gossip, MemberView
 from store import aliases, catalogue, history, journal, listing, log, presence, ranges
 from store.aliases import Alias
-from store.catalogue import Found
+from store.catalogue import Found, Source
 from store.database import Database
 from store.errors import Refused
 from store.history import Change
@@ -107,6 +107,11 @@ class Zone:
         """The record by UUID or integer, tombstones included."""
         with self._noticing_damage():
             return catalogue.find(self._database.reader, reference)
+
+    def find_record(self, reference: str | int) -> tuple[bytes, Source] | None:
+        """The record's canonical form and where it was found."""
+        with self._noticing_damage():
+            return catalogue.find_record(self._database.reader, reference)
 
     async def page(self, query: Query) -> Page:
         with self._noticing_damage():
