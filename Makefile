@@ -7,7 +7,8 @@ READY  := $(VENV)/.ready
 KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
 
-.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip bench-glance interop-pike
+.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip fuzz
+.PHONY: bench-glance interop-pike
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -53,7 +54,7 @@ sim: $(READY)    ## long seeded simulation of the registry
 sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
 	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
 
-bench-gossip: $(READY) ## zoned beside serf on this machine, about ten minutes
+bench-gossip: $(READY) ## zoned beside serf on this machine, about a quarter of an hour
 	$(BIN)/python -m bench.gossip --write bench/results/gossip.md
 
 bench-registry: $(READY) ## figures of the registry (half an hour): bench/results/registry.md
@@ -64,6 +65,9 @@ bench-glance: $(READY) ## zoned beside a real Glance on PostgreSQL, a quarter of
 
 interop-pike: $(READY) ## a real Glance 15 (needs Python 2.7, PYTHON2=) with zoned as its registry
 	$(BIN)/python -m tests.clients.pike --python $(PYTHON2)
+
+fuzz: $(READY)   ## a million datagrams and much else against every reader of outside bytes, about ten minutes
+	$(BIN)/python -m tests.fuzz --count 200000 --datagrams 1000000
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference
