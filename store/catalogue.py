@@ -53,8 +53,14 @@ def replica(connection: apsw.Connection) -> Replica:
 
 def find(connection: apsw.Connection, reference: str | int) -> Found | None:
     """The record with this UUID or integer, tombstones included, this node's own unapplied writes first."""
+    found = find_record(connection, reference)
+    return Found(Image.decode(found[0]), found[1]) if found is not None else None
+
+
+def find_record(connection: apsw.Connection, reference: str | int) -> tuple[bytes, Source] | None:
+    """The same, in its canonical form."""
     found = connection.execute(_BY_INTEGER if isinstance(reference, int) else _BY_UUID, (reference,)).fetchone()
-    return Found(Image.decode(found[0]), _SOURCES[found[1]]) if found is not None else None
+    return (found[0], _SOURCES[found[1]]) if found is not None else None
 
 
 # One statement, as each costs a read transaction of its own. The parts of a UNION ALL are computed in turn, so with the

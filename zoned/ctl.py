@@ -20,7 +20,7 @@ from zoned.asking import (
     show_one,
     show_rows,
 )
-from zoned.ctl_aliases import aliases, history, presence
+from zoned.ctl_aliases import aliases, history, presence, watch
 from zoned.ctl_operating import config, explain, health, log, support_bundle, wait
 from zoned.ctl_registry import backup, registry, sync
 from zoned.ctl_tls import tls
@@ -343,6 +343,7 @@ for command in (
     aliases,
     history,
     presence,
+    watch,
     tls,
     health,
     wait,

@@ -1,7 +1,7 @@
 """What the faces may ask of this daemon: look up, list, write, tell its state. The HTTP and admin sides know only this.
 
-Lookups are point reads in the calling task; lists run in a thread. Nothing here waits for another node, except
-`submit`, which waits for the outcome of a write for a bounded time.
+Lookups are point reads in the calling task, and so are short lists; others run in a thread. Nothing here waits for
+another node, except `submit`, which waits for the outcome of a write for a bounded time.
 """
 
 import math
@@ -17,7 +17,7 @@ import trio
 from gossip import Gossip, MemberView
 from store import aliases, catalogue, history, journal, listing, log, presence, ranges
 from store.aliases import Alias
-from store.catalogue import Found
+from store.catalogue import Found, Source
 from store.database import Database
 from store.errors import Refused
 from store.history import Change
@@ -124,8 +124,16 @@ class Zone:
             self._note(error)
             raise
 
+    def find_record(self, reference: str | int) -> tuple[bytes, Source] | None:
+        """The record's canonical form and where it was found."""
+        with self._noticing_damage():
+            return catalogue.find_record(self._database.reader, reference)
+
     async def page(self, query: Query) -> Page:
         with self._noticing_damage():
+            quick = self._database.look(lambda c: listing.quick_page(c, query))
+            if quick is not None:
+                return quick
             return await self._database.read(lambda c: listing.page(c, query))
 
     def changes_of(self, image: Image) -> list[Change]:
