@@ -26,8 +26,9 @@ from store.images import (
     is_uuid,
     text_problem,
 )
-from store.operations import Assign, Create, Delete, Grant, Operation, Origin, Point, Update
+from store.operations import Assign, Create, Delete, Drop, Grant, Operation, Origin, Point, Retire, Update
 
+TAKES = ("", "ours", "theirs", "value")
 INTEGER_MAX = 2**53 - 1
 OPERATION_BYTES_MAX = 1_048_576  # encoded; a log entry, a forwarded batch and a peer's message must hold it with room
 RECORD_BYTES_MAX = 262_144  # in canonical form; an update carries what it saw and what it wants, so twice this fits
@@ -43,6 +44,17 @@ def unsound(operation: Operation) -> str | None:
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
         case Delete(uuid, at, if_match, origin):
             return _uuid(uuid) or _text(at, 20) or _optional(if_match) or _origin(origin)
+        case Retire(node, origin):
+            return _uuid(node) or _origin(origin)
+        case Drop(uuid, at, reason, entry, origin):
+            wrong = None if type(entry) is bytes else "the dropped entry is missing"
+            return (
+                (_uuid(uuid) if uuid is not None else None)
+                or _text(at, 20)
+                or _text(reason, 255)
+                or wrong
+                or _origin(origin)
+            )
         case Point():
             return _point(operation)
         case Update():
@@ -87,7 +99,14 @@ def _update(operation: Any) -> str | None:
         or _members(operation.members)
         or _origin(operation.origin)
         or _presence(operation.presence)
+        or _resolves(operation.resolves, operation.take)
     )
+
+
+def _resolves(number: object, take: object) -> str | None:
+    if type(number) is not int or not 0 <= number < 2**53:
+        return "the number of a conflict is out of range"
+    return None if take in TAKES and bool(number) == bool(take) else "a conflict is resolved by ours, theirs or value"
 
 
 def _point(operation: Any) -> str | None:
