@@ -24,6 +24,7 @@ from store.operations import (
     State,
     Update,
     Write,
+    decode,
     decode_write,
     dropped,
     origin_of,
@@ -119,6 +120,7 @@ def _perform(connection: apsw.Connection, write: Write, position: int, me: str) 
         case Retire():
             return ranges.retire(connection, operation.node, position, operation.node == me)
         case Drop():
+            keys.forget(connection, write.node, write.sequence, decode(operation.entry))
             conflicts.keep_dropped(connection, write, operation, position)
             return dropped(operation)
         case Point():

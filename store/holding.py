@@ -77,6 +77,7 @@ def drop(connection: apsw.Connection, me: str, sequence: int, reason: str, at: s
     connection.execute("UPDATE journal SET operation = ? WHERE sequence = ?", (instead, sequence))
     connection.execute("UPDATE node SET journal_bytes = journal_bytes + ?", (len(instead) - len(data),))
     keys.forget(connection, me, sequence, operation)
+    keys.forget_answer(connection, operation)
     if uuid is not None:
         journal.refresh_overlay(connection, uuid, me)
     return True

@@ -132,6 +132,13 @@ def answer(connection: apsw.Connection, key: bytes, at: int) -> Answer | None:
     return Answer(*row) if row is not None else None
 
 
+def forget_answer(connection: apsw.Connection, operation: Operation) -> None:
+    """The write was dropped: what its client was told is not so any more, and its key is free."""
+    origin = origin_of(operation)
+    if origin is not None:
+        connection.execute("DELETE FROM answers WHERE key = ?", (origin.key,))
+
+
 def keep_answer(connection: apsw.Connection, origin: Origin, given: Answer, most: int) -> None:
     """Keeps an answer; the oldest go, those beyond `most` and some that do not count any more."""
     connection.execute("DELETE FROM answers WHERE key = ?", (origin.key,))

@@ -26,7 +26,21 @@ from store.images import (
     is_uuid,
     text_problem,
 )
-from store.operations import Assign, Create, Delete, Drop, Grant, Operation, Origin, Point, Retire, Update
+from store.operations import (
+    KEY_BYTES,
+    Assign,
+    Create,
+    Delete,
+    Drop,
+    Grant,
+    Operation,
+    OperationError,
+    Origin,
+    Point,
+    Retire,
+    Update,
+    decode,
+)
 
 TAKES = ("", "ours", "theirs", "value")
 INTEGER_MAX = 2**53 - 1
@@ -47,14 +61,8 @@ def unsound(operation: Operation) -> str | None:
         case Retire(node, origin):
             return _uuid(node) or _origin(origin)
         case Drop(uuid, at, reason, entry, origin):
-            wrong = None if type(entry) is bytes else "the dropped entry is missing"
-            return (
-                (_uuid(uuid) if uuid is not None else None)
-                or _text(at, 20)
-                or _text(reason, 255)
-                or wrong
-                or _origin(origin)
-            )
+            named = _uuid(uuid) if uuid is not None else None
+            return named or _text(at, 20) or _text(reason, NAME_CHARS_MAX) or _entry(entry) or _origin(origin)
         case Point():
             return _point(operation)
         case Update():
@@ -143,6 +151,15 @@ def _optional(value: object) -> str | None:
     return None if value is None else _text(value, NAME_CHARS_MAX)
 
 
+def _entry(entry: Any) -> str | None:
+    """What a `Drop` stands for must be what a node could have journaled: the ledger shows it."""
+    try:
+        dropped = decode(entry)
+    except OperationError:
+        return "the dropped entry is none"
+    return "a drop cannot be dropped" if isinstance(dropped, Drop) else unsound(dropped)
+
+
 def _origin(origin: Any) -> str | None:
     if origin is None:
         return None
@@ -150,6 +167,11 @@ def _origin(origin: Any) -> str | None:
         return "the origin is none"
     if type(origin.at) is not int or not 0 <= origin.at < 2**40:
         return "the time of the origin is out of range"
+    if type(origin.keep_s) is not int or not 0 <= origin.keep_s < 2**40:
+        return "the life of the key is out of range"
+    for digest in (origin.key, origin.payload):
+        if type(digest) is not bytes or len(digest) not in (0, KEY_BYTES):
+            return "the key is no digest"
     return (
         _text(origin.zone, ZONE_CHARS_MAX) or _text(origin.by, NAME_CHARS_MAX) or _text(origin.request, NAME_CHARS_MAX)
     )

@@ -211,7 +211,7 @@ def _disk(now: Present) -> Line:
     writes = now.bytes_free / now.entry_bytes
     days = writes / now.per_day if now.per_day else None
     return Line(
-        "disk", lasting(days), f"room for {writes:,.0f} writes of {now.entry_bytes:,.0f} bytes: {shown_days(days)}"
+        "disk", lasting(days), f"room for {writes:.0f} writes of {now.entry_bytes:.0f} bytes: {shown_days(days)}"
     )
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from store import apply, catalogue, conflicts, holding, journal
+from store import apply, catalogue, conflicts, holding, journal, keys, shared
 from store.conflicts import Conflict, resolving
 from store.images import Image
-from store.operations import Create, Delete, Drop, Operation, Origin, State, Update, Write, decode, perform
+from store.operations import Create, Delete, Drop, Operation, Origin, State, Update, Write, decode, encode, perform
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
 
 U1 = "00000000-0000-4000-8000-000000000001"
@@ -156,6 +156,33 @@ def test_a_dropped_write_leaves_its_place_and_a_record(connection, limits):
     assert (found.wanted["kind"], found.wanted["fields"]) == ("create", {"name": "n"})
     assert conflicts.count_open(connection) == 0
     assert journal.backlog(connection).bytes == 0
+
+
+@pytest.mark.parametrize(
+    "entry_bytes",
+    [
+        b"",
+        b"\xc1",
+        encode(Drop(None, AT, "why", b"x")),
+        encode(Create("no uuid", None, AT, {})),
+        encode(Delete(U1, AT)),
+    ],
+)
+def test_a_drop_of_what_nobody_could_have_journaled_changes_nothing(connection, entry_bytes):
+    apply.apply(connection, [entry(1, 1, Drop(U1, AT, "why", entry_bytes), OTHER)], ME, NOW)
+    listed = conflicts.newest(connection, 10, False, 100)
+    assert len(listed) == (1 if entry_bytes == encode(Delete(U1, AT)) else 0)
+
+
+def test_the_key_of_a_dropped_write_is_free_again_everywhere(connection, limits):
+    keyed = Origin("a", "alice", 1, key=b"k" * 16, payload=b"p" * 16, keep_s=100)
+    made = Create(U1, None, AT, {"name": "n"}, origin=keyed)
+    row = shared.Row(OTHER, 1, NOW, None, encode(made))
+    journal.take_in(connection, ME, [row], 10, 10_000)
+    assert keys.pending(connection, keyed.key) is not None
+    apply.apply(connection, [entry(1, 1, Drop(U1, AT, "why", encode(made)), OTHER)], ME, NOW)
+    assert keys.pending(connection, keyed.key) is None
+    assert keys.applied(connection, keyed) is None
 
 
 def test_a_write_that_was_in_the_log_already_is_not_dropped(connection, limits):

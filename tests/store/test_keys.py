@@ -103,6 +103,26 @@ def test_the_first_of_each_key_is_kept(connection):
     ]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"key": b"k" * 17},
+        {"payload": b"p"},
+        {"key": "k" * 16},
+        {"keep_s": -1},
+        {"keep_s": 2**40},
+        {"keep_s": 1.5},
+        {"at": -1},
+        {"by": "b" * 10_000},
+    ],
+)
+def test_an_origin_that_no_node_could_have_made_is_refused_by_all(connection, wrong):
+    made = Create(U1, None, AT, {}, origin=replace(origin(), **wrong))
+    apply.apply(connection, [entry(1, 1, made, OTHER)], ME, NOW)
+    assert catalogue.find(connection, U1) is None
+    assert keys.count(connection) == 0
+
+
 def test_answers_are_kept_up_to_a_number(connection):
     for key in range(1, 9):
         keys.keep_answer(connection, origin(key=key), keys.Answer(b"p" * 16, 201, b"", b"body"), most=3)

@@ -1,6 +1,6 @@
 """docs/operations.md, run: its console blocks against a real fleet, what they print compared with the page.
 
-`python -m tests.system.recipes` runs everything and writes what was really printed into the page.
+`python -m tests.system.recipes [SECTION...]` runs all, or these, and writes what was really printed into the page.
 """
 
 import re
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.system.test_operations import zonectl
@@ -152,12 +153,15 @@ def prepare(daemons: list[Daemon]) -> None:
         subprocess.run(words, capture_output=True, timeout=30, check=True)
 
 
-def learn() -> None:
-    """Writes what the commands print into the page."""
+def learn(wanted: Sequence[str]) -> None:
+    """Writes what the commands print into the page: of the sections named, or of all."""
     text = PAGE.read_text().splitlines()
     outputs: list[list[str]] = []
     with tempfile.TemporaryDirectory() as directory:
         for number, (section, steps) in enumerate(recipes().items()):
+            if wanted and section not in wanted:
+                outputs += [printed for _, _, printed in steps]
+                continue
             print(section, flush=True)
             outputs += play(Path(directory) / str(number), steps, learn=True)
     lines, inside = [], False
@@ -174,4 +178,4 @@ def learn() -> None:
 
 if __name__ == "__main__":
     assert shutil.which("curl")
-    learn()
+    learn(sys.argv[1:])

@@ -68,7 +68,7 @@ def test_without_a_registry_an_outage_is_no_drill_any_more():
 def test_the_figures_are_said():
     said = {line.what: line.says for line in plan("partition", 60.0, replace(NOW, only_here=["u1"], is_registry=True))}
     assert said["integers"] == "3000 left at 100 a day: 30.0 days"
-    assert said["disk"] == "room for 10,000 writes of 1,000 bytes: 100.0 days"
+    assert said["disk"] == "room for 10000 writes of 1000 bytes: 100.0 days"
     assert said["staleness"] == "0.5 s now, at most 66 s at the end"
     assert said["voters"].startswith("this node is the registry; 2 of 3 voters are up elsewhere, 2 are needed")
     assert said["single zone"].endswith("1 have their bytes in alpha only, 0 only elsewhere; here: u1")
