@@ -117,9 +117,8 @@ async def serve(
         sockets, cut = await open_sockets(config, stack), Cut()
         poster = CutPoster(cut)
         stack.push_async_callback(poster.aclose)
-        where = (sockets.udp, sockets.peer_address)
         async with (
-            open_membership(config, directory, me, own, database, *where, poster.post, rng) as gossip,
+            open_membership(config, directory, me, own, database, *sockets.plane, poster.post, rng) as gossip,
             trio.open_nursery() as inner,
         ):
             peers = Peers(poster, Roster(gossip), config.gossip.label)
