@@ -12,8 +12,12 @@ from pathlib import Path
 import structlog
 import trio
 
+from conf import Config
+from store.identity import Identity
 from store.images import is_uuid
+from zoned import paths
 from zoned.certificates import CertificateWrong, Named, check_pair, ends, named
+from zoned.errors import CannotStart
 from zoned.posting import Address, Connect, PostFailed, connect_tcp
 
 AUTHORITIES, NODE = "ca.pem", "node.pem"
@@ -112,8 +116,20 @@ class PeerTls:
             logger.info("certificates read", ends=self.own.not_after)
 
 
-def connect_by(tls: PeerTls) -> Connect:
+def open_tls(config: Config, me: Identity) -> PeerTls | None:
+    """What `peers.tls` asks for. Raises CannotStart."""
+    if config.peers.tls == "off":
+        return None
+    try:
+        return PeerTls(paths.tls_dir(config), config.gossip.label, me.node_id, trio.current_time)
+    except CertificateWrong as error:
+        raise CannotStart(f"peers.tls: {error}") from None
+
+
+def connect_by(tls: PeerTls | None) -> Connect:
     """How a Poster connects: by TLS, and to the node that it means when it means one (its `name` is a node ID)."""
+    if tls is None:
+        return connect_tcp
 
     async def connect(address: Address, name: str) -> trio.abc.Stream:
         stream = trio.SSLStream(await connect_tcp(address, name), tls.client, https_compatible=True)

@@ -6,8 +6,19 @@ a read here takes all of them, so that waiting for the descriptor is right again
 
 import socket
 import ssl
+from typing import Protocol
 
 import trio
+
+
+class Security(Protocol):
+    """What a server needs to speak TLS with clients that show certificates."""
+
+    @property
+    def server(self) -> ssl.SSLContext: ...
+
+    def check(self, shown: bytes | None, meant: str | None) -> str:
+        """Whom a certificate (DER) names. Raises ValueError with the reason why it is not taken."""
 
 
 class SecuredSocket:
@@ -15,11 +26,6 @@ class SecuredSocket:
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock
-
-    @property
-    def shown(self) -> bytes | None:
-        """The peer's certificate (DER)."""
-        return self._sock.getpeercert(binary_form=True)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -36,7 +42,7 @@ class SecuredSocket:
             return b""
         return data
 
-    def send(self, data: bytes) -> int:
+    def send(self, data: bytes | memoryview) -> int:
         """Raises BlockingIOError or another OSError. After BlockingIOError the same bytes must come again first."""
         try:
             return self._sock.send(data)
@@ -50,14 +56,17 @@ class SecuredSocket:
         self._sock.close()
 
 
-async def shake_hands(sock: socket.socket, context: ssl.SSLContext) -> SecuredSocket:
-    """The handshake as a server, on a non-blocking socket. Raises OSError, of which SSLError is one."""
-    wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+async def shake_hands(sock: socket.socket, security: Security) -> tuple[SecuredSocket, str]:
+    """The handshake as a server, on a non-blocking socket; with whom the client's certificate names.
+
+    Raises OSError (of which SSLError is one) or ValueError; the socket is closed then.
+    """
+    wrapped = security.server.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
     try:
         while True:
             try:
                 wrapped.do_handshake()
-                return SecuredSocket(wrapped)
+                return SecuredSocket(wrapped), security.check(wrapped.getpeercert(binary_form=True), None)
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(wrapped)
             except ssl.SSLWantWriteError:
