@@ -7,7 +7,7 @@ under way), then replication, then gossip with a good-bye, and the store last.
 
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +29,13 @@ from zoned.bootstrap import Donor
 from zoned.drain import Drain
 from zoned.drills import Cut, CutPoster, Drills, Switch
 from zoned.errors import StoreDamaged
-from zoned.faces import open_faces, open_sockets, serve_peers
+from zoned.faces import Sockets, open_faces, open_sockets, serve_peers
 from zoned.founding import Founding
 from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
+from zoned.peer_tls import connect_by, open_tls
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
@@ -62,6 +63,10 @@ class Running:
     socket: Path
     zone: Zone
     registry_url: str = ""
+
+    @classmethod
+    def of(cls, sockets: Sockets, zone: Zone) -> "Running":
+        return cls(sockets.url, sockets.peer_address, sockets.admin_path, zone, sockets.registry_url)
 
 
 async def run(settings: Settings, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
@@ -115,11 +120,11 @@ async def serve(
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
         sockets, cut = await open_sockets(config, stack), Cut()
-        poster = CutPoster(cut)
+        tls = open_tls(config, me)
+        poster = CutPoster(cut, connect_by(tls))
         stack.push_async_callback(poster.aclose)
-        where = (sockets.udp, sockets.peer_address)
         async with (
-            open_membership(config, directory, me, own, database, *where, poster.post, rng) as gossip,
+            open_membership(config, directory, me, own, database, *sockets.plane, poster.post, rng) as gossip,
             trio.open_nursery() as inner,
         ):
             peers = Peers(poster, Roster(gossip), config.gossip.label)
@@ -143,7 +148,7 @@ async def serve(
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor, sharing)
-            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers)
+            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers, tls)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
@@ -153,15 +158,17 @@ async def serve(
             async with trio.open_nursery() as faces:
                 operating = steering_routes(Queue(database, proxy, sharing), config.ids, drills)
                 steering = [*admin_routes(replication, database), *operating]
-                await open_faces(faces, sockets, zone, Doors(config, directory, stack), steering)
+                doors = Doors(config, directory, stack)
+                workers = await open_faces(faces, sockets, zone, doors, steering, database)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
-                registry_url = sockets.registry_url
-                task_status.started(Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, registry_url))
+                task_status.started(Running.of(sockets, zone))
                 systemd.notify(READY=1)
                 faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone.status()))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 zone.feed.end()
+                if workers is not None:
+                    await workers.drain()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
@@ -217,6 +224,9 @@ class Roster:
     def address_of(self, node_id: str) -> Address | None:
         view = self._gossip.members.get(node_id)
         return view.address if view is not None else None
+
+    def nearest(self, views: Iterable[MemberView]) -> Sequence[MemberView]:
+        return self._gossip.nearest(views)
 
 
 async def hear(gossip: Gossip, replication: Replication) -> None:
