@@ -90,7 +90,7 @@ class Proxy:
         self._backoff = backoff
         self.drain = drain or Drain(UNPACED_PER_S, Random(0))
         self.refuses = ""  # why every write is refused as if the journal were full; empty: it is not
-        self.refused = 0  # writes, for that
+        self.refused = 0  # clients' writes, for that
         self.journaled = Signal()  # for whoever shares the journal with other nodes
         self._news = Signal()
         self._settled = trio.Event()  # replaced whenever own writes were applied
@@ -119,7 +119,7 @@ class Proxy:
         Raises Refused, JournalFull or StorageFull when it was not journaled.
         """
         if self.refuses:
-            self.refused += 1
+            self.refused += wait
             raise JournalFull(self.refuses)
         if isinstance(operation, Create):
             await self._wait_for_range()

@@ -60,18 +60,20 @@ def with_idempotency(app: App, zone: Zone, old: "OldStyle") -> App:
         if origin.key in zone.keys_running:
             await _spelled(_IN_PROGRESS, request)(scope, receive, send)
             return
+        kept = _Kept()
         zone.keys_running.add(origin.key)
         try:
             answer = await _known(zone, request, origin, old)
-            if answer is not None:
-                await answer(scope, receive, send)
-                return
-            ORIGIN.set(origin)
-            kept = _Kept(send)
-            await app(scope, _once(body, receive), kept.send)
-            await _keep(zone, origin, kept)
+            if answer is None:
+                ORIGIN.set(origin)
+                await app(scope, _once(body, receive), kept.send)
+                await _keep(zone, origin, kept)
         finally:
-            zone.keys_running.discard(origin.key)
+            zone.keys_running.discard(origin.key)  # before anybody is answered, who may ask again at once
+        if answer is not None:
+            await answer(scope, receive, send)
+        for message in kept.messages:
+            await send(message)
 
     return wrapped
 
@@ -129,27 +131,25 @@ def _once(body: bytes, receive: Receive) -> Receive:
 
 
 class _Kept:
-    """Passes an answer on and remembers it, if it is not too long."""
+    """Holds an answer back until it is kept: whoever has it may ask again at once."""
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._size = 0
-        self.status = 0
-        self.headers: Sequence[tuple[bytes, bytes]] = ()
-        self.pieces: list[bytes] = []
+    def __init__(self) -> None:
+        self.messages: list[MutableMapping[str, Any]] = []
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            self.status, self.headers = message["status"], list(message.get("headers", ()))
-        elif message["type"] == "http.response.body":
-            self._size += len(message.get("body", b""))
-            if self._size <= ANSWER_BYTES_MAX:
-                self.pieces.append(message.get("body", b""))
-        await self._send(message)
+        self.messages.append(message)
 
     @property
-    def is_whole(self) -> bool:
-        return self.status > 0 and self._size <= ANSWER_BYTES_MAX
+    def status(self) -> int:
+        return self.messages[0]["status"] if self.messages else 0
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return list(self.messages[0].get("headers", ()))
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.messages[1:])
 
 
 async def _keep(zone: Zone, origin: Origin, kept: _Kept) -> None:
@@ -157,10 +157,11 @@ async def _keep(zone: Zone, origin: Origin, kept: _Kept) -> None:
 
     What never became a write is asked anew when it comes again: nothing was changed, and it may succeed then.
     """
-    if not kept.is_whole or kept.status >= 500 or (kept.status >= 400 and zone.known_write(origin) is None):
+    refused = kept.status >= 400 and zone.known_write(origin) is None
+    if not kept.status or kept.status >= 500 or refused or len(kept.body) > ANSWER_BYTES_MAX:
         return
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept.headers]
-    body = zlib.compress(b"".join(kept.pieces), 1)
+    body = zlib.compress(kept.body, 1)
     try:
         await zone.keep_answer(origin, Answer(origin.payload, kept.status, msgpack.packb(headers), body))
     except (StorageFull, WriterEnded):
