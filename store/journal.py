@@ -13,7 +13,7 @@ import apsw
 
 from store import catalogue, ranges
 from store.errors import Impossible, JournalFull, Refused
-from store.images import Image
+from store.images import Image, uuid_bytes
 from store.operations import Assign, Create, Grant, Operation, Outcome, State, Write, decode, encode, perform
 from store.soundness import OPERATION_BYTES_MAX, RECORD_BYTES_MAX, unsound
 
@@ -234,7 +234,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
     """Works out anew how this node's unapplied writes leave the record; returns that, None when there are none."""
     rows: Any = connection.execute("SELECT sequence, operation FROM journal WHERE uuid = ? ORDER BY sequence", (uuid,))
     waiting = [Write(me, sequence, decode(operation), buffered=True) for sequence, operation in rows]
-    connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid,))
+    connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid_bytes(uuid),))
     if not waiting:
         return None
     record = catalogue.committed(connection, uuid)

@@ -17,9 +17,11 @@ from store.images import (
     PROPERTIES_MAX,
     PROPERTY_CHARS_MAX,
     TAGS_MAX,
+    TIMES,
     URL_CHARS_MAX,
     Location,
     is_uuid,
+    seconds,
     text_problem,
 )
 from store.operations import Assign, Create, Delete, Grant, Operation, Update
@@ -38,7 +40,7 @@ def unsound(operation: Operation) -> str | None:
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
         case Delete(uuid, at, if_match):
-            return _uuid(uuid) or _text(at, 20) or _optional(if_match)
+            return _uuid(uuid) or _time(at) or _optional(if_match)
         case Update():
             return _update(operation)
         case Create():
@@ -55,7 +57,7 @@ def _create(operation: Any) -> str | None:
         return "attributes must be maps"
     return (
         _uuid(operation.uuid)
-        or _text(operation.at, 20)
+        or _time(operation.at)
         or _first(_field(name, value) for name, value in operation.fields.items())
         or _properties({name: (None, value) for name, value in operation.properties.items()}, removable=False)
         or _texts(operation.tags, TAGS_MAX)
@@ -69,7 +71,7 @@ def _update(operation: Any) -> str | None:
             return "changes must be maps to pairs"
     return (
         _uuid(operation.uuid)
-        or _text(operation.at, 20)
+        or _time(operation.at)
         or _first(_field(name, seen) or _field(name, wanted) for name, (seen, wanted) in operation.fields.items())
         or _properties(operation.properties, removable=True)
         or _texts(operation.tags_added, TAGS_MAX)
@@ -97,6 +99,10 @@ def _text(value: object, chars_max: int) -> str | None:
     return text_problem(value, chars_max) if isinstance(value, str) else "a text is missing"
 
 
+def _time(value: object) -> str | None:
+    return None if isinstance(value, str) and seconds(value) is not None else "a time is none"
+
+
 def _optional(value: object) -> str | None:
     return None if value is None else _text(value, NAME_CHARS_MAX)
 
@@ -105,6 +111,8 @@ def _field(name: object, value: object) -> str | None:
     if not isinstance(name, str) or name not in FIELDS:
         return "unknown attribute"
     problem = FIELDS[name].problem(value)
+    if problem is None and name in TIMES and _time(value):
+        problem = "must be a time"
     return f"{name} {problem}" if problem else None
 
 
