@@ -23,7 +23,7 @@ from store.migrate import migrate
 from zoned.api.documents import images_document, is_free
 
 CREATOR = "00000000-0000-4000-8000-00000000000a"
-PROJECTS = 2_000
+OWNED = 500  # records for each project
 FIRST_AT = 1_760_000_000  # the first record's creation, seconds since 1970
 EVERY_S = 7  # between two records
 _OWN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{64}|[0-9a-f]{32}")
@@ -45,16 +45,21 @@ def images(count: int) -> Iterator[Image]:
     rng = random.Random(5)
     known = templates()
     for n in range(count):
-        yield _image(rng, rng.choice(known), n + 1)
+        yield _image(rng, rng.choice(known), n + 1, projects(count))
 
 
-def _image(rng: random.Random, template: dict[str, Any], n: int) -> Image:
+def projects(count: int) -> int:
+    """How many projects own `count` records: each about as many, however large the catalogue."""
+    return max(1, count // OWNED)
+
+
+def _image(rng: random.Random, template: dict[str, Any], n: int, owners: int) -> Image:
     name = _new_uuid(rng)
     at = datetime.fromtimestamp(FIRST_AT + EVERY_S * n, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     fields = {**DEFAULTS, **{key: value for key, value in template.items() if key in FIELDS}}
     fields |= {"created_at": at, "updated_at": at}
     if fields["owner"]:
-        fields["owner"] = owner(rng.randrange(PROJECTS))
+        fields["owner"] = owner(rng.randrange(owners))
     if fields["checksum"]:
         fields |= {
             "checksum": f"{rng.getrandbits(128):032x}",
