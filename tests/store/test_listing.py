@@ -232,6 +232,12 @@ def test_a_question_that_reads_too_much_is_stopped_and_the_connection_goes_on(fi
     assert listing.page(connection, Query(10)).more
 
 
+def test_a_question_that_must_look_into_too_many_records_is_stopped(filled, monkeypatch):
+    monkeypatch.setattr(listing, "LOOKED_INSIDE_MAX", 10)
+    with pytest.raises(TooBroad):
+        listing.page(filled.connection, Query(1_000, deleted=None, tags=("t",)))
+
+
 @pytest.mark.parametrize(
     ("query", "index"),
     [
