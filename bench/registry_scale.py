@@ -179,14 +179,15 @@ def compiled_packages() -> None:
         compileall.compile_dir(package, quiet=1)
 
 
-async def starts(client: httpx.AsyncClient, daemon: Daemon) -> list[float]:
-    """Seconds from the start of the process until it is ready, again and again; leaves the daemon running."""
-    took = []
+async def starts(client: httpx.AsyncClient, daemon: Daemon) -> dict[str, list[float]]:
+    """Seconds from the start of the process until it is ready, by the clock and of the processor; leaves it running."""
+    found: dict[str, list[float]] = {"clock_s": [], "processor_s": []}
     for _ in range(STARTS):
         if daemon.is_running:
             daemon.stop()
-        took.append(round(await ready(client, daemon), 2))
-    return took
+        found["clock_s"].append(round(await ready(client, daemon), 2))
+        found["processor_s"].append(registry_speed.busy_s(daemon))
+    return found
 
 
 async def measure(root: Path, count: int, say: Callable[[str], None], given: Path | None = None) -> dict[str, Any]:
@@ -207,8 +208,8 @@ async def measure(root: Path, count: int, say: Callable[[str], None], given: Pat
             found["memory_after_join_mib"] = {"donor": memory_mib(donor), "newcomer": memory_mib(newcomer)}
             found["disk_with_snapshot"] = disk_bytes(donor.directory / "data")
             donor.stop()
-            found["starts_s"] = await starts(client, newcomer)
-            say(f"ready in {found['starts_s']} s")
+            found["starts"] = await starts(client, newcomer)
+            say(f"ready in {found['starts']}")
             load = Load(newcomer, root / "uuids", root / "after")
             await trio.sleep(BEFORE_S)
             found["lookups_after"] = load.finish()
@@ -232,11 +233,11 @@ def smaller(root: Path, large: Daemon, count: int, say: Callable[[str], None]) -
         found: dict[str, Any] = {"few": FEW}
         async with httpx.AsyncClient(trust_env=False) as client:
             with ended([empty, few]):
-                found["empty_starts_s"] = await starts(client, empty)
+                found["empty_starts"] = await starts(client, empty)
                 await trio.sleep(IDLE_S)
                 found["memory_idle_mib"] = memory_mib(empty)
                 empty.stop()
-                say(f"idle {found['memory_idle_mib']}, ready in {found['empty_starts_s']} s")
+                say(f"idle {found['memory_idle_mib']}, ready in {found['empty_starts']}")
                 make_catalogue(root / "few-records", FEW)
                 write_uuids(root / "few-records", root / "few-uuids")
                 restore(few, root / "few-records")

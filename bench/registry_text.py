@@ -56,7 +56,7 @@ def _scale_rows(found: dict[str, Any]) -> list[str]:
     resident, idle = found["memory_serving_mib"]["VmRSS"], found["memory_idle_mib"]["VmRSS"]
     large, few, disk = found["speed"]["large"], found["speed"]["few"], found["disk_ratio"]
     lookup, newest = (large[name] / few[name] for name in ("cpu_us", "newest_25_p50_ms"))
-    start = statistics.median(found["starts_s"])
+    start = statistics.median(found["starts"]["clock_s"])
     beside = f"{records} against {found['few']:,}"
     return [
         _row(f"a node joins {records}", f"{found['joined_s']} s", "120 s", found["joined_s"] < 120),
@@ -144,7 +144,6 @@ def _speed(found: dict[str, Any]) -> list[str]:
 
 def _memory(found: dict[str, Any]) -> list[str]:
     memory, joined, idle = found["memory_serving_mib"], found["memory_after_join_mib"], found["memory_idle_mib"]
-    starts, empty = found["starts_s"], found["empty_starts_s"]
     return [
         f"Resident memory of the new node after a restart, {found['lookups_after']['lookups']:,} lookups and some"
         f" lists: {memory['VmRSS']} MiB ({memory['RssAnon']} its own, {memory['RssFile']} pages of files), at most"
@@ -153,9 +152,20 @@ def _memory(found: dict[str, Any]) -> list[str]:
         f" {joined['newcomer']['VmHWM']}). An empty zone at rest: {idle['VmRSS']} MiB ({idle['RssAnon']} its own,"
         f" {idle['RssFile']} pages of files).",
         "",
-        f"Start of the process to ready, {len(starts)} times, modules compiled as an installation leaves them:"
-        f" {', '.join(map(str, starts))} s; of an empty zone: {', '.join(map(str, empty))} s.",
+        "Start of the process to ready, modules compiled as an installation leaves them; the processor's time tells"
+        " what other work on the machine added:",
+        "",
+        "| | by the clock | processor |",
+        "| --- | --- | --- |",
+        *(
+            f"| {label} | {_listed(found[name]['clock_s'])} | {_listed(found[name]['processor_s'])} |"
+            for label, name in ((f"{found['records']:,} records", "starts"), ("none", "empty_starts"))
+        ),
     ]
+
+
+def _listed(seconds: list[float]) -> str:
+    return ", ".join(f"{one:.2f}" for one in sorted(seconds)) + " s"
 
 
 def _disk(found: dict[str, Any]) -> list[str]:
