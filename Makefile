@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
 
 .PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip
@@ -17,6 +18,12 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -c constraints.txt -e .
+	@touch $@
+
+# A real Keystone for the tests, in an environment of its own: its requirements do not go together with ours.
+$(KEYSTONE): tests/clients/keystone.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 demo: $(READY)   ## three zones on this machine: discover, register, lose the registry, go on, heal
@@ -35,7 +42,7 @@ types: $(READY)  ## mypy, strict
 unit: $(READY)   ## tests without daemon processes
 	$(BIN)/pytest -q -m "not system"
 
-system: $(READY) ## tests with real daemon processes on loopback
+system: $(READY) $(KEYSTONE) ## tests with real daemon processes on loopback
 	$(BIN)/pytest -q -m system
 
 sim: $(READY)    ## long seeded simulation of the registry
@@ -55,4 +62,4 @@ gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference
 
 clean:           ## remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(dir $(KEYSTONE)) .mypy_cache .ruff_cache .pytest_cache .hypothesis

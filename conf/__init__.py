@@ -3,6 +3,7 @@
 from conf.loader import ConfigError, load, parse
 from conf.schema import (
     Admin,
+    Auth,
     Config,
     Gossip,
     Http,
@@ -12,13 +13,17 @@ from conf.schema import (
     Mistake,
     Node,
     Peers,
+    Presence,
     Registry,
     Security,
+    is_loopback,
     split_address,
 )
+from conf.schema import name as name_problem
 
 __all__ = [
     "Admin",
+    "Auth",
     "Config",
     "ConfigError",
     "Gossip",
@@ -29,9 +34,12 @@ __all__ = [
     "Mistake",
     "Node",
     "Peers",
+    "Presence",
     "Registry",
     "Security",
+    "is_loopback",
     "load",
+    "name_problem",
     "parse",
     "split_address",
 ]

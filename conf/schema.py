@@ -86,6 +86,11 @@ class Node:
     data_dir: str = setting(
         "", "directory of the store; empty: $STATE_DIRECTORY, else ~/.local/state/zoned. Never share it"
     )
+    role: str = setting(
+        "full",
+        "full: serves users and may be the registry; witness: votes and keeps a copy, serves nobody",
+        one_of("full", "witness"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,10 @@ class Peers:
         (), "HOST:PORT of some other nodes, first contact only; _x._tcp.NAME: a service (SRV)", addresses
     )
     body_bytes_max: int = setting(16_777_216, "one message between nodes, bytes", at_least(8_388_608))
+    tls: str = setting(
+        "off", "off; require: both sides prove their node ID by certificate (TLS 1.3)", one_of("off", "require")
+    )
+    tls_dir: str = setting("", "directory of ca.pem and node.pem (zonectl tls); empty: tls in the data directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,9 @@ class Registry:
         one_of(0, 1, 3, 5, 7),
     )
     voters: int = setting(5, "later nodes are promoted until so many vote, spread over zones", one_of(1, 3, 5, 7))
+    remove_after_s: float = setting(
+        0.0, "a node away for so long gives its place to another; 0: never, an operator decides", at_least(0)
+    )
     profile: str = setting(
         "lan",
         "lan: heartbeat 0.1 s, election 0.5 to 1 s; wan: 0.5 s, 5 to 10 s; both stretched when slow",
@@ -188,12 +200,21 @@ class Ids:
 
 
 @dataclass(frozen=True, slots=True)
+class Presence:
+    """When an image counts as bootable in this zone: by what was said of its bytes here."""
+
+    verified_days: float = setting(30.0, "that the bytes were verified counts for so long", between(0.01, 36_500))
+    trust_claims: bool = setting(False, "that the bytes are claimed to be here is enough")
+
+
+@dataclass(frozen=True, slots=True)
 class Admin:
-    """The Unix socket that zonectl speaks to."""
+    """The Unix socket that zonectl speaks to. Root and the daemon's user may all."""
 
     socket: str = setting(
         "", "path; empty: $RUNTIME_DIRECTORY/zoned.sock, else zoned.sock in the data directory", socket_path
     )
+    read_group: str = setting("", "name of a system group that may read over the socket; empty: nobody else")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +224,31 @@ class Log:
     level: str = setting("info", "least severity written", one_of("debug", "info", "warning", "error"))
     format: str = setting("auto", "auto: console on a terminal, JSON otherwise", one_of("auto", "console", "json"))
     requests: bool = setting(False, "one line per HTTP request")
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Who may ask: how each listener tells its callers apart, and what they may."""
+
+    api: str = setting(
+        "none",
+        "on http.listen: none (loopback: everybody is an administrator), tokens (a file), keystone",
+        one_of("none", "tokens", "keystone"),
+    )
+    registry_api: str = setting("none", "the same on http.registry_listen", one_of("none", "tokens", "keystone"))
+    anonymous_read: bool = setting(False, "who shows no token may read public and community images")
+    tokens_file: str = setting("", "[[token]] entries, mode 600; empty: tokens.toml in the data directory")
+    policy_file: str = setting("", "TOML with the rules that differ from the shipped ones; empty: none")
+    failures_max: int = setting(30, "refused tokens per minute and address, then 429", between(1, 1_000_000))
+    keystone_url: str = setting("", "URL of the Identity API, as http://keystone.example:5000/v3")
+    keystone_user: str = setting("zoned", "the service user that asks about tokens")
+    keystone_project: str = setting("service", "its project")
+    keystone_domain: str = setting("default", "ID of the domain of both")
+    keystone_password_file: str = setting(
+        "keystone-password", "file with its password, mode 600; a bare name: in $CREDENTIALS_DIRECTORY"
+    )
+    keystone_timeout_s: float = setting(5.0, "for one answer of Keystone", between(0.1, 60))
+    recheck_s: float = setting(300.0, "a token in use is asked about again after so long", between(1, 86_400))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +271,10 @@ class Config:
     registry: Registry = field(default_factory=Registry)
     journal: Journal = field(default_factory=Journal)
     ids: Ids = field(default_factory=Ids)
+    presence: Presence = field(default_factory=Presence)
     admin: Admin = field(default_factory=Admin)
     log: Log = field(default_factory=Log)
+    auth: Auth = field(default_factory=Auth)
     security: Security = field(default_factory=Security)
 
 
@@ -256,21 +304,38 @@ def cross_mistakes(config: Config) -> list[Mistake]:
     if expect == 1 and seeds:
         problem = "1 founds a cluster of this node alone; with peers.seeds set it to 0 to join theirs, or to 3"
         found.append(Mistake("registry.expect", problem))
+    if config.node.role == "witness":
+        if expect == 1:
+            problem = "1 founds a cluster of this node alone, and a witness serves nobody; set it to 0 to join others"
+            found.append(Mistake("registry.expect", problem))
+        if config.http.registry_listen:
+            found.append(Mistake("http.registry_listen", "is for users, and a witness serves nobody; leave it empty"))
     if split_address(config.peers.listen)[0] in ("0.0.0.0", "::") and not config.peers.advertise:  # noqa: S104  # it is refused
         found.append(Mistake("peers.advertise", "is needed: no peer can reach this node at a wildcard address"))
     if split_address(config.http.listen) == split_address(config.peers.listen) and not config.http.listen.endswith(
         ":0"
     ):
         found.append(Mistake("peers.listen", f"is the same address as http.listen ({config.http.listen})"))
-    if not config.security.insecure_listen:
-        reachable = {"http.listen": config.http.listen, "http.registry_listen": config.http.registry_listen}
-        for key, text in {**reachable, "peers.listen": config.peers.listen}.items():
-            if text and not is_loopback(text):
-                found.append(
-                    Mistake(
-                        key,
-                        f"{text} is reachable from other machines without authentication; use a loopback "
-                        "address, or accept it with security.insecure_listen = true",
-                    )
-                )
-    return found
+    return [*found, *_unguarded(config)]
+
+
+def _unguarded(config: Config) -> Iterator[Mistake]:
+    """What other machines could reach without proving who they are."""
+    auth = config.auth
+    if "keystone" in (auth.api, auth.registry_api) and not auth.keystone_url:
+        yield Mistake("auth.keystone_url", "is needed to ask Keystone, as http://keystone.example:5000/v3")
+    if config.security.insecure_listen:
+        return
+    accept = "or accept it with security.insecure_listen = true"
+    faces = [("http.listen", config.http.listen, "auth.api", auth.api)]
+    faces.append(("http.registry_listen", config.http.registry_listen, "auth.registry_api", auth.registry_api))
+    for key, text, mode_key, mode in faces:
+        if text and not is_loopback(text) and mode == "none" and not auth.anonymous_read:
+            mend = f"set {mode_key} to tokens or keystone, or auth.anonymous_read = true to let everybody read"
+            yield Mistake(key, f"{text} is reachable from other machines without authentication; {mend}, {accept}")
+    if not is_loopback(config.peers.listen) and config.peers.tls == "off":
+        problem = 'is reachable from other machines without authentication; set peers.tls = "require"'
+        yield Mistake("peers.listen", f"{config.peers.listen} {problem}, {accept}")
+    if not is_loopback(config.peers.listen) and config.gossip.sealing in ("off", "accept"):
+        problem = f"{config.gossip.sealing!r} lets anybody send datagrams; set it to require, with a keyring"
+        yield Mistake("gossip.sealing", f"{problem}, {accept}")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import apsw
 import orjson
 
-from store import catalogue, journal, ranges
+from store import aliases, catalogue, history, journal, ranges
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image
-from store.operations import Assign, Create, Grant, Outcome, State, Write, decode_write, perform
+from store.operations import Assign, Create, Grant, Outcome, Point, State, Write, decode_write, perform
 from store.soundness import unsound
 
 CHECKPOINT_ENTRIES = 64  # the hash before every so many-th entry is kept ...
@@ -80,6 +80,11 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
         return Outcome(State.REFUSED, "malformed", problem)
     if isinstance(write.operation, Grant):
         return ranges.grant(connection, write.node, write.operation, position, write.node == me)
+    if isinstance(write.operation, Point):
+        outcome = aliases.apply(connection, write, write.operation, position)
+        named = [uuid for pair in write.operation.targets.values() for uuid in pair if uuid is not None]
+        _keep_lost(connection, str(named[0]) if named else "", write, outcome, position)
+        return outcome
     return _apply_to_image(connection, write.operation.uuid, write, position)
 
 
@@ -94,7 +99,15 @@ def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, positi
         holder = catalogue.holder(connection, after.integer)
         if holder not in (None, uuid):
             return Outcome(State.REFUSED, "integer-taken", f"integer {after.integer} belongs to image {holder}", uuid)
+    assert not isinstance(write.operation, Grant | Point)
     catalogue.replace_committed(connection, old, after)
+    history.keep(connection, before, after, write.operation)
+    _keep_lost(connection, uuid, write, outcome, position)
+    return outcome
+
+
+def _keep_lost(connection: apsw.Connection, uuid: str, write: Write, outcome: Outcome, position: int) -> None:
+    """Both values of each change that was not taken, for a person to resolve."""
     if outcome.state is State.CONFLICT:
         connection.executemany(
             "INSERT INTO conflicts VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -111,4 +124,3 @@ def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, positi
                 for what, kept, wanted in outcome.lost
             ],
         )
-    return outcome

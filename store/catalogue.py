@@ -136,11 +136,15 @@ def replace_committed(connection: apsw.Connection, old: bytes | None, image: Ima
     before = Image.decode(old) if old is not None else None
     was_live = before is not None and before.deleted_at is None
     _put_postings(connection, before, image, key)
+    move_digest(connection, old, new, int(image.deleted_at is None) - int(was_live))
+
+
+def move_digest(connection: apsw.Connection, old: bytes | None, new: bytes, more_images: int = 0) -> None:
+    """Moves the running hash to `new` in the place of `old`, canonical forms of one record; counts live images."""
     digest: bytes = connection.execute("SELECT digest FROM replica").get
     total = int.from_bytes(digest) + record_digest(new) - (record_digest(old) if old is not None else 0)
     connection.execute(
-        "UPDATE replica SET digest = ?, images = images + ?",
-        ((total % _DIGEST_MODULUS).to_bytes(32), int(image.deleted_at is None) - int(was_live)),
+        "UPDATE replica SET digest = ?, images = images + ?", ((total % _DIGEST_MODULUS).to_bytes(32), more_images)
     )
 
 
@@ -164,6 +168,8 @@ def recount(connection: apsw.Connection) -> Replica:
     for record, deleted in connection.execute("SELECT record, deleted FROM images"):
         total += record_digest(_readable(record))
         live += not deleted
+    for (record,) in connection.execute("SELECT record FROM aliases"):
+        total += record_digest(record)
     kept = replica(connection)
     return Replica(kept.position, (total % _DIGEST_MODULUS).to_bytes(32).hex(), live, kept.next_integer)
 

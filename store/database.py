@@ -68,6 +68,7 @@ class Database:
         self._readers = [_connect(path) for _ in range(READERS)]
         self._readers_free = trio.Semaphore(READERS)
         self._writing = trio.Lock()  # a round of writes, or the file's replacement
+        self.on_round: Callable[[float], None] = lambda duration_s: None  # told how long each transaction took
 
     async def write(self, job: Job[T]) -> T:
         """Runs `job` on the writing connection; returns its result once it is synced to disk.
@@ -131,7 +132,9 @@ class Database:
             # Shielded: whoever is cancelled meanwhile, a transaction that began also ends.
             with trio.CancelScope(shield=True):
                 async with self._writing:
+                    began = trio.current_time()
                     results = await self._run(_round, self._writer, [waiting.job for waiting in taken])
+                    self.on_round(trio.current_time() - began)
             for waiting, result in zip(taken, results, strict=True):
                 waiting.result = result
                 waiting.done.set()

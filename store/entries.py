@@ -42,18 +42,21 @@ class Membership:
     """Who takes part. Node IDs are UUID texts, sorted; `cluster_id` is fixed by the founding entry for ever.
 
     `learners` receive the log and do not vote. `removed` were taken out by an operator: nobody adds them by itself.
+    `witnesses` are those of the voters and learners that serve nobody and give leadership away.
     """
 
     cluster_id: str
     voters: tuple[str, ...]
     learners: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    witnesses: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
-        packed: bytes = msgpack.packb([self.cluster_id, list(self.voters), list(self.learners), list(self.removed)])
+        nodes = (self.voters, self.learners, self.removed, self.witnesses)
+        packed: bytes = msgpack.packb([self.cluster_id, *map(list, nodes)])
         return packed
 
     @classmethod
     def decode(cls, data: bytes) -> "Membership":
-        cluster_id, voters, learners, removed = msgpack.unpackb(data)
-        return cls(cluster_id, tuple(voters), tuple(learners), tuple(removed))
+        cluster_id, voters, learners, removed, witnesses = msgpack.unpackb(data)
+        return cls(cluster_id, tuple(voters), tuple(learners), tuple(removed), tuple(witnesses))

@@ -26,12 +26,16 @@ PROPERTIES_MAX = 128
 TAGS_MAX = 128
 LOCATIONS_MAX = 10
 MEMBERS_MAX = 128
+ZONES_MAX = 128  # that one image's presence, or one alias, may speak of
+ZONE_CHARS_MAX = 63
+ALIAS_CHARS_MAX = 128
 URL_CHARS_MAX = 4_096
 PROPERTY_CHARS_MAX = 65_535
 
 STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated", "killed", "pending_delete")
 VISIBILITIES = ("public", "private", "shared", "community")
 MEMBER_STATUSES = ("pending", "accepted", "rejected")
+PRESENCES = ("wanted", "unwanted", "claimed", "verified", "absent")
 DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop")
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
 
@@ -121,12 +125,17 @@ class ImageMember:
     updated_at: str
 
 
+NOBODY = ("", "")
+Sighting = tuple[str, str]  # (when, as `2026-11-22T09:00:00.000Z`; a note: by whom, or how)
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """One record. `write` ("NODE.SEQUENCE") is the last write that changed it, and its entity tag.
 
     `creator` is the node that made the record: it alone may number it later. `integer` is None until a range was
-    there to take it from; `deleted_at` makes it a tombstone.
+    there to take it from; `deleted_at` makes it a tombstone. `by` is who asked for that write: (actor, request ID), or
+    empty texts. `presence` is by zone, then by one of PRESENCES: what was last said of the bytes there.
     """
 
     uuid: str
@@ -140,6 +149,8 @@ class Image:
     locations: tuple[Location, ...] = ()
     deleted_at: str | None = None
     members: Mapping[str, ImageMember] = field(default_factory=dict)
+    by: tuple[str, str] = NOBODY
+    presence: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Canonical JSON, UTF-8."""
@@ -159,6 +170,8 @@ class Image:
                     project: [member.status, member.can_share, member.created_at, member.updated_at]
                     for project, member in self.members.items()
                 },
+                "by": self.by,
+                "presence": {zone: dict(said) for zone, said in self.presence.items()},
             },
             option=orjson.OPT_SORT_KEYS,
         )
@@ -169,6 +182,10 @@ class Image:
         raw["tags"] = tuple(raw["tags"])
         raw["locations"] = tuple(Location(url, metadata) for url, metadata in raw["locations"])
         raw["members"] = {project: ImageMember(*member) for project, member in raw["members"].items()}
+        raw["by"] = tuple(raw["by"])
+        raw["presence"] = {
+            zone: {state: tuple(sighting) for state, sighting in said.items()} for zone, said in raw["presence"].items()
+        }
         return cls(**raw)
 
 
@@ -185,6 +202,13 @@ def parse_reference(text: str) -> str | int | None:
         digits = text[4:]
         return _in_range(int(digits, 16)) if set(digits) <= set("0123456789abcdef") else None
     return text.lower() if is_uuid(text) else None
+
+
+def is_alias_name(text: str) -> bool:
+    """Whether an alias may have this name: lower case, begins with a letter, and is no other kind of reference."""
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+    fits = 0 < len(text) <= ALIAS_CHARS_MAX and set(text) <= allowed and text[0].isalpha()
+    return fits and not text.startswith("ami-") and not is_uuid(text)
 
 
 def _in_range(integer: int) -> int | None:

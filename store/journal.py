@@ -11,10 +11,22 @@ from typing import Any
 
 import apsw
 
-from store import catalogue, ranges
+from store import aliases, catalogue, ranges
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image, uuid_bytes
-from store.operations import Assign, Create, Grant, Operation, Outcome, State, Write, decode, encode, perform
+from store.operations import (
+    Assign,
+    Create,
+    Operation,
+    Outcome,
+    Point,
+    State,
+    Write,
+    decode,
+    encode,
+    perform,
+    subject,
+)
 from store.soundness import OPERATION_BYTES_MAX, RECORD_BYTES_MAX, unsound
 
 
@@ -72,8 +84,13 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
     Raises Refused when the local view already shows that it cannot be done, JournalFull at a bound.
     """
     image: Image | None = None
-    if not isinstance(operation, Grant):
-        found = catalogue.find(connection, operation.uuid)
+    uuid = subject(operation)
+    if isinstance(operation, Point):
+        _, outcome = aliases.foresee(connection, Write(me, 0, operation), operation, 0)
+        if outcome.state is State.REFUSED:
+            raise Refused(outcome)
+    if uuid is not None:
+        found = catalogue.find(connection, uuid)
         image = found.image if found else None
         _, outcome = _foresee(image, Write(me, 0, operation))
         if outcome.state is State.REFUSED:
@@ -89,7 +106,6 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
             )
         operation = replace(operation, integer=integer)
     sequence = _store(connection, operation, at)
-    uuid = None if isinstance(operation, Grant) else operation.uuid
     after = refresh_overlay(connection, uuid, me) if uuid else None
     if after is not None and len(after.encode()) > RECORD_BYTES_MAX:
         raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
@@ -133,8 +149,8 @@ def _store(connection: apsw.Connection, operation: Operation, at: float) -> int:
         " journal_bytes = journal_bytes + ? RETURNING sequence",
         (len(data),),
     ).get
-    uuid = None if isinstance(operation, Grant) else operation.uuid
-    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, uuid, data, at))
+    about = aliases.journal_key(operation.alias) if isinstance(operation, Point) else subject(operation)
+    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, about, data, at))
     return sequence
 
 
@@ -172,9 +188,9 @@ def keep_settled(connection: apsw.Connection, write: Write, size: int, at: float
     that it was applied.
     """
     _forget(connection, write.sequence, size)
-    state, integer, uuid = "applied", None, None
-    if not isinstance(write.operation, Grant):
-        uuid = write.operation.uuid
+    state, integer = "applied", None
+    uuid = subject(write.operation)
+    if uuid is not None:
         record = catalogue.committed(connection, uuid)
         image = Image.decode(record) if record is not None else None
         lost: Any = connection.execute(
@@ -265,7 +281,7 @@ def receipt(connection: apsw.Connection, sequence: int) -> Receipt | None:
 
 def _waiting(sequence: int, data: bytes, at: float) -> Receipt:
     operation = decode(data)
-    uuid = None if isinstance(operation, Grant) else operation.uuid
+    uuid = subject(operation)
     integer = operation.integer if isinstance(operation, Create | Assign) else None
     return Receipt(sequence, kind_of(operation), "journaled", at, uuid, integer)
 

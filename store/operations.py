@@ -4,7 +4,7 @@
 the same position and gets the same answer. The origin calls it too, on its own view, to show its own unapplied writes.
 
 Changes to different fields always both survive: tags, locations and image members change as sets, properties and
-fields one by one.
+fields one by one. What is said of the bytes in a zone (presence) never conflicts: the later word counts.
 For one field changed on two sides the order of the log decides, unless the later write was answered as *buffered*
 while the field moved under it: then the committed value stays and the outcome is a conflict that keeps both values.
 """
@@ -16,11 +16,22 @@ from typing import Any
 
 import msgpack
 
-from store.images import DEFAULTS, Image, ImageMember, Location, Scalar, is_uuid
+from store import presence
+from store.images import DEFAULTS, NOBODY, Image, ImageMember, Location, Scalar, Sighting, is_uuid
 
 Change = tuple[Scalar, Scalar]  # (value the writer saw, value it asks for); None for a property: absent
 Membership = tuple[str, bool]  # an image member's (status, can_share)
 MemberChange = tuple[Membership | None, Membership | None]  # (what the writer saw, what it asks for); None: no member
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked for a write, where and when. `by` is a name for people, `at` is in seconds since 1970."""
+
+    zone: str
+    by: str
+    at: int
+    request: str = ""  # the ID that the answer to the request carries
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +45,15 @@ class Create:
     properties: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     locations: tuple[Location, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """Changes to a record. `if_match` is the write that the client's copy came from, or None.
 
-    A location that is both removed and added keeps its place and gets the new metadata. `members` is by project.
+    A location that is both removed and added keeps its place and gets the new metadata. `members` is by project,
+    `presence` by zone.
     """
 
     uuid: str
@@ -53,6 +66,8 @@ class Update:
     locations_removed: tuple[str, ...] = ()
     if_match: str | None = None
     members: Mapping[str, MemberChange] = field(default_factory=dict)
+    origin: Origin | None = None
+    presence: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,7 @@ class Delete:
     uuid: str
     at: str
     if_match: str | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +96,20 @@ class Grant:
     ceiling: int
 
 
-Operation = Create | Update | Delete | Assign | Grant
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Changes to which images an alias names: by zone, "" for every zone not named (`store.aliases`)."""
+
+    alias: str
+    at: str
+    targets: Mapping[str, Change]
+    if_match: str | None = None
+    origin: Origin | None = None
+
+
 ImageOperation = Create | Update | Delete | Assign
-_CODES: tuple[type, ...] = (Create, Update, Delete, Assign, Grant)
+Operation = ImageOperation | Grant | Point
+_CODES: tuple[type, ...] = (Create, Update, Delete, Assign, Grant, Point)
 _CODES_BY_NUMBER: dict[int, Any] = dict(enumerate(_CODES))
 
 
@@ -151,8 +178,12 @@ def _rich(kind: type, name: str, value: Any) -> Any:
     """What msgpack made plain, as the dataclass has it: tuples where it has tuples, and nowhere else."""
     if name in ("locations", "locations_added"):
         return tuple(Location(url, metadata) for url, metadata in value)
-    if kind is Update and name in ("fields", "properties"):
+    if (kind is Update and name in ("fields", "properties")) or name == "targets":
         return {key: tuple(change) for key, change in value.items()}
+    if name == "origin":
+        return Origin(*value) if value is not None else None
+    if name == "presence":
+        return {zone: {state: tuple(one) for state, one in said.items()} for zone, said in value.items()}
     if name == "members":
         return {
             project: tuple(tuple(one) if isinstance(one, list) else one for one in change)
@@ -163,9 +194,18 @@ def _rich(kind: type, name: str, value: Any) -> Any:
 
 def _plain(operation: Operation, name: str) -> Any:
     value = getattr(operation, name)
+    if isinstance(value, Origin):
+        return [getattr(value, f.name) for f in fields(value)]
     if name in ("locations", "locations_added"):
         return [(location.url, dict(location.metadata)) for location in value]
+    if name == "presence":
+        return {zone: dict(said) for zone, said in value.items()}
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def subject(operation: Operation) -> str | None:
+    """The UUID of the image that an operation is about; None when it is about none."""
+    return None if isinstance(operation, Grant | Point) else operation.uuid
 
 
 def encode_write(write: Write) -> bytes:
@@ -186,10 +226,20 @@ def decode_write(data: bytes) -> Write:
     return Write(node, sequence, decode(operation), bool(buffered))
 
 
+def origin_of(operation: Operation) -> Origin | None:
+    return None if isinstance(operation, Assign | Grant) else operation.origin
+
+
+def by_of(operation: Operation) -> tuple[str, str]:
+    """(who, request ID), as records have it."""
+    origin = origin_of(operation)
+    return (origin.by, origin.request) if origin is not None else NOBODY
+
+
 def perform(image: Image | None, write: Write, position: int) -> tuple[Image | None, Outcome]:
     """The record after `write` at `position`, and the outcome. The record is unchanged unless the outcome says so."""
     operation = write.operation
-    assert not isinstance(operation, Grant), "ranges are granted by the catalogue, not by a record"
+    assert not isinstance(operation, Grant | Point), "ranges and aliases are no matter of a record"
     match operation:
         case Create():
             return _create(image, write, operation, position)
@@ -211,7 +261,7 @@ def perform(image: Image | None, write: Write, position: int) -> tuple[Image | N
         case Assign():
             if image.integer is not None:
                 return image, _done(image)
-            image = replace(image, integer=operation.integer, write=write.id, position=position)
+            image = replace(image, integer=operation.integer, write=write.id, position=position, by=by_of(operation))
             return image, _done(image)
 
 
@@ -230,6 +280,7 @@ def _create(image: Image | None, write: Write, operation: Create, position: int)
         properties=operation.properties,
         tags=tuple(sorted(set(operation.tags))),
         locations=operation.locations,
+        by=by_of(operation),
     )
     if image is None:
         return made, _done(made)
@@ -256,11 +307,12 @@ def same_content(one: Image, other: Image) -> bool:
 
 def _update(image: Image, write: Write, operation: Update, position: int) -> tuple[Image, Outcome]:
     lost: list[tuple[str, Any, Any]] = []
-    new_fields = _take(image.fields, operation.fields, write.buffered, "", lost)
-    new_properties = _take(image.properties, operation.properties, write.buffered, "properties/", lost)
+    new_fields = take(image.fields, operation.fields, write.buffered, "", lost)
+    new_properties = take(image.properties, operation.properties, write.buffered, "properties/", lost)
     tags = (set(image.tags) | set(operation.tags_added)) - set(operation.tags_removed)
-    if operation != Update(operation.uuid, operation.at, if_match=operation.if_match, members=operation.members):
-        new_fields["updated_at"] = operation.at  # sharing an image does not change the image
+    beside = Update(operation.uuid, operation.at, if_match=operation.if_match, origin=operation.origin)
+    if replace(operation, members={}, presence={}) != beside:
+        new_fields["updated_at"] = operation.at  # sharing an image, or storing it, does not change the image
     changed = replace(
         image,
         write=write.id,
@@ -270,6 +322,8 @@ def _update(image: Image, write: Write, operation: Update, position: int) -> tup
         tags=tuple(sorted(tags)),
         locations=_locations_after(image.locations, operation),
         members=_members_after(image.members, operation, write.buffered, lost),
+        by=by_of(operation),
+        presence=presence.merged(image.presence, operation.presence),
     )
     if not lost:
         return changed, _done(changed)
@@ -308,7 +362,7 @@ def _members_after(
     return result
 
 
-def _take(
+def take(
     current: Mapping[str, Any],
     changes: Mapping[str, Change],
     buffered: bool,
@@ -331,5 +385,5 @@ def _delete(image: Image, write: Write, operation: Delete, position: int) -> tup
         detail = f"image {image.uuid} is protected; set protected to false first"
         return image, Outcome(State.REFUSED, "protected", detail, image.uuid, image.integer)
     dated = {**image.fields, "updated_at": operation.at}
-    gone = replace(image, write=write.id, position=position, fields=dated, deleted_at=operation.at)
+    gone = replace(image, write=write.id, position=position, fields=dated, deleted_at=operation.at, by=by_of(operation))
     return gone, _done(gone)

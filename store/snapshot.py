@@ -22,7 +22,7 @@ from store.errors import CannotOpen, Impossible, StorageFull
 from store.migrate import migrate, migrations
 from store.operations import Write, decode
 
-REPLICATED = ("images", "facets", "marks", "ranges", "conflicts", "replica", "checkpoints")
+REPLICATED = ("images", "facets", "history", "aliases", "marks", "ranges", "conflicts", "replica", "checkpoints")
 LOCAL = ("node", "peers", "leases", "usage", "journal", "receipts")
 PART_BYTES = 4_194_304  # read and sent at a time
 COPY_PAGES = 2_048  # of a store, between two looks at whether it is done
@@ -185,7 +185,7 @@ def _settle(connection: apsw.Connection, me: str) -> None:
         " AND start NOT IN (SELECT start FROM leases)",
         (me,),
     )
-    waiting: Any = connection.execute("SELECT DISTINCT uuid FROM journal WHERE uuid IS NOT NULL").fetchall()
+    waiting: Any = connection.execute("SELECT DISTINCT uuid FROM journal WHERE uuid NOT LIKE 'alias:%'").fetchall()
     for (uuid,) in waiting:
         journal.refresh_overlay(connection, uuid, me)
 

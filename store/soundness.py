@@ -14,17 +14,21 @@ from store.images import (
     MEMBER_STATUSES,
     MEMBERS_MAX,
     NAME_CHARS_MAX,
+    PRESENCES,
     PROPERTIES_MAX,
     PROPERTY_CHARS_MAX,
     TAGS_MAX,
     TIMES,
     URL_CHARS_MAX,
+    ZONE_CHARS_MAX,
+    ZONES_MAX,
     Location,
+    is_alias_name,
     is_uuid,
     seconds,
     text_problem,
 )
-from store.operations import Assign, Create, Delete, Grant, Operation, Update
+from store.operations import Assign, Create, Delete, Grant, Operation, Origin, Point, Update
 
 INTEGER_MAX = 2**53 - 1
 OPERATION_BYTES_MAX = 1_048_576  # encoded; a log entry, a forwarded batch and a peer's message must hold it with room
@@ -39,8 +43,10 @@ def unsound(operation: Operation) -> str | None:
             return None if fine else "a grant needs a count and a ceiling"
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
-        case Delete(uuid, at, if_match):
-            return _uuid(uuid) or _time(at) or _optional(if_match)
+        case Delete(uuid, at, if_match, origin):
+            return _uuid(uuid) or _time(at) or _optional(if_match) or _origin(origin)
+        case Point():
+            return _point(operation)
         case Update():
             return _update(operation)
         case Create():
@@ -62,6 +68,7 @@ def _create(operation: Any) -> str | None:
         or _properties({name: (None, value) for name, value in operation.properties.items()}, removable=False)
         or _texts(operation.tags, TAGS_MAX)
         or _locations(operation.locations)
+        or _origin(operation.origin)
     )
 
 
@@ -80,7 +87,23 @@ def _update(operation: Any) -> str | None:
         or _texts(operation.locations_removed, 2 * LOCATIONS_MAX, URL_CHARS_MAX)
         or _optional(operation.if_match)
         or _members(operation.members)
+        or _origin(operation.origin)
+        or _presence(operation.presence)
     )
+
+
+def _point(operation: Any) -> str | None:
+    if not isinstance(operation.alias, str) or not is_alias_name(operation.alias):
+        return "no name of an alias"
+    targets = operation.targets
+    if not isinstance(targets, Mapping) or not 0 < len(targets) <= ZONES_MAX:
+        return "an alias needs targets, and not too many"
+    for zone, change in targets.items():
+        if problem := _text(zone, ZONE_CHARS_MAX):
+            return f"zone {problem}"
+        if type(change) is not tuple or len(change) != 2 or any(one is not None and _uuid(one) for one in change):
+            return "targets must be pairs of UUIDs"
+    return _time(operation.at) or _optional(operation.if_match) or _origin(operation.origin)
 
 
 def _first(problems: Any) -> str | None:
@@ -105,6 +128,34 @@ def _time(value: object) -> str | None:
 
 def _optional(value: object) -> str | None:
     return None if value is None else _text(value, NAME_CHARS_MAX)
+
+
+def _origin(origin: Any) -> str | None:
+    if origin is None:
+        return None
+    if not isinstance(origin, Origin):
+        return "the origin is none"
+    if type(origin.at) is not int or not 0 <= origin.at < 2**40:
+        return "the time of the origin is out of range"
+    return (
+        _text(origin.zone, ZONE_CHARS_MAX) or _text(origin.by, NAME_CHARS_MAX) or _text(origin.request, NAME_CHARS_MAX)
+    )
+
+
+def _presence(zones: object) -> str | None:
+    if not isinstance(zones, Mapping) or len(zones) > ZONES_MAX:
+        return "presence must be a map by zone, and not too long"
+    for zone, said in zones.items():
+        if problem := _text(zone, ZONE_CHARS_MAX):
+            return f"zone {problem}"
+        if not isinstance(said, Mapping) or not set(said) <= set(PRESENCES):
+            return "unknown presence"
+        for sighting in said.values():
+            if type(sighting) is not tuple or len(sighting) != 2:
+                return "presence needs a time and a note"
+            if problem := _text(sighting[0], 24) or _text(sighting[1], NAME_CHARS_MAX):
+                return f"presence {problem}"
+    return None
 
 
 def _field(name: object, value: object) -> str | None:

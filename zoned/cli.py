@@ -45,12 +45,15 @@ def run(path: Path | None) -> None:
         from store.errors import CannotOpen, WriterEnded
         from zoned import daemon, logs
         from zoned.errors import CannotStart, StoreDamaged
+        from zoned.settings import Settings
 
     config = _load(path)
+    settings = Settings(config, path)
     logs.set_up(config.log.level, config.log.format)
+    settings.listen(lambda changed: logs.set_level(changed.log.level))
     daemon.secure_umask()
     try:
-        trio.run(daemon.run, config)
+        trio.run(daemon.run, settings)
     except BaseExceptionGroup as group:
         expected = [
             error for error in leaves(group) if isinstance(error, CannotOpen | CannotStart | NotAlone | StoreDamaged)
@@ -121,6 +124,28 @@ def demo(zones: int, keep: bool) -> None:
     from zoned.demo import main as tell
 
     sys.exit(tell(zones, keep))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--project", help="ID of the project that it speaks for; none: no project.")
+@click.option("--role", "roles", multiple=True, help="A role: member, reader, auditor, service, admin. Repeatable.")
+@click.option("--days", type=click.IntRange(1, 36_500), help="It ends after so many days; without it never.")
+def token(name: str, project: str | None, roles: tuple[str, ...], days: int | None) -> None:
+    """Make a token for NAME: the token on standard error, its entry for auth.tokens_file on standard output.
+
+    \b
+    zoned token backup-worker --project p1 --role member >> tokens.toml
+    """
+    import secrets
+
+    from zoned import clock
+    from zoned.auth.tokens import entry_text
+
+    made = secrets.token_urlsafe(32)
+    expires = clock.wall() + days * 86_400.0 if days is not None else None
+    click.echo(entry_text(name, made, project, list(roles or ("member",)), expires))
+    click.echo(f"zoned: the token of {name}, shown only now: {made}", err=True)
 
 
 @main.command()

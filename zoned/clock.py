@@ -22,6 +22,11 @@ def text(seconds: float) -> str:
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def precise(seconds: float) -> str:
+    """The same with milliseconds, `2026-11-22T09:00:00.000Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def parse(stamp: str) -> str | None:
     """`stamp` if it is a time as `text` writes it, else None."""
     try:

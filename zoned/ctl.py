@@ -21,6 +21,7 @@ from zoned.asking import (
     show_rows,
 )
 from zoned.ctl_registry import backup, registry, sync
+from zoned.ctl_tls import tls
 
 
 class _Careful(click.Group):
@@ -76,6 +77,12 @@ def status(context: click.Context, form: str | None) -> None:
     show_one(asker, document, lines)
 
 
+def role_in_gossip(one: Mapping[str, Any]) -> str:
+    if one["registry"]:
+        return "registry"
+    return "follower" if not one["voter"] else "witness" if one["witness"] else "voter"
+
+
 @main.group(invoke_without_command=True)
 @FORM
 @click.pass_context
@@ -88,7 +95,7 @@ def zones(context: click.Context, form: str | None) -> None:
         ("zone", lambda one: one["zone"] + (" (here)" if one["me"] else "")),
         ("state", lambda one: one["state"]),
         ("since", lambda one: age(one["since_s"])),
-        ("role", lambda one: "registry" if one["registry"] else "voter" if one["voter"] else "follower"),
+        ("role", role_in_gossip),
         ("position", lambda one: one["position"]),
         ("lag", lambda one: one["lag"]),
         ("rtt ms", lambda one: one["rtt_ms"]),
@@ -325,5 +332,5 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
     show_one(asker, document, lines)
 
 
-for command in (registry, sync, backup):
+for command in (registry, sync, backup, tls):
     main.add_command(command)

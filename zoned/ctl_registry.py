@@ -17,12 +17,15 @@ def registry() -> None:
 @FORM
 @click.pass_context
 def registry_status(context: click.Context, form: str | None) -> None:
-    """The registry as this node sees it: who, term, log, voters."""
+    """The registry as this node sees it: who, term, log, who takes part."""
     asker = asker_of(context, form)
     document = asker.get("/zone/v1/status")["registry"]
     names = {one["node_id"]: one["zone"] for one in asker.get("/zone/v1/zones")["zones"]}
-    lines = [(name, value) for name, value in document.items() if name != "voters"]
-    lines += [("voter", f"{node_id} {names.get(node_id, '(not known to gossip)')}") for node_id in document["voters"]]
+    lines = [(name, value) for name, value in document.items() if name not in ("voters", "learners", "witnesses")]
+    parts = dict.fromkeys(document["voters"], "voter") | dict.fromkeys(document["learners"], "learner")
+    for node_id, part in parts.items():
+        label = "witness" if part == "voter" and node_id in document["witnesses"] else part
+        lines.append((label, f"{node_id} {names.get(node_id, '(not known to gossip)')}"))
     show_one(asker, document, lines)
 
 

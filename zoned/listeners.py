@@ -1,6 +1,7 @@
 """Sockets to listen on, or one sentence that says why not."""
 
 import os
+import shutil
 import socket
 import stat
 from pathlib import Path
@@ -8,10 +9,36 @@ from pathlib import Path
 import trio
 
 from conf import split_address
+from zoned import systemd
 from zoned.errors import CannotStart
 
 BACKLOG = 1_024
 PORT_TRIES = 20  # when any port will do, TCP and UDP must still get the same one
+
+
+def take_inherited(name: str, key: str, wanted: str) -> trio.SocketListener | None:
+    """The listening socket that the service manager opened for us, if it did; for the setting `key`, if that is set.
+
+    The setting stays the one place that says where this node listens, so that its checks hold for both. Raises
+    CannotStart if the socket is elsewhere.
+    """
+    found = systemd.inherited(name)
+    if found is None:
+        return None
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(found))
+    if wanted and not _is_at(found, wanted):
+        bound = found.getsockname()
+        here = bound if isinstance(bound, str) else "{}:{}".format(*bound[:2])
+        raise CannotStart(f"the socket unit listens on {here}, {key} says {wanted}; make them equal")
+    return listener
+
+
+def _is_at(found: socket.socket, wanted: str) -> bool:
+    bound = found.getsockname()
+    if found.family == socket.AF_UNIX:
+        return bool(bound == wanted)
+    host, port = split_address(wanted)
+    return bound[:2] in [info[4][:2] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 async def open_tcp(key: str, address: str) -> trio.SocketListener:
@@ -53,8 +80,8 @@ def bound_address(listener: trio.SocketListener) -> tuple[str, int]:
     return host, port
 
 
-async def open_admin(path: Path) -> trio.SocketListener:
-    """A listening Unix socket, for its owner only (0600). A stale socket that nobody serves is replaced.
+async def open_admin(path: Path, read_group: str = "") -> trio.SocketListener:
+    """A listening Unix socket, for its owner (0600) and a group (0660). A stale socket that nobody serves is replaced.
 
     Raises CannotStart; whatever else stands at `path` is left alone.
     """
@@ -69,7 +96,12 @@ async def open_admin(path: Path) -> trio.SocketListener:
             bound.bind(os.fspath(path))
         finally:
             os.umask(mask)
+        if read_group:
+            shutil.chown(path, group=read_group)
+            os.chmod(path, 0o660)  # noqa: PTH101  # a Unix socket's mode, at start: nothing waits
         bound.listen(BACKLOG)
+    except LookupError:
+        raise CannotStart(f"admin.read_group: there is no group {read_group!r} on this machine") from None
     except OSError as error:
         raise CannotStart(f"admin.socket {path} cannot be listened on: {error.strerror}; change admin.socket") from None
     return trio.SocketListener(trio.socket.from_stdlib_socket(bound))

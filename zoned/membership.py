@@ -35,11 +35,12 @@ from gossip import (
     open_gossip,
 )
 from store import identity
-from store.database import Database
+from store.database import Database, open_database
 from store.errors import CannotOpen, StorageFull
 from store.identity import Identity
 from zoned import __version__
 from zoned.errors import CannotStart
+from zoned.files import write_private
 from zoned.replication import Replication
 from zoned.zone import Zone
 
@@ -102,21 +103,14 @@ def load_keyring(config: Config, directory: Path) -> Keyring | None:
         raise CannotStart(f"gossip.keyring {path}: {error}") from None
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """The whole file or nothing, on disk, for its owner only."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    parent = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+async def establish(config: Config, directory: Path) -> str:
+    """This node's ID; the identity is made if there is none yet. Raises CannotOpen."""
+    if (directory / "zoned.db").exists():
+        return load_credentials(directory, config.gossip.label, is_new=False).node_id
+    async with open_database(directory) as database:
+        own = load_credentials(directory, config.gossip.label, identity.is_new(database.reader))
+        await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))
+    return own.node_id
 
 
 @asynccontextmanager
@@ -134,6 +128,8 @@ async def open_membership(
     """Takes part in gossip until the block ends. Raises CannotStart."""
     host, port = split_address(config.peers.advertise) if config.peers.advertise else bound
     facts: dict[str, FactValue] = {"expect": config.registry.expect, "version": __version__, "protocol": PROTOCOL}
+    if config.node.role == "witness":
+        facts["witness"] = True
     options = GossipOptions.lan() if config.gossip.profile == "lan" else GossipOptions.wan()
     if config.gossip.stream_only:
         options, facts = replace(options, stream_only=True), {**facts, "stream": True}
@@ -196,13 +192,13 @@ class _Latest(Generic[T]):
             await trio.sleep(KEEP_S)
 
 
-async def publish(gossip: Gossip, replication: Replication, zone: Zone, url: str) -> None:
+async def publish(gossip: Gossip, replication: Replication, zone: Zone) -> None:
     """Tells the other nodes, over gossip, what this one is and how far it has come."""
     while True:
         replication.role_changed.clear()
         membership = replication.membership()
         gossip.publish(
-            api=url,
+            api=zone.url,
             cluster=membership.cluster_id if membership else None,
             voter=membership is not None and replication.me in membership.voters,
             registry=replication.registry_term,

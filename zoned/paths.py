@@ -32,6 +32,11 @@ def admin_socket(config: Config, environ: Mapping[str, str] = os.environ) -> Pat
     return (Path(made) if made else data_dir(config, environ)) / SOCKET_NAME
 
 
+def tls_dir(config: Config, environ: Mapping[str, str] = os.environ) -> Path:
+    """`peers.tls_dir`, else `tls` in the data directory."""
+    return Path(config.peers.tls_dir).expanduser() if config.peers.tls_dir else data_dir(config, environ) / "tls"
+
+
 def find_socket(environ: Mapping[str, str] = os.environ) -> Path:
     """Where zonectl looks without --socket: $ZONED_SOCKET, the system's daemon, the user's own."""
     asked = environ.get("ZONED_SOCKET")

@@ -13,6 +13,7 @@ import msgpack
 import structlog
 import trio
 
+from zoned.api import request_id
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.raft.messages import BATCH_MAX_MESSAGES, Message, encode_batch
 from zoned.raft.pace import Pace
@@ -20,6 +21,7 @@ from zoned.supervise import Signal
 
 LABEL_HEADER = "Zoned-Label"
 RECIPIENT_HEADER = "Zoned-To"  # the node meant: an address may have passed to another
+REQUEST_ID_HEADER = "X-OpenStack-Request-ID"  # of the users' requests that this one is for, separated by commas
 ANSWER_BYTES_MAX = 16_777_216
 OUTBOX_MAX = 4_096  # messages; beyond, the oldest are dropped: Raft sends again
 MSGPACK = "application/msgpack"
@@ -60,6 +62,8 @@ class Peers:
         host, port = address
         url = f"http://[{host}]:{port}/peer/v1/{path}" if ":" in host else f"http://{host}:{port}/peer/v1/{path}"
         headers = {**self._headers, RECIPIENT_HEADER: node_id}
+        if request_ids := request_id.current():
+            headers[REQUEST_ID_HEADER] = request_ids
         body = None
         try:
             request = self._client.build_request("POST", url, content=data, headers=headers, timeout=timeout_s)

@@ -5,12 +5,14 @@ flight, the next gathering meanwhile. Nothing here decides whether a write was d
 lost answer, a deposed registry or a crash of either side just means sending the same sequence again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 import trio
+from structlog.contextvars import bound_contextvars
 
 from conf import Journal, Registry
 from store import apply, catalogue, journal, ranges
@@ -18,14 +20,17 @@ from store.apply import Applied
 from store.database import Database
 from store.images import Image
 from store.journal import Journaled, Limits, Receipt
-from store.operations import Create, Grant, Operation, Write, decode
+from store.operations import Create, Operation, Write, decode, subject
 from zoned import clock
+from zoned.api import request_id
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.registry import Accepted, Answer, NotRegistry, Overloaded
 from zoned.supervise import Backoff, Signal, first_of
 
 FORWARD_BYTES_MAX = 1_048_576
 STALL_S = 5.0  # accepted, yet not applied for so long: sent again, in case an election lost it
+REQUEST_IDS_MAX = 10_000  # remembered, of clients whose writes wait
+REQUEST_IDS_SENT = 50  # sent with one batch
 
 logger = structlog.get_logger()
 
@@ -79,9 +84,14 @@ class Proxy:
         # are long gone.
         self._buffered_through = journal.backlog(database.reader).last_sequence
         self._buffered: set[int] = set()
+        self._request_ids: dict[int, str] = {}  # of the clients whose writes wait, for the logs of both sides
         self._sent = 0  # highest sequence the present registry has accepted
         self._failing = False
         self._away_since: float | None = trio.current_time()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Bounds of the journal from now on."""
+        self._limits = limits
 
     # The client's side.
 
@@ -96,6 +106,8 @@ class Proxy:
         made: Journaled = await self._database.write(lambda c: journal.append(c, me, operation, now, limits))
         if made.sequence is None:
             return Submitted(made.write_id, None, made.image)
+        if (asked_by := request_id.current()) is not None and len(self._request_ids) < REQUEST_IDS_MAX:
+            self._request_ids[made.sequence] = asked_by
         patience_s = self._patience_s() if wait else 0.0
         if wait and not patience_s:
             self._buffered.add(made.sequence)  # before it can be forwarded
@@ -108,7 +120,8 @@ class Proxy:
         return Submitted(made.write_id, receipt, self._image_after(operation) or made.image)
 
     def _image_after(self, operation: Operation) -> Image | None:
-        found = None if isinstance(operation, Grant) else catalogue.find(self._database.reader, operation.uuid)
+        uuid = subject(operation)
+        found = catalogue.find(self._database.reader, uuid) if uuid is not None else None
         return found.image if found is not None else None
 
     async def _wait_for_range(self) -> None:
@@ -136,11 +149,13 @@ class Proxy:
     def on_applied(self, position: int, applied: Sequence[Applied]) -> None:
         """Own writes were applied: their clients get answers. A snapshot brings no outcomes, only the mark."""
         if not applied and self._waiters:
+            self._request_ids.clear()
             done = apply.mark(self._database.reader, self.me)
             for sequence in [one for one in self._waiters if one <= done]:
                 self._waiters.pop(sequence).set()
         for one in applied:
             self._buffered.discard(one.sequence)
+            self._request_ids.pop(one.sequence, None)
             event = self._waiters.pop(one.sequence, None)
             if event is not None:
                 event.set()
@@ -185,11 +200,23 @@ class Proxy:
     def _is_buffered(self, sequence: int) -> bool:
         return sequence <= self._buffered_through or sequence in self._buffered
 
+    @contextmanager
+    def _named(self, batch: Sequence[Write]) -> Iterator[None]:
+        """Names, in the logs of both sides, the first clients whose writes are forwarded."""
+        found = [self._request_ids[one.sequence] for one in batch if one.sequence in self._request_ids]
+        if not found:
+            yield
+            return
+        with bound_contextvars(request_id=",".join(found[:REQUEST_IDS_SENT])):
+            logger.debug("forwarding", writes=len(batch))
+            yield
+
     async def _send(self, registry: str, batch: Sequence[Write], changed: trio.Event) -> None:
         # When this node is the registry, forwarding never waits: heartbeats must get their turn all the same.
         await trio.lowlevel.checkpoint()
         try:
-            answer = await self._forwarder.forward(registry, batch)
+            with self._named(batch):
+                answer = await self._forwarder.forward(registry, batch)
         except (PeerUnreachable, PeerRefused) as error:
             if not self._failing:
                 logger.warning("registry not reached", registry=registry, problem=str(error))

@@ -25,7 +25,7 @@ from store.operations import Write, encode_write
 from store.snapshot import INTEGERS_BURNT, found_anew
 from store.snapshot import Snapshot as SnapshotFile
 from zoned import clock
-from zoned.autopilot import Autopilot, SteerRefused, added, without
+from zoned.autopilot import Autopilot, SteerRefused, added, heard_by, without
 from zoned.bootstrap import Fetcher, install
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.follow import Follower, Positions, cluster_id
@@ -67,7 +67,7 @@ class Replication:
     ) -> None:
         self.me = me
         self.positions = Positions(catalogue.replica(database.reader).position)
-        self.part = "founding"  # then "voter", "learner" or "follower"
+        self.part = "founding"  # then what `part_of` says, or "follower"
         self.founding = founding
         self.role_changed = Signal()  # for whoever publishes what this node is
         self.fetcher = Fetcher(database, peers)
@@ -84,6 +84,7 @@ class Replication:
         self._taking_part: trio.CancelScope | None = None
         self._removed_at = 0  # the position of the entry that removed this node, when others told of it
         self._recover = ""  # the ID of the cluster to found anew, once
+        self._cluster = ""  # as far as it was looked up
         self._listeners: list[OnApplied] = []
 
     # For the proxy.
@@ -141,7 +142,10 @@ class Replication:
 
     @property
     def cluster_id(self) -> str:
-        return cluster_id(self._database.reader)
+        """The cluster of this node's log, "" while it has none. Another only after `recover`."""
+        if not self._cluster:
+            self._cluster = cluster_id(self._database.reader)
+        return self._cluster
 
     def accept(self, writes: Sequence[Write]) -> Answer:
         """Writes of one node, here because this node may be the registry."""
@@ -267,6 +271,7 @@ class Replication:
     async def _found_anew(self, cluster_id: str) -> None:
         now = clock.wall()
         own = await self._database.write(lambda c: found_anew(c, self.me, cluster_id, INTEGERS_BURNT, now))
+        self._cluster = ""
         logger.error("new cluster of this node alone", cluster=cluster_id)
         self._on_applied(catalogue.replica(self._database.reader).position, own)
 
@@ -289,10 +294,10 @@ class Replication:
             node = RaftNode(core, self._database, pace, post.send, self._on_applied, self.note_change, snapshots)
             self._registry = Registry(node, self._database)
             self._node = node
-            self.part = "voter" if self.me in membership.voters else "learner"
+            self.part = part_of(self.me, membership)
             self.note_change()
             await nursery.start(node.serve)
-            nursery.start_soon(Autopilot(node, self._members, self._settings.voters).serve)
+            nursery.start_soon(Autopilot(node, self._members, self._settings).serve)
             await self._until_removed(core, since)
             nursery.cancel_scope.cancel()
 
@@ -318,7 +323,7 @@ class Replication:
             membership = Membership.decode(committed.data) if committed else None
             if not takes_part(self.me, membership):
                 return
-            self.part = "voter" if membership is not None and self.me in membership.voters else "learner"
+            self.part = part_of(self.me, membership)
 
     async def _is_removed_at(self, registry: str) -> bool:
         """Whether the membership that is committed there is without this node."""
@@ -390,7 +395,7 @@ class Replication:
                     position = node.change(added(membership, target))
                     return f"{target} learns from position {position} on and is promoted when it is near the head"
                 case "remove":
-                    position = node.change(without(membership, target, node.core.progress, self.me))
+                    position = node.change(without(membership, target, heard_by(node.core), self.me))
                     return f"{target} takes no part from position {position} on"
                 case _:
                     raise SteerRefused(f"unknown action {action!r}")
@@ -460,10 +465,17 @@ def takes_part(node_id: str, membership: Membership | None) -> bool:
     return membership is not None and node_id in (*membership.voters, *membership.learners)
 
 
+def part_of(node_id: str, membership: Membership | None) -> str:
+    """A member's part: voter, witness or learner."""
+    if membership is None or node_id not in membership.voters:
+        return "learner"
+    return "witness" if node_id in membership.witnesses else "voter"
+
+
 def role_of(core: Raft | None, part: str) -> str:
-    """One word for status: founding, follower, learner, voter, candidate, leader, registry."""
+    """One word for status: founding, follower, learner, voter, witness, candidate, leader, registry."""
     if core is None or part == "learner":
         return part
     if core.is_registry:
         return "registry"
-    return {Role.LEADER: "leader", Role.FOLLOWER: "voter"}.get(core.role, "candidate")
+    return {Role.LEADER: "leader", Role.FOLLOWER: part}.get(core.role, "candidate")

@@ -57,6 +57,7 @@ class Staleness:
     def __init__(self, replication: Replication) -> None:
         self._replication = replication
         self._bound = Bound()
+        self._history = replication.cluster_id
         self._moved = trio.Event()
 
     @property
@@ -79,12 +80,14 @@ class Staleness:
 
     async def ask(self) -> int | None:
         """One read index: everything committed before this call is at or below. None when nobody could say."""
-        asked_at = clock.boot()
+        asked_at, history = clock.boot(), self._replication.cluster_id
         try:
             index = await self._replication.read_index()
         except (PeerUnreachable, PeerRefused, RaftError) as error:
             logger.debug("no read index", problem=str(error))
             return None
+        if history != self._replication.cluster_id:
+            return None  # what was proved in a history that was given up meanwhile says nothing of the present one
         if index is not None:
             self._bound.answered(asked_at, index, self._replication.positions.position)
             self._tell()
@@ -105,6 +108,8 @@ class Staleness:
         positions = self._replication.positions
         while True:
             moved = positions.moved
+            if self._history != self._replication.cluster_id:
+                self._history, self._bound = self._replication.cluster_id, Bound()
             self._bound.applied(positions.position)
             self._tell()
             await moved.wait()

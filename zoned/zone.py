@@ -4,26 +4,48 @@ Lookups are point reads in the calling task; lists run in a thread. Nothing here
 `submit`, which waits for the outcome of a write for a bounded time.
 """
 
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import apsw
 import trio
 
 from gossip import Gossip, MemberView
-from store import catalogue, journal, listing, log, ranges
+from store import aliases, catalogue, history, journal, listing, log, presence, ranges
+from store.aliases import Alias
 from store.catalogue import Found
 from store.database import Database
+from store.errors import Refused
+from store.history import Change
 from store.identity import Identity
+from store.images import Image
 from store.journal import Receipt
 from store.listing import Page, Query
 from store.operations import Operation
 from zoned import __version__, clock
+from zoned.counts import Counts
+from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
+from zoned.origin import stamped
 from zoned.proxy import Proxy, Submitted
 from zoned.replication import Replication, role_of
+from zoned.settings import Settings
 from zoned.staleness import Staleness
+from zoned.watch import Feed
+
+HISTORY_CHARS = 8  # of the cluster ID: there are few histories to tell apart
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Of the store on its disk."""
+
+    store_bytes: int  # with the write-ahead log
+    wal_bytes: int
+    free_bytes: int
 
 
 class Zone:
@@ -37,8 +59,13 @@ class Zone:
         replication: Replication,
         gossip: Gossip,
         staleness: Staleness,
-        url: str,
+        url: str | None,
+        settings: Settings,
     ) -> None:
+        self.url = url  # where users are served; None for a witness
+        self.counts = Counts()
+        self.mutes = Mutes()
+        self.settings = settings
         self.identity = identity
         self.gossip = gossip
         self.staleness = staleness
@@ -47,10 +74,11 @@ class Zone:
         self.draining = False
         self.damaged = trio.Event()
         self.damage = ""
+        self.feed = Feed(database, replication.positions)
+        replication.listen(self.feed.on_applied)
         self._database = database
         self._proxy = proxy
         self._members = gossip.members
-        self._url = url
         self._started = trio.current_time()
 
     @property
@@ -60,6 +88,15 @@ class Zone:
     @property
     def position(self) -> int:
         return self.replication.positions.position
+
+    @property
+    def history(self) -> str:
+        """Which history the positions are of: another one after `recover` or `restore`; "" before the first entry."""
+        return self.replication.cluster_id[:HISTORY_CHARS]
+
+    @property
+    def is_witness(self) -> bool:
+        return self.url is None
 
     @property
     def is_synced(self) -> bool:
@@ -75,6 +112,48 @@ class Zone:
         with self._noticing_damage():
             return await self._database.read(lambda c: listing.page(c, query))
 
+    def changes_of(self, image: Image) -> list[Change]:
+        """What is kept of the changes of a record, the newest first."""
+        with self._noticing_damage():
+            return history.read(self._database.reader, image)
+
+    def alias(self, name: str) -> Alias | None:
+        """What a name points to, this node's own unapplied writes included."""
+        with self._noticing_damage():
+            return aliases.find(self._database.reader, name, self.identity.node_id)
+
+    async def aliases(self, after: str, limit: int) -> list[Alias]:
+        """Aliases that are set, by name, behind the name `after`."""
+        with self._noticing_damage():
+            return await self._database.read(lambda c: aliases.page(c, self.identity.node_id, after, limit))
+
+    def bootable(self, image: Image) -> tuple[bool, str]:
+        """Whether a host of this zone may be told to boot the image, and why: by facts, never by wishes."""
+        said = image.presence.get(self.name, {})
+        verified, claimed = presence.holds(said, "verified"), presence.holds(said, "claimed")
+        if image.fields["status"] != "active":
+            return False, f"the image is {image.fields['status']}"
+        if verified is not None:
+            days = self.settings.config.presence.verified_days
+            if presence.is_recent(verified, clock.precise(clock.wall()), days):
+                return True, f"verified here at {verified}"
+            return False, f"verified here at {verified}, more than {days:g} days ago (presence.verified_days)"
+        if claimed is not None:
+            trusted = self.settings.config.presence.trust_claims
+            return trusted, f"claimed here at {claimed}, {'which is trusted' if trusted else 'never verified'}"
+        return False, "nobody has said that the bytes are here"
+
+    def round_trips_ms(self, near: str) -> dict[str, float]:
+        """Milliseconds from a zone to the others: measured from this one, from another as coordinates predict."""
+        origins = [view.node_id for view in self._members.values() if view.zone == near]
+        found = {near: 0.0}
+        for view in self._members.values():
+            measured = [view.rtt_s] if near == self.name else [self.gossip.estimate_s(n, view.node_id) for n in origins]
+            for rtt_s in measured:
+                if rtt_s is not None:
+                    found[view.zone] = min(round(rtt_s * 1_000, 2), found.get(view.zone, math.inf))
+        return found
+
     @contextmanager
     def _noticing_damage(self) -> Iterator[None]:
         """A store that cannot be read must not go on answering "not found": the daemon ends."""
@@ -87,7 +166,16 @@ class Zone:
 
     async def submit(self, operation: Operation) -> Submitted:
         """Journals the write and waits for its outcome for a bounded time; see `Proxy.submit`."""
-        return await self._proxy.submit(operation)
+        began, state = trio.current_time(), "full"
+        try:
+            submitted = await self._proxy.submit(stamped(operation))
+            state = submitted.state
+            return submitted
+        except Refused:
+            state = "refused"
+            raise
+        finally:
+            self.counts.write(state, trio.current_time() - began)
 
     def receipt(self, write_id: str) -> Receipt | None:
         """The receipt of a write of this node; None if it has none (any more)."""
@@ -121,6 +209,35 @@ class Zone:
 
     # The state of things.
 
+    def sizes(self) -> Sizes:
+        path = self._database.path
+        disk = os.statvfs(path.parent)
+        wal_bytes = self._database.wal_bytes()
+        return Sizes(path.stat().st_size + wal_bytes, wal_bytes, disk.f_bavail * disk.f_frsize)
+
+    def health(self, bounds: Bounds = WELL) -> Report:
+        """What is the matter now; see `zoned.health`."""
+        found, now = self.findings(bounds), trio.current_time()
+        if bounds is WELL:
+            self.mutes.settle(found, now)
+        return self.mutes.apply(found, now)
+
+    def findings(self, bounds: Bounds = WELL) -> list[Finding]:
+        """The same with nothing muted."""
+        journal, sizes = self.settings.config.journal, self.sizes()
+        picture = Picture(
+            self.status(),
+            self.zones(),
+            self.is_synced,
+            journal.entries_max,
+            journal.bytes_max,
+            sizes.free_bytes,
+            journal.free_disk_min_bytes,
+            sizes.wal_bytes,
+            self.settings.reload_failed,
+        )
+        return examine(picture, bounds)
+
     def status(self) -> dict[str, Any]:
         replica = catalogue.replica(self._database.reader)
         fetching = self.replication.fetcher.state
@@ -130,7 +247,7 @@ class Zone:
                 "zone": self.name,
                 "generation": self.identity.generation,
                 "version": __version__,
-                "url": self._url,
+                "url": self.url,
                 "uptime_s": round(trio.current_time() - self._started, 1),
                 "draining": self.draining,
             },
@@ -159,6 +276,8 @@ class Zone:
             "term": core.term if core else None,
             "cluster_id": replication.cluster_id or None,
             "voters": list(membership.voters) if membership else [],
+            "learners": list(membership.learners) if membership else [],
+            "witnesses": list(membership.witnesses) if membership else [],
             "log_first": log.first_position(self._database.reader),
             "log_last": log.last_position(self._database.reader),
         }
@@ -203,6 +322,7 @@ class Zone:
             "url": facts.get("api"),
             "peer": "{}:{}".format(*view.address),
             "voter": bool(facts.get("voter")),
+            "witness": bool(facts.get("witness")),
             "registry": facts.get("registry") is not None,
             **self._vitals(view),
             "version": facts.get("version"),

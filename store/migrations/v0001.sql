@@ -120,6 +120,18 @@ CREATE TABLE overlay (                  -- records as this node's own unapplied 
 ) STRICT;
 CREATE INDEX overlay_newest ON overlay (created_at, uuid) WHERE deleted = 0;
 
+CREATE TABLE history (                  -- what writes changed, the newest of each record (store.history)
+    uuid BLOB NOT NULL,
+    position INTEGER NOT NULL,
+    entry BLOB NOT NULL,                -- packed
+    PRIMARY KEY (uuid, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE aliases (                  -- names that point to images
+    name TEXT PRIMARY KEY,
+    record BLOB NOT NULL                -- store.aliases.Alias.encode
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE marks (                    -- per node the highest applied sequence: exactly once
     node TEXT PRIMARY KEY,
     sequence INTEGER NOT NULL
@@ -145,7 +157,7 @@ CREATE TABLE usage (                    -- integers taken per day (days since 19
 
 CREATE TABLE journal (                  -- this node's own writes, not yet applied from the log
     sequence INTEGER PRIMARY KEY,
-    uuid TEXT,
+    uuid TEXT,                          -- what it is about: an image, an alias as alias:NAME, null: a range
     operation BLOB NOT NULL,
     at REAL NOT NULL                    -- wall clock, seconds since 1970
 ) STRICT;

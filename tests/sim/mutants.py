@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.entries import Entry, EntryKind, Membership
-from tests.sim.world import Fault
+from tests.sim.freshness import Freshness
+from tests.sim.world import Fault, Host
 from zoned.raft.core import Raft
 from zoned.raft.leader import Leader
 from zoned.raft.log import RaftLog
-from zoned.raft.messages import Append, AppendReply, Heartbeat, PreVote, Vote, VoteReply
+from zoned.raft.messages import Append, AppendReply, Heartbeat, PreVote, TimeoutNow, Vote, VoteReply
 from zoned.raft.progress import Progress
 from zoned.raft.quorum import agreed, majority, why_not
 from zoned.raft.ready import Refused, Role, Snapshot
@@ -253,6 +254,78 @@ class InstallsOldSnapshots(Raft):
         return snapshot
 
 
+class RollsBackCommit(Raft):
+    """Who turns follower forgets what it called committed and has not applied yet (CCF#5674)."""
+
+    def _follow(self, term: int, leader_id: str | None, *rest: Any) -> None:
+        self._log.commit = self._log.applied
+        super()._follow(term, leader_id, *rest)
+
+
+class NeverEndsTransfer(Leader):
+    """A leader that hands over to a node which is gone waits for it for ever, and takes no proposals."""
+
+    def tick(self) -> None:
+        self._transfer_elapsed = 0
+        super().tick()
+
+
+class _HandsOverAtOnce(Leader):
+    def _try_transfer(self) -> None:
+        if self.transferee is not None:
+            self._outbox.append(TimeoutNow(self._cluster_id, self._id, self.transferee, self._term))
+
+
+class TrustsTransfer(Raft):
+    """Who stands because the leader said so is elected whatever its log; and the leader says so at once."""
+
+    leader_class = _HandsOverAtOnce
+
+    def _on_vote(self, message: Vote) -> None:
+        if message.transfer:
+            m, log = message, self._log
+            message = Vote(m.cluster_id, m.sender, m.recipient, m.term, log.last_index, log.last_term, transfer=True)
+        super()._on_vote(message)
+
+
+class WitnessKeepsLeading(Leader):
+    def _give_way(self) -> None:
+        pass
+
+
+class WitnessNeverStands(Raft):
+    """Not even when it alone has the newest entries."""
+
+    def tick(self) -> None:
+        membership = self.membership
+        if self._leader is None and membership is not None and self._id in membership.witnesses:
+            self._elapsed = 0
+        super().tick()
+
+
+class WitnessVotesFreely(Raft):
+    """A witness takes itself for a mere voice, and votes for whoever asks first."""
+
+    def _up_to_date(self, last_index: int, last_term: int) -> bool:
+        membership = self.membership
+        is_witness = membership is not None and self._id in membership.witnesses
+        return is_witness or super()._up_to_date(last_index, last_term)
+
+
+class FreshFromTheAnswer(Freshness):
+    """A node counts its freshness from when the registry answered, not from when it asked."""
+
+    def answered(self, host: Host, asked_at: float, index: int) -> None:
+        super().answered(host, self.asked_at(), index)
+
+
+class FreshBeforeApplied(Freshness):
+    """A node takes itself for fresh before it has applied what the registry named."""
+
+    def answered(self, host: Host, asked_at: float, index: int) -> None:
+        super().answered(host, asked_at, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """`seeds`: it must be found among so many; `killed_by`: the first seed that does."""
@@ -269,33 +342,42 @@ def _core(core: type[Raft] | type[Leader], profile: str = "swarm", seeds: int = 
 
 
 MUTANTS: dict[str, Mutant] = {
-    "votes-twice": _core(VotesTwice, "swarm", killed_by=0),
-    "no-up-to-date-check": _core(NoUpToDateCheck, "swarm", killed_by=7),
-    "commits-old-terms": _core(CommitsOldTerms, "churn", killed_by=13),
-    "no-noop": _core(NoNoop, "swarm", killed_by=31),
+    "votes-twice": _core(VotesTwice, "swarm", killed_by=2),
+    "no-up-to-date-check": _core(NoUpToDateCheck, "swarm", killed_by=5),
+    "commits-old-terms": _core(CommitsOldTerms, "churn", killed_by=14),
+    "no-noop": _core(NoNoop, "swarm", killed_by=0),
     "counts-itself-unsynced": _core(CountsItselfUnsynced, "swarm", killed_by=0),
-    "commits-beyond-proof": _core(CommitsBeyondProof, "swarm", killed_by=21),
-    "heartbeat-beyond-match": _core(HeartbeatBeyondMatch, "swarm", killed_by=9),
-    "truncates-always": _core(TruncatesAlways, "swarm", killed_by=1),
-    "skips-previous-check": _core(SkipsPreviousCheck, "swarm", killed_by=19),
-    "counts-replaced-as-stable": _core(CountsReplacedAsStable, "churn", killed_by=30),
+    "commits-beyond-proof": _core(CommitsBeyondProof, "swarm", killed_by=14),
+    "heartbeat-beyond-match": _core(HeartbeatBeyondMatch, "swarm", killed_by=6),
+    "truncates-always": _core(TruncatesAlways, "swarm", killed_by=0),
+    "skips-previous-check": _core(SkipsPreviousCheck, "swarm", killed_by=21),
+    "counts-replaced-as-stable": _core(CountsReplacedAsStable, "churn", killed_by=65),
     "answers-unstable": _core(AnswersUnstable, "swarm", killed_by=0),
-    "leads-on-unsynced-vote": _core(LeadsOnUnsyncedVote, "swarm", 100, killed_by=81),
-    "grants-unsynced-vote": _core(GrantsUnsyncedVote, "ballots", killed_by=0),
+    "leads-on-unsynced-vote": _core(LeadsOnUnsyncedVote, "ballots", 200, killed_by=190),
+    "grants-unsynced-vote": _core(GrantsUnsyncedVote, "ballots", killed_by=6),
     "keeps-vote-across-terms": _core(KeepsVoteAcrossTerms, "swarm", killed_by=0),
-    "no-check-quorum": _core(NoCheckQuorum, "swarm", killed_by=18),
-    "never-answers-stale": _core(NeverAnswersStale, "ballots", 150, killed_by=105),
-    "never-nudges": _core(NeverNudges, "swarm", killed_by=0),
+    "no-check-quorum": _core(NoCheckQuorum, "swarm", killed_by=6),
+    "never-answers-stale": _core(NeverAnswersStale, "ballots", 150, killed_by=5),
+    "never-nudges": _core(NeverNudges, "swarm", killed_by=1),
     "pre-vote-raises-term": _core(PreVoteRaisesTerm, "swarm", killed_by=0),
     "rejects-without-step": _core(RejectsWithoutStep, "swarm", killed_by=0),
-    "reads-without-round": _core(ReadsWithoutRound, "swarm", killed_by=33),
-    "reads-before-own-term": _core(ReadsBeforeOwnTerm, "swarm", killed_by=7),
-    "reads-on-earlier-round": _core(ReadsOnEarlierRound, "swarm", 200, killed_by=135),
-    "changes-freely": _core(ChangesFreely, "moves", 100, killed_by=54),
+    "reads-without-round": _core(ReadsWithoutRound, "swarm", killed_by=29),
+    "reads-before-own-term": _core(ReadsBeforeOwnTerm, "swarm", killed_by=0),
+    "reads-on-earlier-round": _core(ReadsOnEarlierRound, "swarm", 200, killed_by=137),
+    "changes-freely": _core(ChangesFreely, "moves", 100, killed_by=16),
     "learners-count": _core(LearnersVoteInQuorum, "swarm", killed_by=0),
-    "acknowledges-snapshot-early": _core(AcknowledgesSnapshotEarly, "moves", killed_by=5),
+    "acknowledges-snapshot-early": _core(AcknowledgesSnapshotEarly, "moves", killed_by=52),
     "installs-old-snapshots": _core(InstallsOldSnapshots, "swarm", 100, killed_by=85),
+    "rolls-back-commit": _core(RollsBackCommit, "swarm", killed_by=8),
+    "never-ends-transfer": _core(NeverEndsTransfer, "swarm", killed_by=11),
+    "trusts-transfer": _core(TrustsTransfer, "swarm", killed_by=19),
+    "witness-keeps-leading": _core(WitnessKeepsLeading, "swarm", killed_by=0),
+    "witness-never-stands": _core(WitnessNeverStands, "swarm", killed_by=8),
+    "witness-votes-freely": _core(WitnessVotesFreely, "swarm", killed_by=8),
+    "fresh-from-the-answer": Mutant(Fault(freshness=FreshFromTheAnswer), "swarm", 100, 0),
+    "fresh-before-applied": Mutant(Fault(freshness=FreshBeforeApplied), "swarm", 100, 0),
+    "tears-transactions": Mutant(Fault(tears=True), "swarm", 100, 1),
     "answers-before-sync": Mutant(Fault(answers_before_sync=True), "swarm", 100, 0),
-    "forgets-vote": Mutant(Fault(forgets_vote=True), "ballots", 100, 6),
-    "forgets-term": Mutant(Fault(forgets_term=True), "swarm", 100, 16),
+    "forgets-vote": Mutant(Fault(forgets_vote=True), "ballots", 100, 7),
+    "forgets-term": Mutant(Fault(forgets_term=True), "swarm", 100, 5),
 }

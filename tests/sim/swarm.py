@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from zoned.raft.ready import RaftOptions
 
 TICK_MS = 10
-PROFILES = ("swarm", "churn", "ballots", "moves")
+PROFILES = ("swarm", "churn", "ballots", "moves", "pilot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,10 @@ class Profile:
     strike_committer: float = 0.0  # ... and the same when its commit index moves
     spares: int = 0  # nodes that start outside of the membership
     compact: float = 0.0  # chance that a node compacts its log after applying
+    witnesses: int = 0  # of the voters
+    asks_ms: float = 60.0  # mean time between read indices of one node, for its bound of staleness
+    wanted: int = 0  # voters that the autopilot steers to; 0: there is none
+    remove_after_ms: float = 0.0  # away for so long means lost to the autopilot
 
 
 def draw(seed: int, kind: str = "swarm") -> Profile:
@@ -51,6 +55,8 @@ def draw(seed: int, kind: str = "swarm") -> Profile:
         return _ballots(rng)
     if kind == "moves":
         return _moves(rng)
+    if kind == "pilot":
+        return _pilot(rng)
     tiny = rng.random() < 0.5
     options = RaftOptions(
         heartbeat_ticks=rng.choice((1, 2, 3)),
@@ -87,7 +93,8 @@ def draw(seed: int, kind: str = "swarm") -> Profile:
         spares=rng.choice((0, 1, 2)) if changing else 0,
         compact=rng.choice((0.0, 0.0, 0.02, 0.3)),
         client_ms=rng.choice((4.0, 15.0, 40.0)),
-        lasting=rng.choice(("none", "deaf", "mute", "dead", "slow")) if voters > 1 else "none",
+        lasting=rng.choice(("none", "deaf", "mute", "dead", "slow", "heir")) if voters > 1 else "none",
+        witnesses=min(rng.choice((0, 0, 1, 2)), voters // 2),
     )
 
 
@@ -120,6 +127,7 @@ def _churn(rng: random.Random) -> Profile:
         lasting=rng.choice(("none", "deaf", "mute")),
         strike_new_leader=rng.choice((0.3, 0.6)),
         strike_committer=rng.choice((0.02, 0.1, 0.4)),
+        witnesses=rng.choice((0, 1)),
     )
 
 
@@ -172,4 +180,35 @@ def _moves(rng: random.Random) -> Profile:
         strike_new_leader=rng.choice((0.0, 0.3, 0.6)),
         spares=rng.choice((1, 2)),
         compact=rng.choice((0.05, 0.5)),
+        witnesses=rng.choice((0, 1)),
+    )
+
+
+def _pilot(rng: random.Random) -> Profile:
+    """The autopilot steers, on what it believes of others: promotes, labels witnesses, gives up the lost."""
+    wanted = rng.choice((3, 5))
+    return Profile(
+        name="pilot",
+        voters=rng.choice((1, 3, wanted)),
+        learners=0,
+        duration_ms=6_000,
+        options=RaftOptions(append_max_entries=rng.choice((1, 64)), cache_max_entries=rng.choice((1, 50))),
+        loss=rng.choice((0.0, 0.05)),
+        duplicate=rng.choice((0.0, 0.1)),
+        delay_ms=rng.choice((1.0, 4.0)),
+        far_delay=rng.choice((0.0, 0.01)),
+        sync_ms=rng.choice((1.0, 5.0)),
+        slow_disks=(),
+        crash_after_answer=rng.choice((0.0, 0.005)),
+        crash_before_answer=0.0,
+        trouble_ms=rng.choice((200.0, 600.0)),
+        relief_ms=rng.choice((100.0, 1_500.0)),
+        weights={"crash": 3, "crash_leader": 1, "isolate": 2, "isolate_leader": 1, "split": 1, "pause": 1},
+        client_ms=rng.choice((20.0, 60.0)),
+        lasting=rng.choice(("none", "dead", "dead")),
+        spares=rng.choice((1, 2, 3)),
+        compact=rng.choice((0.0, 0.05)),
+        witnesses=rng.choice((0, 0, 1)),
+        wanted=wanted,
+        remove_after_ms=rng.choice((0.0, 300.0, 1_000.0)),
     )

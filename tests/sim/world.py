@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from store.entries import Entry, EntryKind, HardState, Membership
+from tests.sim import pilot
 from tests.sim.checkers import Checkers, Violation
+from tests.sim.freshness import Freshness
 from tests.sim.swarm import TICK_MS, Profile
 from zoned.raft.core import Raft
 from zoned.raft.log import ImpossibleState, MemoryStorage
@@ -42,6 +44,8 @@ class Fault:
     answers_before_sync: bool = False
     forgets_vote: bool = False
     forgets_term: bool = False
+    tears: bool = False  # a crash while writing may leave half a transaction
+    freshness: type[Freshness] = Freshness
 
 
 class Host:
@@ -60,6 +64,7 @@ class Host:
         self.inbox: list[Message] = []
         self.commit = 0
         self.term = 0
+        self.since = 0.0  # up or down since then
         self.pending: dict[bytes, int] = {}  # proposal -> largest index acknowledged to anybody when it was made
         self.reading: dict[int, int] = {}  # ticket -> the same
 
@@ -83,17 +88,22 @@ class World:
         self._proposals = 0
         members = profile.voters + profile.learners
         ids = [f"n{i}" for i in range(members + profile.spares)]
-        self.founders = Membership(CLUSTER, tuple(ids[: profile.voters]), tuple(ids[profile.voters : members]))
+        voters = ids[: profile.voters]
+        # Which nodes are witnesses the autopilot is told by themselves; without one, by the founding entry.
+        self.witnesses = frozenset(voters[-profile.witnesses :] if profile.witnesses else ())
+        witnesses = () if profile.wanted else tuple(sorted(self.witnesses))
+        self.founders = Membership(CLUSTER, tuple(voters), tuple(ids[profile.voters : members]), witnesses=witnesses)
         self.hosts = {node_id: Host(node_id, i in profile.slow_disks) for i, node_id in enumerate(ids)}
         founding = Entry(1, 1, EntryKind.MEMBERSHIP, self.founders.encode())
         for host in self.hosts.values():
             if host.id in self.founders.voters:
                 host.storage.write((founding,), None)
             self._start(host)
+        self.freshness = self.fault.freshness(self)
 
     # The heap.
 
-    def _after(self, delay_ms: float, action: Callable[[Any], None], argument: Any) -> None:
+    def after(self, delay_ms: float, action: Callable[[Any], None], argument: Any) -> None:
         self._sequence += 1
         heapq.heappush(self._heap, (self.now + delay_ms, self._sequence, action, argument))
 
@@ -118,8 +128,11 @@ class World:
     def run(self) -> int:
         profile = self.profile
         try:
-            self._after(0.0, self._nemesis, None)
-            self._after(0.0, self._client, None)
+            self.after(0.0, self._nemesis, None)
+            self.after(0.0, self._client, None)
+            self.freshness.begin()
+            if profile.wanted:
+                self.after(0.0, pilot.steer, self)
             self._run_until(profile.duration_ms)
             self._quiet = True
             self._heal(None)
@@ -127,7 +140,7 @@ class World:
             if profile.lasting != "none":
                 self._progress_despite(profile.lasting, patience)
             self._heal(None)
-            self._clients = False
+            self._clients = self.freshness.asks = False
             self._drain(patience)
         except ImpossibleState as error:
             raise Violation(f"a core gave up: {error}") from error
@@ -138,7 +151,7 @@ class World:
         return self.events
 
     def _progress_despite(self, lasting: str, patience: float) -> None:
-        """One node (the leader, if there is one) stays deaf, mute, dead or slow: the others must do without."""
+        """One node (the leader, if there is one, or its heir) stays deaf, mute, dead or slow: the others do without."""
         leader = self._leader()
         voters = self._members().voters
         known = [host.raft.membership for host in self.hosts.values() if host.raft is not None]
@@ -146,7 +159,13 @@ class World:
             return  # somewhere a change to two voters may yet be decided, and two cannot do without one
         victim = leader or self.hosts[self.rng.choice(voters)]
         others = [other for other in self.hosts if other != victim.id]
+        heirs = [voter for voter in voters if voter != victim.id]
         match lasting:
+            case "heir":  # the leader is told to hand over to one that has just died
+                victim = self.hosts[self.rng.choice(heirs)]
+                self._crash(victim, restart=False)
+                if leader is not None:
+                    self.order(leader, lambda raft: raft.transfer(victim.id))
             case "deaf":
                 self._cut |= {(other, victim.id) for other in others}
             case "mute":
@@ -174,6 +193,8 @@ class World:
             return False
         last = leader.raft.last_index
         members = self._members()
+        if leader.id in members.witnesses:
+            return False
         for host in self.hosts.values():
             if host.id in members.voters or host.id in members.learners:
                 raft = host.raft
@@ -211,7 +232,8 @@ class World:
         host.raft = self.fault.core(host.id, host.storage, hard_state, applied, options, self.rng)
         host.commit = hard_state.commit
         host.paused = False
-        self._after(self.rng.random() * TICK_MS, self._tick, (host, host.life))
+        host.since = self.now
+        self.after(self.rng.random() * TICK_MS, self._tick, (host, host.life))
 
     def _crash(self, host: Host, *, restart: bool = True) -> None:
         """A power cut: what was not synced is gone; a write in progress has happened wholly or not at all."""
@@ -219,32 +241,36 @@ class World:
             return
         if host.writing is not None and self.rng.random() < 0.5:
             self._land(host, host.writing)
+        elif host.writing is not None and self.fault.tears:
+            host.written = host.synced = (host.writing.hard_state or host.written[0], host.written[1])
         if self.rng.random() < 0.5:
             host.written = host.synced
         self._trace("crash", host)
         host.raft, host.writing, host.paused = None, None, False
+        host.since = self.now
         host.inbox.clear()
+        self.freshness.forget(host)
         host.pending.clear()
         host.reading.clear()
         host.life += 1
         if restart:
-            self._after(self.rng.expovariate(1 / self.profile.relief_ms), self._restart, host)
+            self.after(self.rng.expovariate(1 / self.profile.relief_ms), self._restart, host)
 
     def _restart(self, host: Host) -> None:
         if host.raft is None:
             self._start(host)
-            self._pump(host)
+            self.pump(host)
 
     def _tick(self, argument: tuple[Host, int]) -> None:
         host, life = argument
         if host.raft is None or host.life != life:
             return
-        self._after(TICK_MS * (0.9 + 0.2 * self.rng.random()), self._tick, argument)
+        self.after(TICK_MS * (0.9 + 0.2 * self.rng.random()), self._tick, argument)
         if not host.paused:
             host.raft.tick()
-            self._pump(host)
+            self.pump(host)
 
-    def _pump(self, host: Host) -> None:
+    def pump(self, host: Host) -> None:
         """What a shell does after every input."""
         raft = host.raft
         assert raft is not None
@@ -258,7 +284,7 @@ class World:
                 if self.fault.answers_before_sync:
                     for message in ready.messages:
                         self._send(message)
-                self._after(self.rng.expovariate(1 / mean), self._written, (host, host.life, ready))
+                self.after(self.rng.expovariate(1 / mean), self._written, (host, host.life, ready))
         self._observe(host, raft)
 
     def _observe(self, host: Host, raft: Raft) -> None:
@@ -268,6 +294,7 @@ class World:
                 raise Violation(f"{host.id} went back from commit {host.commit} to {commit}")
             host.commit = commit
             if raft.role is Role.LEADER and raft.membership is not None:
+                self.freshness.committed(commit)
                 disks = [self.hosts[voter].storage for voter in raft.membership.voters]
                 self.checkers.committed(host.id, commit, raft._log.term(commit), disks)
                 self._strike(host, self.profile.strike_committer, spare=0.0)
@@ -275,6 +302,7 @@ class World:
         if host.reading:
             for read in raft.reads():
                 self.checkers.read(host.id, read.index, host.reading.pop(read.ticket))
+                self.freshness.answer(host, read)
         if raft._notices:
             for notice in raft.notices():
                 match notice:
@@ -284,7 +312,7 @@ class World:
                         self._strike(host, self.profile.strike_new_leader, spare=0.2)
                     case SnapshotWanted(leader_id):
                         source = self.hosts[leader_id]
-                        self._after(self.profile.delay_ms * 3, self._fetch, (host, host.life, source))
+                        self.after(self.profile.delay_ms * 3, self._fetch, (host, host.life, source))
                     case Suspicious():
                         raise Violation(f"{host.id} met {notice}")
                     case _:
@@ -302,7 +330,7 @@ class World:
         assert membership is not None
         self._trace(f"fetched {applied} from {source.id}", host)
         host.raft.restore(Snapshot(applied, source.storage.term(applied), membership))
-        self._pump(host)
+        self.pump(host)
 
     def _land(self, host: Host, ready: Ready) -> None:
         """The transaction: log, hard state, applied."""
@@ -331,13 +359,14 @@ class World:
         term = hard_state.term
         for entry in ready.committed:
             self.checkers.applied(host.id, term, entry)
+        self.freshness.applied(host, host.written[1])
 
     def _written(self, argument: tuple[Host, int, Ready]) -> None:
         host, life, ready = argument
         if host.raft is None or host.life != life:
             return
         if host.paused:
-            self._after(TICK_MS, self._written, argument)
+            self.after(TICK_MS, self._written, argument)
             return
         chance = self.rng.random() if ready.must_sync and not self._quiet else 1.0
         if chance < self.profile.crash_before_answer:
@@ -359,15 +388,19 @@ class World:
             host.synced = host.written
             keep = self.rng.choice((0, 1, 5, 50))
             host.storage.compact(max(host.storage.first_index() - 1, host.written[1] - keep))
-        self._pump(host)
+        self.pump(host)
 
     # The network.
 
     def _send(self, message: Message) -> None:
-        profile, rng = self.profile, self.rng
         if isinstance(message, VoteReply) and message.granted:
             self.checkers.vote_granted(message.term, message.sender, message.recipient)
-        if (message.sender, message.recipient) in self._cut:
+        self.carry(message.sender, message.recipient, self._deliver, message)
+
+    def carry(self, sender: str, recipient: str, arrive: Callable[[Any], None], what: Any) -> None:
+        """Late, twice, out of order or not at all, as the network is."""
+        profile, rng = self.profile, self.rng
+        if (sender, recipient) in self._cut:
             return
         copies = 1
         if not self._quiet:
@@ -379,7 +412,7 @@ class World:
             delay = 1 + rng.expovariate(1 / profile.delay_ms)
             if profile.far_delay and not self._quiet and rng.random() < profile.far_delay:
                 delay *= 50
-            self._after(delay, self._deliver, message)
+            self.after(delay, arrive, what)
 
     def _deliver(self, message: Message) -> None:
         host = self.hosts[message.recipient]
@@ -391,7 +424,7 @@ class World:
         if not self.events & 255:
             assert decode(encode(message)) == message
         host.raft.step(message)
-        self._pump(host)
+        self.pump(host)
 
     # Clients.
 
@@ -399,7 +432,7 @@ class World:
         if not self._clients:
             return
         rng = self.rng
-        self._after(rng.expovariate(1 / self.profile.client_ms), self._client, None)
+        self.after(rng.expovariate(1 / self.profile.client_ms), self._client, None)
         origin = rng.choice(list(self.hosts.values()))
         if origin.raft is None or origin.paused:
             return
@@ -422,21 +455,22 @@ class World:
             return
         for _kind, data in items:
             origin.pending[data] = self.checkers.acked_max
-        self._pump(leader)
+        self.pump(leader)
 
     def _read_anywhere(self) -> None:
         """Ask whoever believes to lead; an old leader that does not know better is the interesting one."""
         for host in self.hosts.values():
             if host.raft is not None and host.raft.role is Role.LEADER and not host.paused:
-                self._read(host, host.raft)
+                self.read(host, host.raft)
+                self.pump(host)
 
-    def _read(self, host: Host, raft: Raft) -> None:
+    def read(self, host: Host, raft: Raft) -> int | None:
         try:
             ticket = raft.read_index()
         except (NotLeader, Busy):
-            return
+            return None
         host.reading[ticket] = self.checkers.acked_max
-        self._pump(host)
+        return ticket
 
     # The nemesis.
 
@@ -444,7 +478,7 @@ class World:
         if self._quiet:
             return
         rng, profile = self.rng, self.profile
-        self._after(rng.expovariate(1 / profile.trouble_ms), self._nemesis, None)
+        self.after(rng.expovariate(1 / profile.trouble_ms), self._nemesis, None)
         (action,) = rng.choices(list(profile.weights), list(profile.weights.values()))
         victim = rng.choice(list(self.hosts.values()))
         leader = self._leader() or victim
@@ -460,14 +494,14 @@ class World:
             case "pause":
                 if victim.raft is not None and not victim.paused:
                     victim.paused = True
-                    self._after(relief, self._resume, (victim, victim.life))
+                    self.after(relief, self._resume, (victim, victim.life))
             case "transfer":
                 if leader.raft is not None and not leader.paused:
-                    self._order(leader, lambda raft: raft.transfer(victim.id))
+                    self.order(leader, lambda raft: raft.transfer(victim.id))
             case "change":
                 if leader.raft is not None and not leader.paused:
                     wanted = self._another(leader.raft.membership or self.founders, victim.id)
-                    self._order(leader, lambda raft: raft.change(wanted))
+                    self.order(leader, lambda raft: raft.change(wanted))
             case "isolate":
                 self._cut_off([victim.id], relief)
             case "isolate_leader":
@@ -478,20 +512,22 @@ class World:
             case "one_way":
                 self._cut |= {(victim.id, other) for other in self.hosts if rng.random() < 0.7}
                 self._cut |= {(other, leader.id) for other in self.hosts if rng.random() < 0.3}
-                self._after(relief, self._heal_links, None)
+                self.after(relief, self._heal_links, None)
 
-    def _order(self, leader: Host, order: Callable[[Raft], object]) -> None:
+    def order(self, leader: Host, order: Callable[[Raft], object]) -> None:
         assert leader.raft is not None
         try:
             order(leader.raft)
         except (NotLeader, Refused):
             return
-        self._pump(leader)
+        self.pump(leader)
 
     def _another(self, current: Membership, node_id: str) -> Membership:
-        """A membership in which `node_id` has moved one step: in, up, down or out."""
-        voters, learners = set(current.voters), set(current.learners)
-        if node_id in voters:
+        """A membership in which `node_id` has moved one step: in, up, down or out; or has become a witness, or none."""
+        voters, learners, witnesses = set(current.voters), set(current.learners), set(current.witnesses)
+        if self.profile.witnesses and self.rng.random() < 0.2:
+            witnesses ^= {node_id}
+        elif node_id in voters:
             voters.discard(node_id)
             if self.rng.random() < 0.5:
                 learners.add(node_id)
@@ -501,7 +537,9 @@ class World:
                 voters.add(node_id)
         else:
             learners.add(node_id)
-        return Membership(current.cluster_id, tuple(sorted(voters)), tuple(sorted(learners)))
+        witnesses &= voters | learners
+        lists = (tuple(sorted(nodes)) for nodes in (voters, learners, (), witnesses))
+        return Membership(current.cluster_id, *lists)
 
     def _strike(self, leader: Host, chance: float, spare: float) -> None:
         """Strike a leader at its worst moment: just elected, or just calling something committed.
@@ -512,15 +550,15 @@ class World:
             return
         if self.profile.weights.get("change") and leader.raft is not None:
             wanted = self._another(leader.raft.membership or self.founders, self.rng.choice(list(self.hosts)))
-            self._after(self.rng.random() * 6 * self.profile.sync_ms, self._order_change, (leader, leader.life, wanted))
+            self.after(self.rng.random() * 6 * self.profile.sync_ms, self._order_change, (leader, leader.life, wanted))
         self._cut |= {(leader.id, other) for other in self.hosts if self.rng.random() >= spare}
-        self._after(self.profile.relief_ms, self._heal_links, None)
-        self._after(self.rng.random() * 6 * self.profile.sync_ms, self._struck, (leader, leader.life))
+        self.after(self.profile.relief_ms, self._heal_links, None)
+        self.after(self.rng.random() * 6 * self.profile.sync_ms, self._struck, (leader, leader.life))
 
     def _order_change(self, argument: tuple[Host, int, Membership]) -> None:
         leader, life, wanted = argument
         if leader.life == life and not leader.paused:
-            self._order(leader, lambda raft: raft.change(wanted))
+            self.order(leader, lambda raft: raft.change(wanted))
 
     def _struck(self, argument: tuple[Host, int]) -> None:
         host, life = argument
@@ -530,7 +568,7 @@ class World:
     def _cut_off(self, side: list[str], relief: float) -> None:
         others = [node_id for node_id in self.hosts if node_id not in side]
         self._cut |= {(a, b) for a in side for b in others} | {(b, a) for a in side for b in others}
-        self._after(relief, self._heal_links, None)
+        self.after(relief, self._heal_links, None)
 
     def _heal_links(self, _: None) -> None:
         if not self._quiet:
@@ -555,7 +593,7 @@ class World:
         for message in host.inbox:
             host.raft.step(message)
         host.inbox.clear()
-        self._pump(host)
+        self.pump(host)
 
     def _trace(self, what: str, host: Host) -> None:
         if self.log is not None:

@@ -17,7 +17,7 @@ from store import apply, catalogue, identity, journal, ranges
 from store.entries import EntryKind
 from store.errors import Refused
 from store.migrate import migrate
-from store.operations import Create, Delete, Grant, Operation, Update, Write, decode, encode_write
+from store.operations import Create, Delete, Grant, Operation, Point, Update, Write, decode, encode_write
 from tests.sim.checkers import Violation
 from tests.sim.swarm import Profile, draw
 from tests.sim.world import Host, World
@@ -30,7 +30,7 @@ CEILING = 2**53 - 1
 LIMITS = journal.Limits(1_000_000, 2**40, 0, "/")
 FORWARD_MS = 25.0  # how often a journal is looked at
 LOST_MS = 250.0  # a forward without an answer is given up
-REPLICATED = ("images", "marks", "ranges", "conflicts", "checkpoints", "replica")
+REPLICATED = ("images", "history", "aliases", "marks", "ranges", "conflicts", "checkpoints", "replica")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Node:
     def propose(self, writes: Sequence[bytes]) -> range:
         assert self.host.raft is not None
         positions = self.host.raft.propose([(EntryKind.WRITE, data) for data in writes])
-        self.world._pump(self.host)
+        self.world.pump(self.host)
         return positions
 
     def write(self, operation: Operation) -> journal.Journaled | None:
@@ -110,7 +110,7 @@ class WriteWorld(World):
         super().__init__(profile, seed)
         for number, host in enumerate(self.hosts.values()):
             self.nodes[host.id] = Node(self, host, number)
-            self._after(self.rng.random() * FORWARD_MS, self._forward, self.nodes[host.id])
+            self.after(self.rng.random() * FORWARD_MS, self._forward, self.nodes[host.id])
 
     # What the store is told.
 
@@ -138,7 +138,7 @@ class WriteWorld(World):
         if not self._clients:
             return
         rng = self.rng
-        self._after(rng.expovariate(1 / self.profile.client_ms), self._client, None)
+        self.after(rng.expovariate(1 / self.profile.client_ms), self._client, None)
         node = self.nodes[rng.choice(list(self.nodes))]
         if node.host.raft is None or node.host.paused:
             return
@@ -179,7 +179,7 @@ class WriteWorld(World):
     # Forwarding, as `zoned.proxy` does it: one message under way, in sequence, from the mark when in doubt.
 
     def _forward(self, node: Node) -> None:
-        self._after(FORWARD_MS * (0.5 + self.rng.random()), self._forward, node)
+        self.after(FORWARD_MS * (0.5 + self.rng.random()), self._forward, node)
         raft = node.host.raft
         if raft is None or node.host.paused or node.asking:
             return
@@ -197,7 +197,7 @@ class WriteWorld(World):
         writes = [Write(node.id, sequence, decode(data), True) for sequence, data in rows]
         self._asked += 1
         node.asking = number = self._asked
-        self._after(LOST_MS, self._give_up, (node, number))
+        self.after(LOST_MS, self._give_up, (node, number))
         target = self.nodes[raft.leader_id]
         self._carry(node, target, self._accept, (node, target, number, writes))
 
@@ -207,7 +207,7 @@ class WriteWorld(World):
         if (sender.host.id, recipient.host.id) in self._cut or (not self._quiet and rng.random() < profile.loss):
             return
         for _ in range(1 if self._quiet or rng.random() >= profile.duplicate else 2):
-            self._after(1 + rng.expovariate(1 / profile.delay_ms), action, argument)
+            self.after(1 + rng.expovariate(1 / profile.delay_ms), action, argument)
 
     def _accept(self, argument: tuple[Node, Node, int, list[Write]]) -> None:
         node, target, number, writes = argument
@@ -271,7 +271,7 @@ class WriteWorld(World):
         receipt = journal.receipt(node.reader, sequence)
         if receipt is None or receipt.state == "journaled":
             raise Violation(f"write {sequence} of {node.host.id} has no outcome")
-        assert not isinstance(operation, Grant)
+        assert not isinstance(operation, Grant | Point)
         found = catalogue.find(replica, operation.uuid)
         if receipt.state != "committed":
             if isinstance(operation, Create) or receipt.code != "gone":

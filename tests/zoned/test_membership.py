@@ -16,7 +16,8 @@ from store.errors import CannotOpen
 from tests.zoned.conftest import LABEL, config_text, serve
 from zoned.ctl import main
 from zoned.errors import CannotStart
-from zoned.membership import KEY_FILE, KEYRING_FILE, load_credentials, load_keyring, write_private
+from zoned.files import write_private
+from zoned.membership import KEY_FILE, KEYRING_FILE, load_credentials, load_keyring
 
 
 def sealed_text(directory: Path, sealing: str = "require") -> str:

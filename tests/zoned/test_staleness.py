@@ -73,6 +73,10 @@ async def test_answers_name_their_bound_and_reads_can_ask_for_more(served):
         assert 0 <= float(found.headers["zone-staleness"]) < 5
         for headers in ({"Zone-After-Position": str(position)}, {"Zone-Max-Staleness": "5", "Zone-On-Stale": "fail"}):
             assert (await client.get(path, headers=headers)).status_code == 200
+        token = {"Zone-After-Position": str(position), "Zone-History": made.headers["zone-history"]}
+        assert (await client.get(path, headers=token)).status_code == 200
+        given_up = await client.get(path, headers={**token, "Zone-History": "another"})
+        assert (given_up.status_code, given_up.json()["code"]) == (412, "other-history")
         wait = {"Zone-Max-Staleness": "1", "Zone-On-Stale": "wait"}
         assert (await client.get(path, headers=wait)).status_code == 200
         for headers in (

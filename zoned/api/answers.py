@@ -10,9 +10,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from store.catalogue import Found
-from store.images import parse_reference
+from store.images import is_alias_name, parse_reference
 from store.operations import Operation
 from zoned.api import problems
+from zoned.api.caller import caller_of
 from zoned.api.problems import STATUSES, Problem
 from zoned.proxy import Submitted
 from zoned.zone import Zone
@@ -56,12 +57,29 @@ def zone_of(request: Request) -> Zone:
     return zone
 
 
-def look_up(zone: Zone, reference: str, *, integers: bool, tombstones: bool = False) -> Found:
-    """The record. Raises Problem: 404 never existed, 410 deleted (unless asked for), 503 this zone cannot know yet."""
+def look_up(zone: Zone, reference: str, *, integers: bool, tombstones: bool = False, aliases: bool = False) -> Found:
+    """The record. Raises Problem: 404 never existed, 410 deleted (unless asked for), 503 this zone cannot know yet.
+
+    A UUID always names one; integers and EC2 names, and aliases, do where that is asked for.
+    """
     parsed = parse_reference(reference)
+    if parsed is None and aliases and is_alias_name(reference):
+        alias = zone.alias(reference)
+        parsed = alias.target(zone.name) if alias is not None else None
     found = zone.find(parsed) if parsed is not None and (integers or isinstance(parsed, str)) else None
     if found is None:
         raise problems.not_found(reference, zone.position) if zone.is_synced else problems.unsynced()
+    if found.image.deleted_at is not None and not tombstones:
+        raise problems.gone(reference, found.image.deleted_at)
+    return found
+
+
+def visible(request: Request, *, tombstones: bool = False) -> Found:
+    """The record that a native path names. Raises Problem: one that the caller may not see was never there."""
+    zone, reference = zone_of(request), request.path_params["reference"]
+    found = look_up(zone, reference, integers=True, tombstones=True, aliases=True)
+    if not caller_of(request).may_see(found.image):
+        raise problems.not_found(reference, zone.position)
     if found.image.deleted_at is not None and not tombstones:
         raise problems.gone(reference, found.image.deleted_at)
     return found

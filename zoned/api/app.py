@@ -9,11 +9,34 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
+from structlog.contextvars import bound_contextvars
 
-from zoned.api import discovery, images_v1, images_v2, native, oldest, openapi, parts_v2, problems, registry_v1, zones
+from store.operations import Origin
+from zoned import clock
+from zoned.api import (
+    aliases,
+    batch,
+    discovery,
+    images_v1,
+    images_v2,
+    native,
+    oldest,
+    openapi,
+    operating,
+    parts_v2,
+    problems,
+    records,
+    registry_v1,
+    request_id,
+    watching,
+    zones,
+)
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.caller import who
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.lookup import moment, stamps
+from zoned.api.witness import for_operators
+from zoned.origin import ORIGIN
 from zoned.zone import Zone
 
 Handler = Callable[[Request, Exception], Awaitable[Response]]
@@ -76,10 +99,18 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     images = _face(zone, v2, images_v2.on_problem, _images_http_error)
     v1 = _face(zone, list(images_v1.routes), images_v1.on_problem, _images_http_error)
     old = _face(zone, [*images_v1.routes, *oldest.routes], images_v1.on_problem, _images_http_error)
-    own: list[BaseRoute] = [*native.routes, *zones.routes]
+    own: list[BaseRoute] = [
+        *batch.routes,
+        *native.routes,
+        *records.routes,
+        *aliases.routes,
+        *watching.routes,
+        *zones.routes,
+        *operating.routes,
+    ]
     routes: list[BaseRoute] = [
         *admin,
-        *(zones.admin_routes if admin else ()),
+        *((*zones.admin_routes, *operating.admin_routes) if admin else ()),
         *(Route(path, discovery.slash) for path in ("/v2", *discovery.ALIASES)),
         *(Mount(path, images) for path in ("/v2", *discovery.ALIASES)),
         Mount("/v1", v1),
@@ -88,12 +119,14 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *_described([("/v2", v2), ("/v1", [*images_v1.routes]), ("/v1.1", [*oldest.routes]), ("/zone/v1", own)]),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
+        Route("/metrics", operating.metrics(zone)),
         Route("/healthcheck", discovery.healthcheck),
         Route("/versions", discovery.list_versions),
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _otherwise(whole)
-    return with_zone_headers(with_freshness(whole, zone), zone)
+    served = with_freshness(whole, zone)
+    return with_zone_headers(for_operators(served) if zone.is_witness else served, zone)
 
 
 def make_registry_app(zone: Zone) -> App:
@@ -104,15 +137,22 @@ def make_registry_app(zone: Zone) -> App:
 
 
 def with_zone_headers(app: App, zone: Zone) -> App:
-    """Adds to every answer where it comes from and as of when, and a request ID."""
+    """Adds to every answer where it comes from and as of when, and a request ID; writes are stamped with it."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        told_id = scope.get("extensions", {}).get("zoned", {}).get("request_id", "").encode()
+        told_id = told_id or request_id.request_id(scope.get("headers", ()))
+        if scope["type"] == "http":
+            # Each request is its own: nothing has to be put back.
+            ORIGIN.set(Origin(zone.name, who(Request(scope)), int(clock.wall()), told_id.decode("latin-1")))
+
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 at = scope.get(READ_AT) or moment(zone)
-                message = {**message, "headers": [*message.get("headers", ()), *stamps(zone, at)]}
+                message = {**message, "headers": [*message.get("headers", ()), *stamps(zone, at, told_id)]}
             await send(message)
 
-        await app(scope, receive, send_with_headers)
+        with bound_contextvars(request_id=told_id.decode("latin-1")):
+            await app(scope, receive, send_with_headers)
 
     return wrapped

@@ -1,77 +1,93 @@
-"""Who asks, and what that allows: the Images APIs' visibility and ownership rules. No I/O.
+"""Who asks, and what that allows: a caller and the policy's answers about it. No I/O.
 
-Until requests are authenticated, a caller is an administrator unless headers say less: `X-Project-Id` (or
-`X-Tenant-Id`) and `X-Roles`, as an authenticating proxy in front would set them. Headers can only take rights away.
+Where users are not authenticated (`auth.api = "none"`), a caller is an administrator unless headers say less:
+`X-Project-Id` (or `X-Tenant-Id`) and `X-Roles`, as an authenticating proxy in front would set them. Headers can only
+take rights away.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from store.images import Image
+from store.images import NAME_CHARS_MAX, Image
+from zoned import policy
 from zoned.api.problems import Problem
+from zoned.policy import ADMIN, AUDITOR, Policy
 
-ADMIN, SERVICE = "admin", "service"
-WRITERS = frozenset((ADMIN, "member", "_member_", "manager"))
+CALLER = "zoned.caller"  # where the ASGI scope says who asks, once that was found out
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A project (None: none) and the roles held there."""
+    """A project (None: none), the roles held there, and the user's name for the records (empty: not known)."""
 
     project: str | None = None
     roles: frozenset[str] = frozenset((ADMIN,))
+    user: str = ""
+    policy: Policy = field(default=policy.DEFAULT, repr=False, compare=False)
 
     @property
     def is_admin(self) -> bool:
         return ADMIN in self.roles
 
     @property
-    def is_service(self) -> bool:
-        """Other services of the cloud, which may see locations as an administrator does."""
-        return self.is_admin or SERVICE in self.roles
+    def sees_everything(self) -> bool:
+        """Whether lists show this caller every image (`store.listing` knows no policy)."""
+        return bool(self.roles & {ADMIN, AUDITOR})
+
+    def may(self, action: str, image: Image | None = None) -> bool:
+        return self.policy.allows(action, self, image)
+
+    def check(self, action: str, image: Image | None, what: str) -> None:
+        """Raises Problem unless the caller may do `action`; `what` says it in words."""
+        if not self.may(action, image):
+            raise Problem(403, "forbidden", f"You are not permitted to {what}.")
 
     def may_see(self, image: Image) -> bool:
         """By its ID; lists are narrower (`store.listing`)."""
-        visibility, owner = image.fields["visibility"], image.fields["owner"]
-        if self.is_admin or visibility in ("public", "community") or owner is None or owner == self.project:
-            return True
-        return visibility == "shared" and self.project is not None and self.project in image.members
+        return self.may("images.show", image)
 
-    def owns(self, image: Image) -> bool:
-        return self.is_admin or (self.project is not None and image.fields["owner"] == self.project)
-
-    def check_writes(self) -> None:
-        """Raises Problem for a caller who may only read."""
-        if not self.roles & WRITERS:
+    def check_creates(self) -> None:
+        """Raises Problem for a caller who may not register images."""
+        if not self.may("images.create"):
             raise Problem(403, "forbidden", "You are not authorized to complete this action.")
-
-    def check_owns(self, image: Image, what: str) -> None:
-        """Raises Problem unless the caller may change this image."""
-        self.check_writes()
-        if not self.owns(image):
-            raise Problem(403, "forbidden", f"You are not permitted to {what}.")
 
     def check_visibility(self, visibility: object) -> None:
         """Raises Problem when the caller may not give an image this visibility."""
-        if visibility == "public" and not self.is_admin:
-            raise Problem(403, "forbidden", "You are not permitted to publicize this image.")
+        if visibility == "public":
+            self.check("images.publicize", None, "publicize this image")
+        if visibility == "community":
+            self.check("images.communitize", None, "communitize this image")
 
     def check_owner(self, owner: object) -> None:
         """Raises Problem when the caller may not give an image to this project."""
-        if not self.is_admin and owner != self.project:
-            raise Problem(403, "forbidden", "You are not permitted to set an image's owner to another project.")
+        if owner != self.project:
+            self.check("images.give_away", None, "set an image's owner to another project")
 
 
-def from_headers(headers: Mapping[str, str]) -> Caller:
+def from_headers(headers: Mapping[str, str], rules: Policy = policy.DEFAULT) -> Caller:
+    """What a trusted proxy says of the caller; without its word an administrator."""
     project = headers.get("x-project-id") or headers.get("x-tenant-id")
     roles = headers.get("x-roles")
+    user = headers.get("x-user-name") or headers.get("x-user-id") or ""
     if roles is None:
-        return Caller(project, frozenset(("member",))) if project else Caller()
-    named = frozenset(role.strip().lower() for role in roles.split(",") if role.strip())
-    return Caller(project or None, named)
+        named = frozenset(("member",)) if project else frozenset((ADMIN,))
+    else:
+        named = frozenset(role.strip().lower() for role in roles.split(",") if role.strip())
+    return Caller(project or None, named, user[:255], rules)
+
+
+def who(request: Request) -> str:
+    """The caller's name for the records: a user of the machine, or a user and project of the cloud."""
+    peer = request.scope.get("extensions", {}).get("zoned", {}).get("peer")
+    if peer is not None:
+        return f"uid {peer.uid}"
+    caller = caller_of(request)
+    named = f"{caller.user}@{caller.project}" if caller.project else caller.user or "admin"
+    return "".join(one for one in named if one.isprintable())[:NAME_CHARS_MAX]
 
 
 def caller_of(request: Request) -> Caller:
-    return from_headers(request.headers)
+    known = request.scope.get(CALLER)
+    return known if isinstance(known, Caller) else from_headers(request.headers)

@@ -81,7 +81,7 @@ async def stores(request: Request) -> Response:
 
 
 async def stores_detail(request: Request) -> Response:
-    if not caller_of(request).is_service:
+    if not caller_of(request).may("zone.look"):
         raise Problem(403, "forbidden", "You are not authorized to complete this action.")
     return await stores(request)
 

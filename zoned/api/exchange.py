@@ -123,6 +123,11 @@ class Exchange:
     def status(self) -> int:
         return self.head.status if self.head is not None else 0
 
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """As the application gave them."""
+        return self._start.get("headers", ()) if self._start is not None else ()
+
     def close(self) -> None:
         """The application has returned: tasks that it left in receive() are told so."""
         self.complete = self.complete and not self._connection.gone

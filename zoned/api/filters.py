@@ -77,7 +77,7 @@ def viewer(caller: Caller, member_status: str) -> Viewer | None:
     if member_status not in ("all", *MEMBER_STATUSES):
         raise bad(f"Invalid status: {member_status[:40]}; known are all, {', '.join(MEMBER_STATUSES)}", "bad-query")
     statuses = MEMBER_STATUSES if member_status == "all" else (member_status,)
-    return None if caller.is_admin else Viewer(caller.project, statuses)
+    return None if caller.sees_everything else Viewer(caller.project, statuses)
 
 
 def order(sort: str | None, keys: Sequence[str], directions: Sequence[str]) -> Order:

@@ -127,7 +127,7 @@ async def head(request: Request) -> Response:
 async def download(request: Request) -> Response:
     """Redirects to the bytes."""
     image, zone = oldstyle.find(request, caller_of(request)), zone_of(request)
-    url = nearest(image, zone.name, zone.zones())
+    url = nearest(image, zone.round_trips_ms(zone.name))
     if image.fields["status"] != "active" or url is None:
         raise Problem(404, "not-active", f"Image {image.uuid} is not active.")
     answer = _as_headers(image)
@@ -179,7 +179,7 @@ async def change(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     zone, caller = zone_of(request), caller_of(request)
     image = oldstyle.find(request, caller)
-    caller.check_owns(image, "delete this image")
+    caller.check("images.delete", image, "delete this image")
     submitted = await write(zone, Delete(image.uuid, clock.text(clock.wall())))
     return Response(None, 200, write_headers(zone, submitted))
 
@@ -208,7 +208,7 @@ async def delete_member(request: Request) -> Response:
 async def _write_members(request: Request, wanted: dict[str, bool | None], only_these: bool) -> Response:
     zone, caller = zone_of(request), caller_of(request)
     image = oldstyle.find(request, caller)
-    caller.check_owns(image, "change who the image is shared with")
+    caller.check("images.share", image, "change who the image is shared with")
     changes = oldstyle.member_changes(image, wanted, only_these)
     if len({*image.members, *(name for name, value in wanted.items() if value is not None)}) > MEMBERS_MAX:
         raise Problem(413, "too-many-members", f"an image has at most {MEMBERS_MAX} members")

@@ -51,7 +51,7 @@ def visible(request: Request) -> Found:
 
 async def create(request: Request) -> Response:
     zone, caller = zone_of(request), caller_of(request)
-    caller.check_writes()
+    caller.check_creates()
     document = documents.parse_object(await request.body())
     operation = documents.images_create(document, str(uuid.uuid4()), caller)
     if zone.find(operation.uuid) is not None:
@@ -84,7 +84,7 @@ async def change(request: Request) -> Response:
         raise Problem(415, "media-type", f"Content-Type must be one of {listed}", {"Accept-Patch": listed})
     steps = patches.parse(documents.parse_json(await request.body()), media_type)
     found = visible(request)
-    caller.check_owns(found.image, "modify this image")
+    caller.check("images.change", found.image, "modify this image")
     update = patches.changes(found.image, steps, clock.text(clock.wall()), if_match(request), caller)
     if update is None:
         return reply(documents.images_document(found.image), headers=record_headers(found))
@@ -97,7 +97,7 @@ async def change(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     check_no_body(request)
     zone, found = zone_of(request), visible(request)
-    caller_of(request).check_owns(found.image, "delete this image")
+    caller_of(request).check("images.delete", found.image, "delete this image")
     submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
     return Response(None, 204, write_headers(zone, submitted))
 

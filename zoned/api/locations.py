@@ -39,7 +39,7 @@ def changed(
         raise bad("locations are changed one at a time, with add /locations/- or remove /locations/N", "bad-location")
     if verb == "add":
         return added(fields, current, place, value)
-    if not caller.is_admin:
+    if not caller.may("images.remove_location"):
         raise Problem(403, "forbidden", "You are not permitted to delete image locations.")
     if not _is_place(place, len(current)):
         raise bad("Invalid position for removing a location.", "bad-location")

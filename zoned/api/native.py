@@ -26,10 +26,13 @@ from zoned.api.answers import (
     record_headers,
     reply,
     runway_header,
+    visible,
     write,
     write_headers,
     zone_of,
 )
+from zoned.api.caller import caller_of
+from zoned.api.filters import viewer
 from zoned.api.problems import Problem, bad
 from zoned.zone import Zone
 
@@ -39,7 +42,7 @@ WAIT_MAX_S = 60.0
 
 
 async def show(request: Request) -> Response:
-    found = look_up(zone_of(request), request.path_params["reference"], integers=True)
+    found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
     return reply(documents.native_document(found.image), headers=record_headers(found))
@@ -48,11 +51,14 @@ async def show(request: Request) -> Response:
 async def index(request: Request) -> Response:
     zone = zone_of(request)
     limit = query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX)
-    after = None
+    after, caller = None, caller_of(request)
     marker = request.query_params.get("marker")
     if marker is not None:
-        after = place(look_up(zone, marker, integers=True).image, NEWEST)
-    page = await zone.page(Query(limit, after=after, hidden=None))
+        image = look_up(zone, marker, integers=True).image
+        if not caller.may_see(image):
+            raise problems.not_found(marker, zone.position)
+        after = place(image, NEWEST)
+    page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {
             "images": [documents.native_document(found.image) for found in page.found],
@@ -65,8 +71,13 @@ async def index(request: Request) -> Response:
 
 async def register(request: Request) -> Response:
     """Registers an image. 201 when committed, 202 when buffered; the same content again is the same image again."""
-    zone = zone_of(request)
-    operation = documents.native_create(documents.parse_object(await request.body()), str(uuid.uuid4()))
+    zone, caller = zone_of(request), caller_of(request)
+    caller.check_creates()
+    document = documents.parse_object(await request.body())
+    document.setdefault("owner", caller.project)
+    operation = documents.native_create(document, str(uuid.uuid4()))
+    caller.check_visibility(operation.fields.get("visibility"))
+    caller.check_owner(operation.fields.get("owner"))
     submitted = await write(zone, operation)
     assert submitted.image is not None
     headers = {
@@ -79,8 +90,8 @@ async def register(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
-    zone = zone_of(request)
-    found = look_up(zone, request.path_params["reference"], integers=True)
+    zone, found = zone_of(request), visible(request)
+    caller_of(request).check("images.delete", found.image, "delete this image")
     submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
     body = {"uuid": found.image.uuid, "state": submitted.state}
     return reply(body, 202 if submitted.state == "buffered" else 200, write_headers(zone, submitted))
@@ -88,8 +99,7 @@ async def delete(request: Request) -> Response:
 
 async def show_id(request: Request) -> Response:
     """The mapping both ways, for a UUID, an integer or an EC2 name; tombstones keep theirs."""
-    zone, reference = zone_of(request), request.path_params["reference"]
-    image = look_up(zone, reference, integers=True, tombstones=True).image
+    zone, image = zone_of(request), visible(request, tombstones=True).image
     integer = image.integer
     return reply(
         {

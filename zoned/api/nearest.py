@@ -1,28 +1,55 @@
 """Which of an image's locations is best from here. No I/O."""
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from store.images import Image
+from store import presence
+from store.images import Image, Location
 
 _SCHEMES = ("https://", "http://")
 
 
-def nearest(image: Image, here: str, zones: Iterable[Mapping[str, Any]]) -> str | None:
-    """The URL of the nearest location: this zone's own first, then by measured round trip; None without any.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A location, its zone and the round trip to there (None: not known), and what is said of the bytes there."""
 
-    A location's zone is its metadata's `zone`, else `store`. One that any HTTP client can follow goes before others.
+    location: Location
+    zone: str | None
+    rtt_ms: float | None
+    present: tuple[str, ...]  # of wanted, claimed, verified, absent
+
+    @property
+    def why(self) -> str:
+        """Where it is and how sure that is, in words."""
+        if self.zone is None:
+            return "the location names no zone"
+        far = "no round trip known" if self.rtt_ms is None else f"{self.rtt_ms:g} ms" if self.rtt_ms else "this zone"
+        sure = next((one for one in ("absent", "verified", "claimed") if one in self.present), "never verified")
+        return f"zone {self.zone}: {far}, {sure}"
+
+
+def ordered(image: Image, rtts: Mapping[str, float]) -> list[Place]:
+    """An image's locations, the best first: not known to be absent, to be followed by any HTTP client, near.
+
+    `rtts` are milliseconds to zones. A location's zone is its metadata's `zone`, else `store`.
     """
-    rtts = {here: 0.0}
-    for one in zones:
-        if one["rtt_ms"] is not None:
-            rtts[one["zone"]] = min(float(one["rtt_ms"]), rtts.get(one["zone"], math.inf))
+    places = []
+    for one in image.locations:
+        named = one.metadata.get("zone", one.metadata.get("store"))
+        zone = str(named) if named is not None else None
+        said = image.presence.get(zone, {}) if zone is not None else {}
+        present = [*presence.kinds(said), *(["absent"] if presence.is_absent(said) else [])]
+        places.append(Place(one, zone, rtts.get(zone) if zone is not None else None, tuple(present)))
 
-    def distance(n: int) -> tuple[bool, float, int]:
-        location = image.locations[n]
-        zone = location.metadata.get("zone", location.metadata.get("store"))
-        return not location.url.startswith(_SCHEMES), rtts.get(str(zone), math.inf), n
+    def distance(place: Place) -> tuple[bool, bool, float]:
+        rtt_ms = math.inf if place.rtt_ms is None else place.rtt_ms
+        return "absent" in place.present, not place.location.url.startswith(_SCHEMES), rtt_ms
 
-    best = min(range(len(image.locations)), key=distance, default=None)
-    return image.locations[best].url if best is not None else None
+    return sorted(places, key=distance)
+
+
+def nearest(image: Image, rtts: Mapping[str, float]) -> str | None:
+    """The URL of the best location; None without any."""
+    found = ordered(image, rtts)
+    return found[0].location.url if found else None

@@ -176,7 +176,7 @@ def create(
     meta: Mapping[str, Any], properties: Any, locations: Iterable[Any], status: str, caller: Caller, new_uuid: str
 ) -> Create:
     """A new record. Raises Problem."""
-    caller.check_writes()
+    caller.check_creates()
     chosen = meta.get("id") or new_uuid
     if not isinstance(chosen, str) or not is_uuid(chosen):
         raise bad(f"Invalid image id format: {str(chosen)[:80]!r} is no UUID", "bad-uuid")
@@ -201,7 +201,7 @@ def update(
     caller: Caller,
 ) -> Update | None:
     """What a PUT asks for; None when nothing would change. Raises Problem."""
-    caller.check_owns(image, "modify this image")
+    caller.check("images.change", image, "modify this image")
     fields = dict(fields)
     if not caller.is_admin:
         fields.pop("owner", None)

@@ -31,7 +31,7 @@ async def _update(request: Request, image: Image, **changes: Any) -> Submitted:
 async def put_tag(request: Request) -> Response:
     check_no_body(request)
     image, tag = visible(request).image, request.path_params["tag"]
-    caller_of(request).check_owns(image, "modify this image")
+    caller_of(request).check("images.change", image, "modify this image")
     problem = text_problem(tag, NAME_CHARS_MAX)
     if problem:
         raise bad(f"Invalid value for tag {tag[:40]!r}: {problem}", "bad-tag")
@@ -45,7 +45,7 @@ async def put_tag(request: Request) -> Response:
 async def delete_tag(request: Request) -> Response:
     check_no_body(request)
     image, tag = visible(request).image, request.path_params["tag"]
-    caller_of(request).check_owns(image, "modify this image")
+    caller_of(request).check("images.change", image, "modify this image")
     if tag not in image.tags:
         raise Problem(404, "not-found", f"Image {image.uuid} has no tag {tag[:80]!r}.")
     return Response(None, 204, write_headers(zone_of(request), await _update(request, image, tags_removed=(tag,))))
@@ -59,14 +59,14 @@ async def members(request: Request) -> Response:
     image, caller = visible(request).image, caller_of(request)
     if image.fields["visibility"] != "shared":
         raise Problem(403, "not-shared", "Only shared images have members.")
-    shown = [one for one in sorted(image.members) if caller.owns(image) or one == caller.project]
+    shown = [one for one in sorted(image.members) if caller.may("images.see_members", image) or one == caller.project]
     return reply({"members": [documents.member_document(image, one) for one in shown], "schema": "/v2/schemas/members"})
 
 
 def _member(request: Request) -> tuple[Image, str]:
     """The image and the image member of the path. Raises Problem."""
     image, caller, project = visible(request).image, caller_of(request), request.path_params["member"]
-    if project not in image.members or not (caller.owns(image) or project == caller.project):
+    if project not in image.members or not (caller.may("images.see_members", image) or project == caller.project):
         raise Problem(404, "not-found", f"{project[:80]!r} is no member of image {image.uuid}.")
     return image, project
 
@@ -77,7 +77,7 @@ async def add_member(request: Request) -> Response:
     if not isinstance(project, str) or not project or text_problem(project, NAME_CHARS_MAX):
         raise bad('Member to be added not specified: {"member": PROJECT} is expected', "bad-member")
     image = visible(request).image
-    caller_of(request).check_owns(image, "create image members for the image")
+    caller_of(request).check("images.share", image, "create image members for the image")
     if image.fields["visibility"] != "shared":
         raise Problem(403, "not-shared", "Only shared images have members.")
     if project in image.members:
@@ -107,9 +107,10 @@ async def answer_member(request: Request) -> Response:
         raise bad(f"status must be one of {', '.join(MEMBER_STATUSES)}, is {documents.shown(status)}", "bad-member")
     image, project = _member(request)
     caller = caller_of(request)
-    caller.check_writes()
+    what = "modify this image member"
+    caller.check("images.answer_share", image, what)
     if not caller.is_admin and caller.project != project:
-        raise Problem(403, "forbidden", "You are not permitted to modify this image member.")
+        raise Problem(403, "forbidden", f"You are not permitted to {what}.")
     known = image.members[project]
     seen = (known.status, known.can_share)
     return await _write_member(request, image, project, (seen, (status, known.can_share)))
@@ -118,7 +119,7 @@ async def answer_member(request: Request) -> Response:
 async def delete_member(request: Request) -> Response:
     check_no_body(request)
     image, project = _member(request)
-    caller_of(request).check_owns(image, "delete image members of the image")
+    caller_of(request).check("images.share", image, "delete image members of the image")
     known = image.members[project]
     return await _write_member(request, image, project, ((known.status, known.can_share), None))
 
@@ -136,7 +137,7 @@ async def reactivate(request: Request) -> Response:
 
 async def _move(request: Request, before: str, after: str, what: str) -> Response:
     image = visible(request).image
-    caller_of(request).check_owns(image, f"{what} this image")
+    caller_of(request).check(f"images.{what}", image, f"{what} this image")
     status = image.fields["status"]
     if status == after:
         return Response(None, 204)
@@ -151,8 +152,7 @@ async def _move(request: Request, before: str, after: str, what: str) -> Respons
 
 async def list_locations(request: Request) -> Response:
     image = visible(request).image
-    if not caller_of(request).is_service:
-        raise Problem(403, "forbidden", "You are not permitted to see image locations.")
+    caller_of(request).check("images.see_locations", image, "see image locations")
     return reply([{"url": one.url, "metadata": dict(one.metadata)} for one in image.locations])
 
 
@@ -162,7 +162,7 @@ async def add_location(request: Request) -> Response:
     if not set(document) <= {"url", "metadata", "validation_data"}:
         raise bad("a location is an object with url and validation_data", "bad-location")
     image = visible(request).image
-    caller_of(request).check_owns(image, "add image locations")
+    caller_of(request).check("images.add_location", image, "add image locations")
     if image.fields["status"] not in ("queued", "active"):
         raise Problem(409, "bad-status", f"A location cannot be added to an image in status {image.fields['status']}.")
     fields: dict[str, Scalar] = dict(image.fields)
@@ -184,9 +184,9 @@ def _differences(before: Mapping[str, Scalar], after: Mapping[str, Scalar]) -> d
 async def download(request: Request) -> Response:
     """Redirects to the bytes: this zone's first, then the nearest zone's. 204 when the image has none, as Glance."""
     image, zone = visible(request).image, zone_of(request)
-    if image.fields["status"] == "deactivated" and not caller_of(request).is_admin:
+    if image.fields["status"] == "deactivated" and not caller_of(request).may("images.read_deactivated", image):
         raise Problem(403, "deactivated", "The requested image has been deactivated. Image data download is forbidden.")
-    url = nearest(image, zone.name, zone.zones())
+    url = nearest(image, zone.round_trips_ms(zone.name))
     return Response(None, 204) if url is None else Response(None, 302, {"Location": url})
 
 

@@ -10,11 +10,13 @@ from itertools import pairwise
 from typing import Any
 
 import msgpack
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from structlog.contextvars import bound_contextvars
 
 from gossip import CodecError, Gossip, Starting
 from store.database import Database
@@ -25,12 +27,15 @@ from zoned import bootstrap, follow, registry, verify
 from zoned.api.asgi import App
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
-from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER
+from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER, REQUEST_ID_HEADER
 from zoned.raft.log import RaftError
 from zoned.raft.messages import MessageError, decode_batch
 from zoned.replication import Replication
 
 FORWARDED_MAX = 10_000  # writes in one message
+REQUEST_IDS_CHARS = 4_096  # of the users' requests that a peer's request is for, in log lines
+
+logger = structlog.get_logger()
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -91,7 +96,9 @@ class PeerFace:
             meant = request.headers.get(RECIPIENT_HEADER.lower(), self._replication.me)
             if meant != self._replication.me:
                 raise _Refused(421, f"this is node {self._replication.me}, not {meant[:64]}")
-            return await handler(request)
+            asked_for = request.headers.get(REQUEST_ID_HEADER.lower())
+            with bound_contextvars(**({"request_id": asked_for[:REQUEST_IDS_CHARS]} if asked_for else {})):
+                return await handler(request)
 
         return check
 
@@ -108,7 +115,9 @@ class PeerFace:
             raise _Refused(
                 409, f"writes of cluster {cluster or '(none)'} are not for cluster {self._replication.cluster_id}"
             )
-        return _answer(registry.pack(self._replication.accept(writes)))
+        answer = self._replication.accept(writes)
+        logger.debug("writes forwarded here", writes=len(writes), answer=type(answer).__name__)
+        return _answer(registry.pack(answer))
 
     async def founding(self, request: Request) -> Response:
         founders = await _body(request)

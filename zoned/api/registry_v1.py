@@ -88,7 +88,7 @@ async def change(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     zone, caller = zone_of(request), caller_of(request)
     image = oldstyle.find(request, caller)
-    caller.check_owns(image, "delete this image")
+    caller.check("images.delete", image, "delete this image")
     submitted = await write(zone, Delete(image.uuid, clock.text(clock.wall())))
     gone = submitted.image or image
     return reply({"image": {**with_locations(gone), "deleted": True}}, headers=write_headers(zone, submitted))

@@ -17,7 +17,6 @@ import errno
 import math
 import socket
 import struct
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
 from typing import NamedTuple
@@ -39,6 +38,7 @@ from zoned.api.http1 import (
     problem,
     take_head,
 )
+from zoned.api.request_id import request_id
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # method, target, headers (names in lower case) -> the whole answer, or None to let the application answer. It runs in
@@ -52,6 +52,8 @@ ACCEPT_WAITED_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.E
 LINGER_S = 2.0
 LINGER_BYTES = 4 * 1024 * 1024
 SWEEP_S_MAX = 1.0
+# A client whose connection was accepted in the moment of the end is sending its request: it is still answered.
+FIRST_REQUEST_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +67,7 @@ class RequestRecord(NamedTuple):
     sent_bytes: int
     duration_s: float
     client: str  # IP address, or "unix"
+    headers: Sequence[tuple[bytes, bytes]] = ()  # of the answer, as far as the application gave them
 
 
 async def serve_http(
@@ -118,8 +121,6 @@ class HttpServer:
         self._life = trio.CancelScope(shield=True)
         self._now = now
         self._common: tuple[int, bytes] = (-1, b"")
-        self._id_prefix = uuid.uuid4().hex[:12]
-        self._requests = 0
 
     async def hold_connections(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
         """Own the connections' nursery. It is shielded, so that cancelling the server only begins to drain it."""
@@ -138,8 +139,12 @@ class HttpServer:
         self.draining = True
         self._life.deadline = trio.current_time() + self.limits.grace_s
         self._drained.set()
+        first_due = trio.current_time() + FIRST_REQUEST_S
         for connection in self.idle:
-            connection.scope.cancel()
+            if connection.served:
+                connection.scope.cancel()
+            else:
+                connection.read_due = min(connection.read_due, first_due)
 
     async def accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
         async with listener:
@@ -202,10 +207,6 @@ class HttpServer:
             self._common = (second, b"server: zoned\r\ndate: " + date + b"\r\n")
         return self._common[1]
 
-    def next_request_id(self) -> str:
-        self._requests += 1
-        return f"req-{self._id_prefix}-{self._requests}"
-
 
 class _Connection:
     """One client: its socket, its input not yet understood, its output not yet sent, and what it waits for."""
@@ -227,6 +228,7 @@ class _Connection:
         "peer",
         "read_due",
         "scope",
+        "served",
         "server_address",
         "write_due",
     )
@@ -244,6 +246,7 @@ class _Connection:
         self.buffer = bytearray()
         self.ended = False  # the client sends no more
         self.gone = False  # and takes no more
+        self.served = False  # at least one request was taken
         self.read_due = self.write_due = math.inf
         self.client, self.server_address, self.peer = _addresses(sock)
         self._client_name = self.client[0] if self.client else "unix"
@@ -271,7 +274,7 @@ class _Connection:
         if self._late == "write" or (exchange is not None and exchange.head is not None):
             # Answers of the lookup are recorded when they are made.
             if exchange is not None:
-                self._record(request, exchange.status, exchange.sent_bytes)
+                self._record(request, exchange.status, exchange.sent_bytes, exchange.headers)
         elif self.buffer or request is not None:
             what = "body" if request is not None else "headers"
             with trio.move_on_after(LINGER_S):
@@ -284,6 +287,7 @@ class _Connection:
         in_a_row = 0
         while (head := await self._next_head()) is not None:
             self._began = trio.current_time()
+            self.served = True
             self._request = request = parse_head(head, limits)
             if not await self._answer(request):
                 break
@@ -309,13 +313,14 @@ class _Connection:
                     self._began = trio.current_time()
                     due = self._began + limits.header_timeout_s
                 open_ = await self.fill(due)
-            elif server.draining:
+            elif server.draining and self.served:
                 # A request that has already come is still answered; nothing else is waited for.
                 open_ = self.fill_now() and len(self.buffer) > 0
             else:
                 server.idle[self] = None
                 try:
-                    open_ = await self.fill(trio.current_time() + limits.idle_timeout_s)
+                    patience_s = FIRST_REQUEST_S if server.draining else limits.idle_timeout_s
+                    open_ = await self.fill(trio.current_time() + patience_s)
                 finally:
                     server.idle.pop(self, None)
             if not open_:
@@ -331,7 +336,7 @@ class _Connection:
                 answer = server.lookup(request.method, request.target, request.headers)
                 if answer is not None:
                     return self._queue(answer, request)
-            exchange = self._exchange = Exchange(self, request, server.limits, server.next_request_id())
+            exchange = self._exchange = Exchange(self, request, server.limits, request_id(request.headers).decode())
             await server.app(exchange.scope(), exchange.receive, exchange.send)
         except Exception as error:
             # The one place per request where anything may be caught: a fault in answering one client is not a fault
@@ -348,7 +353,7 @@ class _Connection:
                 return False
             if not exchange.deserted():
                 return self._fail(request, exchange, AnswerFault("the application returned without an answer"))
-        self._record(request, exchange.status, exchange.sent_bytes)
+        self._record(request, exchange.status, exchange.sent_bytes, exchange.headers)
         return exchange.complete and await exchange.finish_body()
 
     def _queue(self, answer: Answer, request: Request | None, keep_alive: bool = True) -> bool:
@@ -361,20 +366,20 @@ class _Connection:
             raise AnswerFault("the body is not as long as Content-Length says")
         sends_body = head.framing is Framing.LENGTH
         self._out.append(head.data + body if sends_body else head.data)
-        self._record(request, status, len(body) if sends_body else 0)
+        self._record(request, status, len(body) if sends_body else 0, headers)
         return head.keep_alive
 
     def _fail(self, request: Request, exchange: Exchange | None, error: Exception) -> bool:
         """Log once, and say 500 if nothing has been said yet. A half-sent answer is cut, so that it looks cut."""
         self._late = ""  # if the fault came out of being ended late, this is already the answer
-        request_id = exchange.request_id if exchange is not None else self._server.next_request_id()
+        known = exchange.request_id if exchange is not None else request_id(request.headers).decode()
         path = path_of(request)
-        log.error("request failed", request_id=request_id, method=request.method.decode(), path=path, exc_info=error)
+        log.error("request failed", request_id=known, method=request.method.decode(), path=path, exc_info=error)
         if exchange is not None and exchange.head is not None:
             self._out.clear()
-            self._record(request, exchange.status, exchange.sent_bytes)
+            self._record(request, exchange.status, exchange.sent_bytes, exchange.headers)
             return False
-        detail = f"the fault is the server's; its log tells more under {request_id}"
+        detail = f"the fault is the server's; its log tells more under {known}"
         # The body may be unread, so what follows in the input is not known to be a request.
         self._linger = exchange is not None and not exchange.body.done
         return self._queue(problem(500, "internal-error", detail), request, keep_alive=not self._linger)
@@ -386,12 +391,14 @@ class _Connection:
         self._queue(answer, self._request, keep_alive=False)
         await self.flush()
 
-    def _record(self, request: Request | None, status: int, sent_bytes: int) -> None:
+    def _record(
+        self, request: Request | None, status: int, sent_bytes: int, headers: Sequence[tuple[bytes, bytes]]
+    ) -> None:
         on_request = self._server.on_request
         if on_request is not None:
             method, path = ("-", "-") if request is None else (request.method.decode(), path_of(request))
             duration_s = trio.current_time() - self._began
-            on_request(RequestRecord(method, path, status, sent_bytes, duration_s, self._client_name))
+            on_request(RequestRecord(method, path, status, sent_bytes, duration_s, self._client_name, headers))
 
     # --- the socket ---
 

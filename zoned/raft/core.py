@@ -153,7 +153,8 @@ class Raft:
         """Every peer's place in the log; empty unless leading."""
         if self._leader is None:
             return {}
-        return {peer: progress.status() for peer, progress in self._leader.progress.items()}
+        within = self._options.election_ticks
+        return {peer: progress.status(within) for peer, progress in self._leader.progress.items()}
 
     # The inlets.
 
@@ -182,7 +183,7 @@ class Raft:
                     self._follow(self._term, None, Reason.QUORUM_LOST)
                     return
             self._leader.tick()
-        elif self._elapsed >= self._timeout and self._log.may_stand(self._id):
+        elif self._is_time_to_stand() and self._log.may_stand(self._id):
             self._campaign(pre=True)
 
     def propose(self, items: Sequence[tuple[EntryKind, bytes]]) -> range:
@@ -400,6 +401,13 @@ class Raft:
     def _draw_timeout(self) -> None:
         ticks = self._options.election_ticks
         self._timeout = self._rng.randrange(ticks, 2 * ticks)
+
+    def _is_time_to_stand(self) -> bool:
+        """A witness stands last, for it leads only when nobody else can; but it stands, for it may be the only one left
+        that has the newest entries."""
+        membership = self._log.membership
+        is_witness = membership is not None and self._id in membership.witnesses
+        return self._elapsed >= self._timeout + (self._options.election_ticks if is_witness else 0)
 
     def _set_leader(self, leader_id: str | None) -> None:
         if leader_id != self._leader_id:

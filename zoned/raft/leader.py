@@ -25,6 +25,7 @@ from zoned.raft.ready import Busy, Notice, RaftOptions, Refused, Suspicious, Tra
 
 HINT_STEPS_MAX = 1_024  # entries looked at for one conflict hint
 READS_MAX = 10_000  # read-index requests that wait for their round
+GIVE_WAY_AGAIN = 4  # election timeouts after a failed attempt to hand over, in which a witness leads on
 
 
 class Leader:
@@ -52,6 +53,7 @@ class Leader:
         self.unsent = True
         self.transferee: str | None = None
         self._transfer_elapsed = 0
+        self._keeps = 0  # ticks before a witness tries again to hand over
         self._round = 0
         self._heartbeat_elapsed = 0
         self._uncommitted: deque[tuple[int, int]] = deque()  # (last index, bytes) of each proposal
@@ -66,6 +68,11 @@ class Leader:
     def voters(self) -> tuple[str, ...]:
         membership = self._log.membership
         return membership.voters if membership is not None else ()
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        membership = self._log.membership
+        return membership.witnesses if membership is not None else ()
 
     @property
     def removed(self) -> bool:
@@ -112,6 +119,8 @@ class Leader:
         """Hand over to `target` as soon as it has the whole log. Raises `Refused`."""
         if target == self._id or target not in self.voters:
             raise Refused(f"{target} is not another voter")
+        if target in self.witnesses:
+            raise Refused(f"{target} is a witness")
         self.transferee = target
         self._transfer_elapsed = 0
         self._try_transfer()
@@ -137,6 +146,7 @@ class Leader:
             self._heartbeat_elapsed = 0
             self._broadcast_heartbeat()
         for progress in self.progress.values():
+            progress.tick()
             if progress.phase is Phase.SNAPSHOT:
                 progress.waited += 1
                 if progress.waited >= self._options.election_ticks:
@@ -147,6 +157,25 @@ class Leader:
             if self._transfer_elapsed > self._options.election_ticks:
                 self._notices.append(TransferFailed(self._term, self.transferee))
                 self.transferee = None
+                self._keeps = GIVE_WAY_AGAIN * self._options.election_ticks
+        elif self._keeps:
+            self._keeps -= 1
+        elif self._id in self.witnesses:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """A witness leads because nobody else could: it hands over to the first voter that has nearly everything.
+
+        Until then it serves as registry, so that writes go on while others catch up, be it by a snapshot.
+        """
+        heard = [
+            voter
+            for voter in self.voters
+            if voter not in self.witnesses and self.progress[voter].is_heard(self._options.election_ticks)
+        ]
+        heir = max(heard, key=lambda voter: self.progress[voter].match, default=None)
+        if heir is not None and self.progress[heir].match + self._options.append_max_entries >= self._log.last_index:
+            self.transfer(heir)
 
     def quorum_active(self) -> bool:
         """Whether a majority was heard since the last call; begins the next period."""
@@ -190,7 +219,7 @@ class Leader:
         progress = self.progress.get(message.sender)
         if progress is None:
             return
-        progress.active = True
+        progress.heard()
         if message.index > self._log.last_index:
             self._notices.append(Suspicious(message.sender, f"acknowledges entry {message.index}, which is not there"))
         elif message.rejected:
@@ -208,7 +237,7 @@ class Leader:
         progress = self.progress.get(message.sender)
         if progress is None:
             return
-        progress.active = True
+        progress.heard()
         progress.acked_round = max(progress.acked_round, min(message.round, self._round))
         if self._reads:
             self._confirm_reads()
@@ -246,7 +275,7 @@ class Leader:
     def hand_on(self) -> None:
         """Last words of a leader that is no voter any more: the commit, and a nudge to the best successor."""
         self.flush()
-        best = max(self.voters, key=lambda voter: self.progress[voter].match)
+        best = max(self.voters, key=lambda voter: (self.progress[voter].match, voter not in self.witnesses))
         self._outbox.append(TimeoutNow(self._cluster_id, self._id, best, self._term))
 
     def _sync_progress(self) -> None:

@@ -112,10 +112,11 @@ class RaftNode:
         return position
 
     def furthest(self) -> str | None:
-        """The reachable other voter that has most of the log; None when there is none, or this node does not lead."""
+        """The reachable other voter, no witness, that has most of the log; None when there is none, or this node does
+        not lead."""
         progress, membership = self.core.progress, self.core.membership
-        voters = membership.voters if membership is not None else ()
-        others = [voter for voter in voters if voter in progress and progress[voter].active]
+        able = set(membership.voters) - set(membership.witnesses) if membership is not None else ()
+        others = [voter for voter in sorted(able) if voter in progress and progress[voter].active]
         return max(others, key=lambda voter: progress[voter].match, default=None)
 
     def transfer(self, target: str) -> None:

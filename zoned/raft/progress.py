@@ -50,6 +50,7 @@ class Progress:
         "probing",
         "sent_commit",
         "sent_round",
+        "silent",
         "snapshot_index",
         "waited",
     )
@@ -59,6 +60,7 @@ class Progress:
         self.match = 0
         self.next = next_index
         self.active = True  # heard from since the last check of the quorum; a new leader gives everyone one period
+        self.silent: int | None = None  # ticks since it was heard in this leadership
         self.probing = False  # a probe is on its way: do not send another until it is answered or a heartbeat is
         self.sent_round = 0  # the leader's heartbeat round when an append was last sent
         self.sent_commit = 0
@@ -81,6 +83,19 @@ class Progress:
     def full(self) -> bool:
         """As much is on its way as is allowed."""
         return len(self._inflight) >= self._max_messages or self._inflight_bytes >= self._max_bytes
+
+    def heard(self) -> None:
+        """The peer answered something."""
+        self.active = True
+        self.silent = 0
+
+    def tick(self) -> None:
+        if self.silent is not None:
+            self.silent += 1
+
+    def is_heard(self, within: int) -> bool:
+        """Whether the peer answered in the last `within` ticks."""
+        return self.silent is not None and self.silent <= within
 
     def sent(self, last_index: int, size_bytes: int) -> None:
         """An append that ends at `last_index` is on its way."""
@@ -127,8 +142,10 @@ class Progress:
         """Forget what was sent ahead and ask anew, from what is proven."""
         self._become(Phase.PROBE)
 
-    def status(self) -> PeerStatus:
-        return PeerStatus(self.phase, self.match, self.next, self.active, len(self._inflight), self._inflight_bytes)
+    def status(self, within: int) -> PeerStatus:
+        """As seen from outside; active is who answered in the last `within` ticks."""
+        heard = self.is_heard(within)
+        return PeerStatus(self.phase, self.match, self.next, heard, len(self._inflight), self._inflight_bytes)
 
     def _become(self, phase: Phase) -> None:
         self.phase = phase

@@ -264,7 +264,7 @@ async def test_a_deleted_image_is_no_marker_and_in_no_list(zone):
 class Records:
     """A zone of many records, as far as lists need one: the real store below, nothing else."""
 
-    name, position, is_synced = "alpha", 1, True
+    name, history, position, is_synced, is_witness = "alpha", "", 1, True, False
     staleness = SimpleNamespace(bound_s=None, fresh_at=None)
 
     def __init__(self, database: Database) -> None:

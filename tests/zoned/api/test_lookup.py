@@ -9,15 +9,17 @@ import trio
 
 from conf import parse
 from tests.zoned.conftest import config_text, until
-from zoned import daemon
+from zoned import daemon, policy
 from zoned.api.app import make_app
 from zoned.api.http1 import Answer
 from zoned.api.lookup import make_lookup
+from zoned.auth.identity import Open
 from zoned.daemon import Running
 
 BODY = {
     "name": "ñandú",
     "size": 5,
+    "owner": "somebody else",
     "tags": ["b", "a"],
     "properties": {"os_distro": "x", "quoted": '"'},
     "locations": [{"url": "http://o/1", "metadata": {"store": "s", "deep": [1, {"a": None}]}}],
@@ -48,7 +50,7 @@ async def record(served):
 def hot(
     served: Running, target: str, headers: Sequence[tuple[bytes, bytes]] = (), method: bytes = b"GET"
 ) -> Answer | None:
-    return make_lookup(served.zone)(method, target.encode(), list(headers))
+    return make_lookup(served.zone, Open(policy.DEFAULT, trusted=True).known)(method, target.encode(), list(headers))
 
 
 async def by_application(served: Running, target: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Any:
@@ -107,9 +109,20 @@ async def test_both_give_the_same_answer(served, record):
             assert told(answer.headers) == told(sent), target
 
 
-@pytest.mark.parametrize("header", [b"x-project-id", b"x-roles", b"zone-max-staleness", b"zone-after-position"])
+@pytest.mark.parametrize("header", [b"zone-on-stale", b"zone-max-staleness", b"zone-after-position"])
 async def test_headers_that_change_the_answer_are_not_for_the_hot_path(served, record, header):
     assert hot(served, f"/v2/images/{record['uuid']}", [(header, b"1")]) is None
+
+
+async def test_tenants_see_what_the_application_shows_them(served, record):
+    target = f"/v2/images/{record['uuid']}"
+    stranger = [(b"x-project-id", b"somebody"), (b"x-roles", b"member")]
+    assert hot(served, target, stranger) is None, "the application says 404"
+    assert (await by_application(served, target, stranger))[0] == 404
+    auditor = [(b"x-roles", b"auditor")]
+    answer = hot(served, target, auditor)
+    assert answer is not None
+    assert answer.body == (await by_application(served, target, auditor))[2]
 
 
 async def test_whatever_is_not_exactly_a_lookup_is_left_to_the_application(served, record):

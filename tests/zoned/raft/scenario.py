@@ -67,17 +67,19 @@ class Scenario:
     # Set-up.
 
     def do_nodes(self, *words: str) -> None:
-        """`nodes a b c learner:d new:e heartbeat_ticks=2 ...`"""
+        """`nodes a b c witness:w learner:d new:e heartbeat_ticks=2 ...`"""
         options = {key: int(value) for key, _, value in (w.partition("=") for w in words) if value}
         ids = [word for word in words if "=" not in word]
-        voters = tuple(node_id for node_id in ids if ":" not in node_id)
-        learners = tuple(node_id.removeprefix("learner:") for node_id in ids if node_id.startswith("learner:"))
-        membership = Membership("c", voters, learners)
+        parts = [(node_id, part) for part, _, node_id in (word.rpartition(":") for word in ids)]
+        voters = tuple(node_id for node_id, part in parts if part in ("", "witness"))
+        learners = tuple(node_id for node_id, part in parts if part == "learner")
+        witnesses = tuple(node_id for node_id, part in parts if part == "witness")
+        membership = Membership("c", voters, learners, witnesses=witnesses)
         founding = Entry(1, 1, EntryKind.MEMBERSHIP, membership.encode())
         raft_options = RaftOptions(cluster_id="c", **options)
-        for word in ids:
-            node_id = word.rpartition(":")[2]
-            self.nodes[node_id] = Node(node_id, founding if word == node_id else None, raft_options)
+        for node_id, part in parts:
+            founds = part in ("", "witness")
+            self.nodes[node_id] = Node(node_id, founding if founds else None, raft_options)
 
     # Time and wishes.
 
@@ -90,7 +92,7 @@ class Scenario:
     def do_campaign(self, node_id: str) -> None:
         """Its election timeout is over."""
         core = self.nodes[node_id].core
-        core._elapsed = core._timeout
+        core._elapsed = core._timeout + core._options.election_ticks  # a witness's comes later
         core.tick()
 
     def do_silence(self, *node_ids: str) -> None:
@@ -109,8 +111,10 @@ class Scenario:
     def do_transfer(self, node_id: str, target: str) -> None:
         self.nodes[node_id].core.transfer(target)
 
-    def do_change(self, node_id: str, voters: str, learners: str = "") -> None:
-        wanted = Membership("c", tuple(voters.split(",")), tuple(filter(None, learners.split(","))))
+    def do_change(self, node_id: str, voters: str, learners: str = "", witnesses: str = "") -> None:
+        """`change a a,b,c d w`: voters, learners, and who of them are witnesses; `-` for nobody."""
+        lists = [tuple(filter(None, text.strip("-").split(","))) for text in (voters, learners, witnesses)]
+        wanted = Membership("c", lists[0], lists[1], witnesses=lists[2])
         self.say(f"{node_id} proposed {self.nodes[node_id].core.change(wanted)}")
 
     # Disks.

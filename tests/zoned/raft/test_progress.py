@@ -22,15 +22,15 @@ def test_a_probe_waits_for_its_answer() -> None:
 def test_the_pipeline_is_bounded_in_messages_and_bytes() -> None:
     progress = replicating()
     for last in (13, 14):
-        assert progress.status().inflight_messages == last - 13
+        assert progress.status(10).inflight_messages == last - 13
         progress.sent(last, 10)
     progress.sent(15, 10)
-    assert progress.status().inflight_messages == 3
+    assert progress.status(10).inflight_messages == 3
     progress.accepted(14)
     progress.sent(20, 1_000)
-    assert progress.status().inflight_messages == 2
+    assert progress.status(10).inflight_messages == 2
     assert progress.paused
-    assert progress.status().inflight_bytes == 1_010
+    assert progress.status(10).inflight_bytes == 1_010
 
 
 def test_a_rejection_leads_back_to_probing_but_only_a_fresh_one() -> None:

@@ -1,0 +1,154 @@
+"""Goal: the shipped units do what docs/operations.md says. Method: a real systemd runs them, on its own machine."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.system.machine import ROOT, UNITS, Machine, machine
+
+pytestmark = pytest.mark.system
+EXPOSURE_MAX = 1.5
+
+# New connections without pause, until its standard input ends; says how many were answered and what went wrong.
+LOAD = """
+import json, select, socket, sys, time
+done, wrong, slowest = 0, [], 0.0
+print("begun", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    began = time.monotonic()
+    try:
+        with socket.create_connection(("127.0.0.1", 9292), 30) as s:
+            s.settimeout(30)
+            s.sendall(b"GET /v2/images HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n")
+            got = b""
+            while piece := s.recv(65536):
+                got += piece
+        if not got.startswith(b"HTTP/1.1 200 "):
+            wrong.append(repr(got[:200]))
+    except OSError as error:
+        wrong.append(repr(error))
+    done, slowest = done + 1, max(slowest, time.monotonic() - began)
+print(json.dumps({"done": done, "wrong": wrong[:10], "slowest": slowest}))
+"""
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory):
+    before = sorted(path.name for path in Path("/etc").iterdir())
+    with machine(tmp_path_factory.mktemp("machine")) as started:
+        yield started
+    assert sorted(path.name for path in Path("/etc").iterdir()) == before
+
+
+def python(box: Machine, *words: str) -> list[str]:
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    paths = ("PYTHONPATH=/run/box/tree:/run/box/site", "LD_LIBRARY_PATH=/run/box/python/lib", "NO_COLOR=1")
+    return ["env", *paths, f"/run/box/python/bin/{name}", *words]
+
+
+def zonectl(box: Machine, *words: str) -> subprocess.CompletedProcess[str]:
+    return box.run(*python(box, "-c", "from zoned.ctl import main; main()", *words))
+
+
+def active(box: Machine) -> None:
+    box.until("zoned is active", lambda: box.show("ActiveState") == "active")
+
+
+def pid(box: Machine) -> str:
+    return box.show("MainPID")
+
+
+def test_it_starts_ready_with_a_status_line_and_zonectl_finds_it(box):
+    active(box)
+    box.until("a registry", lambda: box.show("StatusText").startswith("registry, at most "))
+    said = zonectl(box, "-f", "json", "status")
+    assert said.returncode == 0, said.stderr
+    status = json.loads(said.stdout)
+    assert status["node"]["url"] == "http://127.0.0.1:9292"
+    # A user of its own, who may read the store; nobody else may.
+    owner = box.run("stat", "-L", "-c", "%u %a", "/var/lib/zoned/zoned.db").stdout.split()
+    assert int(owner[0]) >= 61184  # systemd's range of dynamic users
+    assert owner[1] == "600"
+    assert int(box.run("stat", "-c", "%u", f"/proc/{pid(box)}").stdout) == int(owner[0])
+    assert box.run("stat", "-c", "%a", "/run/zoned/zoned.sock").stdout.strip() == "600"
+
+
+def test_a_reload_takes_the_file_in_the_same_process(box):
+    active(box)
+    before = pid(box)
+    config = "/etc/zoned/zoned.toml"
+    box.run("sh", "-c", f"printf '[log]\\nrequests = true\\n' >> {config}")
+    box.systemctl("reload", "zoned")
+    box.until("the reload is logged", lambda: "configuration reloaded" in box.log.read_text())
+    assert '"changed": ["log.requests"]' in box.log.read_text()
+    assert zonectl(box, "status").returncode == 0
+    box.until("requests are logged", lambda: '"event": "request"' in box.log.read_text())
+    box.run("sh", "-c", f"echo nonsense >> {config}")
+    box.systemctl("reload", "zoned")
+    box.until("the mistake is logged", lambda: "configuration not reloaded" in box.log.read_text())
+    box.run("sed", "-i", "/nonsense/d; /^requests/d", config)
+    active(box)
+    assert pid(box) == before
+
+
+def test_a_frozen_daemon_is_ended_by_the_watchdog_and_started_again(box):
+    active(box)
+    before, restarts = pid(box), int(box.show("NRestarts"))
+    box.run("kill", "-STOP", before)
+    box.until("systemd started it again", lambda: int(box.show("NRestarts")) > restarts)
+    box.until("another process", lambda: pid(box) not in ("0", before))
+    active(box)
+    assert zonectl(box, "status").returncode == 0
+
+
+def test_a_restart_under_load_refuses_and_fails_nothing(box):
+    active(box)
+    clients = [box.popen(*python(box, "-c", LOAD)) for _ in range(4)]
+    for client in clients:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "begun\n"
+    for _ in range(2):
+        before = pid(box)
+        box.systemctl("restart", "zoned")
+        assert pid(box) != before
+    found = []
+    for client in clients:
+        out, _ = client.communicate("\n", timeout=60)
+        found.append(json.loads(out))
+    assert all(one["done"] > 0 for one in found)
+    assert [one["wrong"] for one in found] == [[]] * len(clients), found
+
+
+def test_a_stop_says_good_bye_and_the_next_connection_starts_it(box):
+    active(box)
+    box.systemctl("stop", "zoned.service")
+    assert box.show("Result") == "success"
+    assert box.show("ExecMainStatus") == "0"
+    assert '"event": "stopping"' in box.log.read_text()
+    assert zonectl(box, "status").returncode == 0  # the socket unit wakes it
+    active(box)
+
+
+def test_the_sandbox_leaves_little_open():
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed here")
+    words = ["systemd-analyze", "security", "--offline=true", "--json=short", "--no-pager"]
+    words += [f"--threshold={round(EXPOSURE_MAX * 10)}", str(ROOT / "deploy" / "zoned.service")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_units_have_no_unknown_setting(name, tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed here")
+    for unit in UNITS:
+        text = (ROOT / "deploy" / unit).read_text().replace("/opt/zoned/bin/zoned", "/bin/true")
+        (tmp_path / unit).write_text(text)
+    words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / name)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

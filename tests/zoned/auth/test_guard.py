@@ -1,0 +1,122 @@
+"""The door itself, in front of a running daemon: who is let in where, and guessing."""
+
+import httpx
+import pytest
+
+from conf import ConfigError, parse
+from tests.zoned.conftest import config_text, serve
+from zoned.api.problems import Problem
+from zoned.auth.guesses import ADDRESSES_MAX, Guesses
+from zoned.auth.tokens import entry_text
+
+TOKENS = {"boss": ("ops", ["admin"]), "worker": ("p", ["member"]), "watcher": ("audit", ["auditor"])}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A daemon that wants tokens."""
+    directory = tmp_path_factory.mktemp("guarded")
+    path = directory / "tokens"
+    path.write_text("".join(entry_text(name, f"{name}-token", *TOKENS[name], None) for name in TOKENS))
+    path.chmod(0o600)
+    more = f'[auth]\napi = "tokens"\ntokens_file = "{path}"\nfailures_max = 20\n'
+    with serve(config_text(directory / "store", more)) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(guarded):
+    async with httpx.AsyncClient(base_url=guarded.url, trust_env=False) as opened:
+        yield opened
+
+
+def shown(name: str) -> dict[str, str]:
+    return {"X-Auth-Token": f"{name}-token"}
+
+
+@pytest.mark.parametrize("path", ["/", "/versions", "/livez", "/readyz", "/healthcheck", "/openapi.json", "/docs"])
+async def test_what_anybody_may_ask(client, path):
+    for headers in ({}, {"X-Auth-Token": "nonsense"}):
+        assert (await client.get(path, headers=headers)).status_code in (200, 300)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v2/images", "/v1/images", "/zone/v1/images", "/zone/v1/status", "/v2/schemas/image"]
+)
+async def test_everything_else_wants_a_token(client, path):
+    answer = await client.get(path)
+    assert answer.status_code == 401
+    assert "WWW-Authenticate" in answer.headers
+    assert "X-OpenStack-Request-ID" in answer.headers
+    assert "Zone-Position" not in answer.headers
+    # Headers of a proxy mean nothing here: the token says it all.
+    assert (await client.get(path, headers={"X-Roles": "admin", "X-Project-Id": "p"})).status_code == 401
+
+
+async def test_a_token_is_its_project(client):
+    made = await client.post("/v2/images", json={"name": "x"}, headers={**shown("worker"), "X-Project-Id": "other"})
+    assert (made.status_code, made.json()["owner"]) == (201, "p")
+    path = f"/v2/images/{made.json()['id']}"
+    for _ in range(2):  # hot and through the application
+        assert (await client.get(path, headers=shown("worker"))).status_code == 200
+        assert (await client.get(path, headers=shown("watcher"))).status_code == 200
+        assert (await client.get(path)).status_code == 401
+    assert (await client.delete(path, headers=shown("watcher"))).status_code == 403
+    assert (await client.get("/zone/v1/status", headers=shown("worker"))).status_code == 403
+    assert (await client.get("/zone/v1/status", headers=shown("watcher"))).status_code == 200
+    assert (await client.get("/admin/v1/backup", headers=shown("boss"))).status_code == 300, (
+        "not by this listener: versions"
+    )
+
+
+async def test_guessing_is_slowed_down_and_the_known_go_on(client):
+    answers = [await client.get("/v2/images", headers={"X-Auth-Token": f"guess {n}"}) for n in range(30)]
+    statuses = [one.status_code for one in answers]
+    assert set(statuses) == {401, 429}
+    assert statuses == sorted(statuses)
+    assert int(answers[-1].headers["Retry-After"]) <= 61
+    assert (await client.get("/v2/images", headers=shown("worker"))).status_code == 200
+
+
+async def test_the_socket_knows_its_user(guarded):
+    transport = httpx.AsyncHTTPTransport(uds=str(guarded.socket))
+    async with httpx.AsyncClient(transport=transport, base_url="http://zoned") as client:
+        assert (await client.get("/zone/v1/status")).status_code == 200
+        assert (await client.post("/admin/v1/verify")).status_code == 200
+
+
+def test_guesses_are_counted_by_the_minute_and_bounded():
+    now = [0.0]
+    guesses = Guesses(2, lambda: now[0])
+    for _ in range(2):
+        guesses.check("a")
+        guesses.refused("a")
+    with pytest.raises(Problem) as problem:
+        guesses.check("a")
+    assert (problem.value.status, problem.value.headers["Retry-After"]) == (429, "61")
+    guesses.check("b")
+    now[0] = 60.0
+    guesses.check("a")
+    for n in range(ADDRESSES_MAX + 5):
+        guesses.refused(str(n))
+    assert len(guesses._refused) == ADDRESSES_MAX
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[http]\nlisten = "0.0.0.0:9292"\n', "http.listen"),
+        ('[http]\nregistry_listen = "0.0.0.0:9191"\n[auth]\napi = "tokens"\n', "http.registry_listen"),
+        ('[auth]\napi = "keystone"\n', "auth.keystone_url"),
+        ('[auth]\napi = "oauth"\n', "auth.api"),
+    ],
+)
+def test_a_door_left_open_is_a_mistake(text, key):
+    with pytest.raises(ConfigError) as error:
+        parse(text)
+    assert [mistake.key for mistake in error.value.mistakes] == [key]
+
+
+@pytest.mark.parametrize("auth", ['api = "tokens"', "anonymous_read = true"])
+def test_beyond_loopback_with_a_door(auth):
+    assert parse(f'[http]\nlisten = "0.0.0.0:9292"\n[auth]\n{auth}\n').http.listen == "0.0.0.0:9292"

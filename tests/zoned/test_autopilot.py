@@ -1,0 +1,154 @@
+"""Who should vote, by value: promotion in pairs and over zones, witnesses, giving up the places of the lost."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from store.entries import Membership
+from zoned.autopilot import Candidate, Hearing, SteerRefused, added, next_step, without
+from zoned.raft.quorum import is_sound, majority, why_not
+
+
+def members(voters: str, learners: str = "", witnesses: str = "", removed: str = "") -> Membership:
+    return Membership("c", tuple(voters), tuple(learners), tuple(removed), tuple(witnesses))
+
+
+def nodes(well: str, ill: str = "", witnesses: str = "") -> list[Candidate]:
+    """Each in a zone of its own."""
+    return [Candidate(one, f"zone-{one}", one in well, one in witnesses) for one in well + ill]
+
+
+def steps(membership: Membership, candidates: list[Candidate], wanted: int, hearing: Hearing) -> Iterator[Membership]:
+    """Until nothing is left to do, every step one that the log would take."""
+    for _ in range(50):
+        after = next_step(membership, candidates, wanted, hearing)
+        if after is None:
+            return
+        assert why_not(membership, after) is None
+        membership = after
+        yield membership
+    raise AssertionError("no end")
+
+
+def settled(membership: Membership, candidates: list[Candidate], wanted: int, lost: str = "") -> Membership:
+    heard = {one.node_id for one in candidates if one.well}
+    return [membership, *steps(membership, candidates, wanted, Hearing(heard, lost))][-1]
+
+
+def test_votes_are_given_in_pairs() -> None:
+    assert settled(members("a"), nodes("a"), 5) == members("a")
+    assert settled(members("a"), nodes("ab"), 5) == members("a", "b")
+    assert settled(members("a"), nodes("abc"), 5) == members("abc")
+    assert settled(members("ab"), nodes("abc"), 5) == members("abc")
+    assert settled(members("abc"), nodes("abcd"), 5) == members("abc", "d")
+    assert settled(members("abc"), nodes("abcde"), 5) == members("abcde")
+    assert settled(members("abc"), nodes("abcde"), 3) == members("abc")
+
+
+def test_votes_are_spread_over_zones() -> None:
+    near = [Candidate("a", "one", True), Candidate("b", "one", True), Candidate("c", "one", True)]
+    far = [Candidate("x", "two", True), Candidate("y", "three", True)]
+    assert settled(members("a"), near + far, 3).voters == ("a", "x", "y")
+
+
+def test_a_node_that_was_removed_comes_back_only_by_an_operator() -> None:
+    assert settled(members("ab", removed="c"), nodes("abc"), 3) == members("ab", removed="c")
+    assert settled(added(members("ab", removed="c"), "c"), nodes("abc"), 3) == members("abc")
+
+
+def test_the_log_learns_who_is_a_witness_and_who_is_none_any_more() -> None:
+    assert settled(members("ab"), nodes("abw", witnesses="w"), 3) == members("abw", witnesses="w")
+    assert settled(members("abw"), nodes("abw", witnesses="w"), 3) == members("abw", witnesses="w")
+    assert settled(members("abw", witnesses="w"), nodes("abw"), 3) == members("abw")
+    # What a node is that is not well just now, nobody can say.
+    assert settled(members("abw", witnesses="w"), nodes("ab", "w"), 3) == members("abw", witnesses="w")
+
+
+@pytest.mark.parametrize("wanted", [1, 3, 5, 7])
+def test_witnesses_never_get_a_majority(wanted: int) -> None:
+    for witnesses in ("w", "vw", "uvw", "tuvw"):
+        for full in ("a", "ab", "abc", "abcd"):
+            found = settled(members("a"), nodes(full + witnesses, witnesses=witnesses), wanted)
+            voting = [one for one in found.voters if one in witnesses]
+            assert is_sound(found)
+            assert len(voting) < majority(len(found.voters))
+            possible = min(wanted, len(full) + min(len(witnesses), majority(wanted) - 1))
+            if possible == wanted and len(full) > 1:
+                assert len(found.voters) == wanted, (full, witnesses, found)
+
+
+def test_a_witness_that_was_left_alone_and_recovered_becomes_one_again() -> None:
+    """By the log it is full at first: a cluster of witnesses alone cannot be."""
+    assert settled(members("w"), nodes("w", witnesses="w"), 3) == members("w")
+    assert settled(members("w"), nodes("wde", witnesses="w"), 3) == members("dew", witnesses="w")
+
+
+def test_a_witness_counts_as_the_voter_of_its_zone() -> None:
+    two = [Candidate("a", "one", True), Candidate("b", "two", True), Candidate("w", "three", True, True)]
+    assert settled(members("a"), [*two, Candidate("c", "one", True)], 3) == members("abw", witnesses="w")
+    same = [Candidate("a", "one", True), Candidate("b", "two", True), Candidate("w", "two", True, True)]
+    found = settled(members("a"), [*same, Candidate("c", "three", True)], 3)
+    assert found.voters == ("a", "c", "w")
+
+
+def test_nobody_is_removed_by_itself_unless_lost() -> None:
+    assert settled(members("abcde"), nodes("abc", "de"), 5) == members("abcde")
+
+
+@pytest.mark.parametrize(
+    ("before", "living", "lost", "wanted", "after"),
+    [
+        (members("abcde"), "abcd", "e", 5, members("abcde")),  # nothing gained: one may die, and no more then
+        (members("abcde"), "abc", "de", 5, members("abc")),  # now one of three may die
+        (members("abc"), "ab", "c", 5, members("abc")),  # a majority of five must be left
+        (members("abcd"), "abc", "d", 5, members("abc")),
+        (members("abc"), "ab", "c", 3, members("abc")),
+        (members("abc"), "abd", "c", 3, members("abd")),  # another takes the place
+        (members("abcde"), "abcdf", "e", 5, members("abcdf")),
+        (members("abc"), "a", "bc", 3, members("abc")),  # most are lost: for a person to decide
+        (members("abcd"), "ab", "cd", 3, members("abcd")),
+        (members("a"), "", "a", 1, members("a")),
+        (members("abc", "d"), "abc", "d", 3, members("abc")),
+    ],
+)
+def test_the_lost_give_up_their_places(
+    before: Membership, living: str, lost: str, wanted: int, after: Membership
+) -> None:
+    assert settled(before, nodes(living, lost), wanted, lost) == after
+
+
+def test_no_voter_is_dropped_while_the_rest_would_not_be_a_reachable_majority() -> None:
+    candidates, before = nodes("abc", "de"), members("abcde")
+    assert next_step(before, candidates, 5, Hearing({"a", "b"}, {"d", "e"})) is None
+    assert next_step(before, candidates, 5, Hearing({"a", "b", "c"}, {"d", "e"})) == members("abce")
+
+
+def test_the_last_full_voters_are_not_dropped_for_witnesses() -> None:
+    before = members("abvwx"[:4], witnesses="vw")  # a, b and two witnesses
+    assert next_step(before, nodes("avw", "b", "vw"), 5, Hearing("avw", "b")) is None
+
+
+def test_dropping_any_set_of_lost_nodes_leaves_a_working_majority() -> None:
+    """Exhaustive over who is lost: never a majority, never below a majority of `wanted`, never without quorum."""
+    everyone = "abcde"
+    for mask in range(1 << len(everyone)):
+        lost = {one for bit, one in enumerate(everyone) if mask >> bit & 1}
+        living = "".join(one for one in everyone if one not in lost)
+        for spare in ("", "x", "xy"):
+            before = members(everyone)
+            candidates = nodes(living + spare, "".join(sorted(lost)))
+            for after in steps(before, candidates, 5, Hearing(set(living + spare), lost)):
+                if not set(everyone) <= set(after.voters):
+                    assert len(lost) <= 2
+                    assert len(after.voters) >= 3
+                    assert len(set(after.voters) - lost) >= majority(len(after.voters))
+
+
+def test_an_operator_removes_for_good_and_only_what_can_be_missed() -> None:
+    assert without(members("abw", witnesses="w"), "w", "ab", "a") == members("ab", removed="w")
+    with pytest.raises(SteerRefused, match="only 1 of the 2"):
+        without(members("abc"), "c", "a", "a")
+    with pytest.raises(SteerRefused, match="hand it over first"):
+        without(members("abc"), "a", "abc", "a")
+    with pytest.raises(SteerRefused, match="takes no part"):
+        without(members("abc"), "x", "abc", "a")

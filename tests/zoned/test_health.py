@@ -1,0 +1,152 @@
+"""Health by value: one picture in which all is well, then one thing wrong at a time; mutes that end or are outgrown."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from zoned.health import CODES, WELL, Bounds, Mutes, Picture, Report, Severity, examine, status_line
+
+
+def zone(name: str, **other: Any) -> dict[str, Any]:
+    return {"zone": name, "node_id": f"id-{name}", "state": "alive", "version": "1", **other}
+
+
+def status(**other: Any) -> dict[str, Any]:
+    return {
+        "node": {"draining": False},
+        "registry": {"known": True, "role": "voter", "zone": "b", "voters": ["id-a", "id-b", "id-c"]},
+        "staleness_s": 0.4,
+        "journal": {"entries": 0, "bytes": 0, "oldest_age_s": None},
+        "ids": {"left": 1_000, "runway_days": 143.2},
+        "diverged": [],
+        **other,
+    }
+
+
+GOOD = Picture(status(), [zone("a"), zone("b"), zone("c")], True, 100, 1_000, 1 << 40, 1 << 30, 0, False)
+AWAY = {"known": False, "role": "candidate", "zone": None, "voters": ["id-a", "id-b", "id-c"]}
+TWO_DOWN = [zone("a"), zone("b", state="dead"), zone("c", state="dead")]
+ONE_DOWN = [zone("a"), zone("b"), zone("c", state="dead")]
+
+
+def found(picture: Picture, bounds: Bounds = WELL) -> list[tuple[str, str]]:
+    return [(one.code, one.severity.name) for one in examine(picture, bounds)]
+
+
+def test_nothing_is_the_matter_when_all_is_well():
+    assert examine(GOOD, WELL) == []
+    assert Report(()).status is Severity.OK
+    assert found(replace(GOOD, zones=[zone("a", state="suspect"), zone("b"), zone("c"), zone("d", state="left")])) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "codes"),
+    [
+        ({"synced": False}, [("UNSYNCED", "CRITICAL")]),
+        ({"status": status(registry=AWAY)}, [("NO_REGISTRY", "WARNING")]),
+        ({"status": status(registry={**AWAY, "voters": []})}, [("NO_REGISTRY", "WARNING")]),
+        (
+            {"status": status(registry=AWAY), "zones": TWO_DOWN},
+            [("NO_REGISTRY", "CRITICAL"), ("NODES_DOWN", "WARNING")],
+        ),
+        ({"zones": ONE_DOWN}, [("NODES_DOWN", "WARNING"), ("NO_SPARE_VOTER", "WARNING")]),
+        ({"status": status(staleness_s=31.0)}, [("STALE", "WARNING")]),
+        ({"status": status(staleness_s=301.0)}, [("STALE", "CRITICAL")]),
+        ({"status": status(staleness_s=None)}, []),
+        (
+            {"status": status(journal={"entries": 2, "bytes": 9, "oldest_age_s": 4_000.0})},
+            [("JOURNAL_OLD", "WARNING")],
+        ),
+        (
+            {"status": status(journal={"entries": 2, "bytes": 9, "oldest_age_s": 90_000.0})},
+            [("JOURNAL_OLD", "CRITICAL")],
+        ),
+        ({"status": status(journal={"entries": 51, "bytes": 9, "oldest_age_s": 1.0})}, [("JOURNAL_FULL", "WARNING")]),
+        ({"status": status(journal={"entries": 1, "bytes": 950, "oldest_age_s": 1.0})}, [("JOURNAL_FULL", "CRITICAL")]),
+        ({"free_bytes": (1 << 30) + 5}, [("DISK_FULL", "WARNING")]),
+        ({"free_bytes": (1 << 30) - 5}, [("DISK_FULL", "CRITICAL")]),
+        ({"wal_bytes": 1 << 29}, [("WAL_GROWS", "WARNING")]),
+        ({"status": status(ids={"left": 9, "runway_days": 6.9})}, [("IDS_SHORT", "WARNING")]),
+        ({"status": status(ids={"left": 9, "runway_days": 0.9})}, [("IDS_SHORT", "CRITICAL")]),
+        ({"status": status(ids={"left": 0, "runway_days": 0.0})}, [("IDS_SHORT", "CRITICAL")]),
+        ({"status": status(ids={"left": 9, "runway_days": None})}, []),
+        (
+            {"status": status(diverged=[{"node_id": "id-b", "position": 7}])},
+            [("REPLICAS_DIFFER", "CRITICAL")],
+        ),
+        ({"zones": [zone("a"), zone("b"), zone("c", version="2")]}, [("VERSIONS_DIFFER", "WARNING")]),
+        ({"status": status(node={"draining": True})}, [("DRAINING", "WARNING")]),
+        ({"reload_failed": True}, [("CONFIG_REFUSED", "WARNING")]),
+    ],
+)
+def test_one_thing_wrong_is_one_code(changed, codes):
+    assert found(replace(GOOD, **changed)) == codes
+
+
+def test_every_code_that_is_found_is_explained_and_every_explained_code_can_be_found():
+    seen = {
+        code for mark in test_one_thing_wrong_is_one_code.pytestmark for _, codes in mark.args[1] for code, _ in codes
+    }
+    assert seen == set(CODES)
+    assert all(code.means.endswith(".") and code.do for code in CODES.values())
+
+
+def test_a_caller_may_be_stricter():
+    waiting = replace(GOOD, status=status(journal={"entries": 3, "bytes": 9, "oldest_age_s": 1.0}))
+    assert found(waiting) == []
+    assert found(waiting, Bounds(journal_entries=2)) == [("JOURNAL_FULL", "WARNING")]
+    assert found(GOOD, Bounds(staleness_s=0.1)) == [("STALE", "WARNING")]
+    assert found(GOOD, Bounds(runway_days=200)) == [("IDS_SHORT", "WARNING")]
+
+
+def test_a_muted_code_is_told_but_does_not_count_until_its_time_is_over():
+    mutes, findings = Mutes(), examine(replace(GOOD, zones=[*GOOD.zones, zone("d", state="dead")]), WELL)
+    assert mutes.apply(findings, 0.0).status is Severity.WARNING
+    mutes.mute("NODES_DOWN", 100.0, findings)
+    report = mutes.apply(findings, 40.0)
+    assert (report.status, report.findings[0].muted_s) == (Severity.OK, 60.0)
+    assert mutes.apply(findings, 100.0).status is Severity.WARNING
+    mutes.unmute("NODES_DOWN")
+    assert mutes.apply(findings, 40.0).status is Severity.WARNING
+
+
+def test_what_becomes_worse_speaks_again_and_stays_heard():
+    one = examine(replace(GOOD, zones=[*GOOD.zones, zone("d", state="dead")]), WELL)
+    two = examine(replace(GOOD, zones=[*GOOD.zones, zone("d", state="dead"), zone("e", state="dead")]), WELL)
+    mutes = Mutes()
+    mutes.mute("NODES_DOWN", 100.0, one)
+    mutes.settle(one, 1.0)
+    assert mutes.apply(one, 1.0).status is Severity.OK
+    mutes.settle(two, 2.0)
+    assert mutes.apply(two, 2.0).status is Severity.WARNING
+    mutes.settle(one, 3.0)
+    assert mutes.apply(one, 3.0).status is Severity.WARNING
+
+
+def test_a_higher_severity_is_worse():
+    warning = examine(replace(GOOD, status=status(staleness_s=31.0)), WELL)
+    critical = examine(replace(GOOD, status=status(staleness_s=400.0)), WELL)
+    mutes = Mutes()
+    mutes.mute("STALE", 100.0, warning)
+    mutes.settle(critical, 1.0)
+    assert mutes.apply(critical, 1.0).status is Severity.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({}, "voter, registry in b, at most 0 s behind, runway 143 d"),
+        ({"registry": {**AWAY}}, "candidate, no registry: writes are buffered, at most 0 s behind, runway 143 d"),
+        (
+            {
+                "registry": {"known": True, "role": "registry", "zone": "a"},
+                "staleness_s": None,
+                "ids": {"runway_days": None},
+            },
+            "registry",
+        ),
+    ],
+)
+def test_the_zone_in_one_line(changed, line):
+    assert status_line(status(**changed)) == line

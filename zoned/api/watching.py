@@ -1,0 +1,147 @@
+"""`GET /zone/v1/watch`: changes of records as they are applied here, for whoever keeps something in step.
+
+As server-sent events when `Accept` asks for them, as one JSON text per line otherwise. Every message, heartbeats too,
+carries the position that the reader then has; who comes back with it (`from`, or `Last-Event-ID`, which browsers send
+by themselves) goes on from there, in whichever zone. A reader sees only what it may see.
+"""
+
+import orjson
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from zoned.api import documents
+from zoned.api.answers import by_method, query_integer, zone_of
+from zoned.api.asgi import Receive, Scope, Send
+from zoned.api.caller import Caller, caller_of
+from zoned.api.problems import RETRY_AFTER_S, Problem, bad, unsynced
+from zoned.watch import Compacted, Event, withdrawn
+from zoned.zone import Zone
+
+EVENTS, LINES = "text/event-stream", "application/jsonl"
+HEARTBEAT_S = 10
+HEARTBEAT_S_MAX = 60
+WATCHERS_MAX = 2_000
+
+
+async def watch(request: Request) -> Response:
+    """Changes behind the position `from`, and what comes then; 410 when those are no longer in the log."""
+    zone, feed = zone_of(request), zone_of(request).feed
+    if not zone.is_synced:
+        raise unsynced()
+    after = _from(request, zone.position)
+    heartbeat_s = query_integer(request, "heartbeat", HEARTBEAT_S, 1, HEARTBEAT_S_MAX)
+    try:
+        feed.check(after)
+    except Compacted as compacted:
+        raise _too_old(after, compacted) from None
+    kind = EVENTS if EVENTS in request.headers.get("accept", "") else LINES
+    if request.method == "HEAD":
+        return Response(None, media_type=kind)
+    if feed.watchers >= WATCHERS_MAX:
+        detail = f"{WATCHERS_MAX} watchers are connected to this node already; try another one of the zone"
+        raise Problem(503, "too-many-watchers", detail, {"Retry-After": str(RETRY_AFTER_S)})
+    return _Stream(zone, caller_of(request), kind, after, float(heartbeat_s))
+
+
+def _from(request: Request, newest: int) -> int:
+    text = request.headers.get("last-event-id") or request.query_params.get("from")
+    if text is None:
+        return newest
+    if not text.isascii() or not text.isdigit() or len(text) > 16:
+        raise bad(f"from must be a position, the last one you have, is {text[:40]!r}", "bad-query")
+    return int(text)
+
+
+def _too_old(after: int, compacted: Compacted) -> Problem:
+    detail = (
+        f"what comes behind position {after} is no longer in the log, which begins at {compacted.first}; list"
+        " /zone/v1/images, whose answer says its position, and watch from there"
+    )
+    return Problem(410, "compacted", detail)
+
+
+class _Stream(Response):
+    """The answer that does not end by itself."""
+
+    def __init__(self, zone: Zone, caller: Caller, kind: str, after: int, heartbeat_s: float) -> None:
+        super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, kind)
+        del self.headers["content-length"]
+        self._zone = zone
+        self._caller = caller
+        self._kind = kind
+        self._position = after
+        self._heartbeat_s = heartbeat_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._zone.feed.watchers += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
+                try:
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    await self._follow(send)
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+                except OSError:
+                    pass  # the reader is gone, as readers of a stream without end will be
+                nursery.cancel_scope.cancel()
+        finally:
+            self._zone.feed.watchers -= 1
+
+    async def _follow(self, send: Send) -> None:
+        feed = self._zone.feed
+        messages = [self._heartbeat()]
+        sent_at = trio.current_time()
+        while not feed.ending:
+            if messages:
+                await self._send(send, messages)
+                sent_at = trio.current_time()
+                await feed.pause()
+            before = self._position
+            try:
+                self._position, events = await feed.after(before)
+            except Compacted as compacted:
+                end = {"position": before, "type": "compacted", "detail": _too_old(before, compacted).detail}
+                await self._send(send, [self._message(before, "compacted", orjson.dumps(end))])
+                return
+            messages = [found for event in events if (found := self._told(event))]
+            left_s = sent_at + self._heartbeat_s - trio.current_time()
+            if not messages and left_s <= 0:
+                messages = [self._heartbeat()]
+            elif self._position == before:
+                await feed.wait(before, left_s)
+
+    async def _send(self, send: Send, messages: list[bytes]) -> None:
+        await send({"type": "http.response.body", "body": b"".join(messages), "more_body": True})
+
+    def _told(self, event: Event) -> bytes:
+        """The event as this reader is told of it; b"" when it is none of its business."""
+        if self._caller.may_see(event.image):
+            text = self._zone.feed.text(event, documents.native_document)
+            return self._message(event.position, event.kind, text)
+        if event.kind == "updated" and self._caller.may_see(event.before()):
+            return self._message(event.position, "withdrawn", withdrawn(event))
+        return b""
+
+    def _heartbeat(self) -> bytes:
+        bound_s = self._zone.staleness.bound_s
+        values = {
+            "position": self._position,
+            "type": "heartbeat",
+            "staleness_s": round(bound_s, 3) if bound_s is not None else None,
+        }
+        return self._message(self._position, "heartbeat", orjson.dumps(values))
+
+    def _message(self, position: int, kind: str, text: bytes) -> bytes:
+        if self._kind == LINES:
+            return text + b"\n"
+        return b"id: %d\nevent: %b\ndata: %b\n\n" % (position, kind.encode(), text)
+
+
+async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+routes = [by_method("/watch", GET=watch)]

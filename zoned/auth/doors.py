@@ -1,0 +1,81 @@
+"""One authenticator for each listener, as configured. Raises CannotStart where a file it needs is wrong."""
+
+import os
+import stat
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import httpx
+import trio
+
+from conf import Auth, Config, is_loopback
+from zoned import clock, policy
+from zoned.auth.guesses import Guesses
+from zoned.auth.identity import Authenticator, Open, SocketOwners
+from zoned.auth.keystone import Keystone
+from zoned.auth.tokens import TokenFile, TokensWrong
+from zoned.errors import CannotStart
+from zoned.policy import Policy, PolicyWrong
+
+
+class Doors:
+    """Who may come in by which listener."""
+
+    def __init__(self, config: Config, directory: Path, client: httpx.AsyncClient) -> None:
+        self._auth = config.auth
+        self._directory = directory
+        self._client = client
+        self.policy = read_policy(config.auth)
+        self._made: dict[str, Authenticator] = {}
+        trusted = config.security.insecure_listen
+        self.api = self._make(config.auth.api, trusted or is_loopback(config.http.listen))
+        registry = config.http.registry_listen
+        self.registry_api = self._make(config.auth.registry_api, trusted or not registry or is_loopback(registry))
+        self.guesses = Guesses(config.auth.failures_max, trio.current_time)
+        self.admin: Authenticator = SocketOwners(self.policy)
+
+    def _make(self, mode: str, trusted: bool) -> Authenticator:
+        """One of each kind is enough for both listeners."""
+        if mode == "none":
+            return Open(self.policy, trusted)
+        if mode not in self._made:
+            self._made[mode] = self._tokens() if mode == "tokens" else self._keystone()
+        return self._made[mode]
+
+    def _tokens(self) -> TokenFile:
+        path = Path(self._auth.tokens_file) if self._auth.tokens_file else self._directory / "tokens.toml"
+        try:
+            return TokenFile(path, self.policy, self._auth.anonymous_read, clock.wall, trio.current_time)
+        except TokensWrong as error:
+            raise CannotStart(f"auth.tokens_file: {error}") from None
+
+    def _keystone(self) -> Keystone:
+        password = partial(read_secret, "auth.keystone_password_file", self._auth.keystone_password_file)
+        password()
+        return Keystone(self._client, self._auth, password, self.policy, clock.wall, trio.current_time)
+
+
+def read_policy(auth: Auth) -> Policy:
+    """The shipped policy with what the operator's file changes. Raises CannotStart."""
+    if not auth.policy_file:
+        return policy.DEFAULT
+    try:
+        return policy.parse(Path(auth.policy_file).read_text(encoding="utf-8"), policy.DEFAULT)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotStart(f"auth.policy_file {auth.policy_file} cannot be read: {error}") from None
+    except PolicyWrong as error:
+        raise CannotStart(f"auth.policy_file {auth.policy_file}: {error}") from None
+
+
+def read_secret(key: str, name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The first line of a secret's file; a bare name is one of systemd's credentials. Raises CannotStart."""
+    handed = environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(handed) / name if handed and "/" not in name else Path(name)
+    try:
+        mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotStart(f"{key}: {path} cannot be read: {error}") from None
+    if stat.S_IMODE(mode) & 0o007:
+        raise CannotStart(f"{key}: others may read {path}; chmod 600 it")
+    return text.partition("\n")[0]

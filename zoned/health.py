@@ -1,0 +1,291 @@
+"""What is the matter with this zone: stable codes, each with what it means and what to do.
+
+Sans-IO: `examine` looks at a picture of the daemon and names what it finds; `Mutes` remembers what the operator
+does not want to hear of for a while. A muted code speaks again when its time is over, or at once when it has become
+worse: a higher severity, or more of what it counts than when it was muted.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any
+
+
+class Severity(Enum):
+    """Also the exit status of `zonectl health`."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """One thing that can be the matter: what it means for users, and what an operator does first."""
+
+    means: str
+    do: str
+
+
+CODES: Mapping[str, Code] = {
+    "UNSYNCED": Code(
+        "This zone has not received the catalogue yet; lookups of unknown records are answered 503.",
+        "Wait while it is fetched (zonectl wait synced). If it takes long, see zonectl zones: is any peer up?",
+    ),
+    "NO_REGISTRY": Code(
+        "Nobody orders writes. Lookups go on; writes are kept in the journal and answered as buffered.",
+        "See zonectl zones for what is down. Bring a majority of the voters back; the journal drains by itself.",
+    ),
+    "NO_SPARE_VOTER": Code(
+        "One more lost voter stops writes from being committed.",
+        "Bring the voters that are down back, or replace them: docs/operations.md, Replace a node.",
+    ),
+    "NODES_DOWN": Code(
+        "Nodes of the cloud do not answer this one.",
+        "zonectl zones why ZONE says who suspects them since when; zonectl reachability says who sees whom.",
+    ),
+    "STALE": Code(
+        "Answers here may be older than they should be, although there is a registry.",
+        "zonectl status shows the bound and zonectl zones the lag; look at the disk and the link of this node.",
+    ),
+    "JOURNAL_OLD": Code(
+        "A write of this node has been waiting long for being committed.",
+        "zonectl writes list --waiting. With a registry known, look at the link to it; without one, see NO_REGISTRY.",
+    ),
+    "JOURNAL_FULL": Code(
+        "The journal is filling; when it is full, writes here are refused with 507.",
+        "Bring the registry back, send writers to another zone, or raise journal.entries_max and journal.bytes_max.",
+    ),
+    "DISK_FULL": Code(
+        "The disk of the store is filling; below journal.free_disk_min_bytes writes here are refused with 507.",
+        "Make room on the disk of node.data_dir.",
+    ),
+    "IDS_SHORT": Code(
+        "This node's integers will not last; records made then get theirs only when a registry grants a range.",
+        "With a registry a range comes by itself within seconds. Without one, create in another zone meanwhile.",
+    ),
+    "REPLICAS_DIFFER": Code(
+        "Two nodes had different catalogues at an equal position. One of them is damaged.",
+        "zonectl sync verify names the records and who is damaged; replace that node.",
+    ),
+    "WAL_GROWS": Code(
+        "The store's write-ahead log cannot be folded in: a reader holds an old state.",
+        "End backups under way and other programs that have zoned.db open.",
+    ),
+    "VERSIONS_DIFFER": Code(
+        "Nodes run different versions. That is meant to be so only during an upgrade.",
+        "Finish the upgrade: docs/operations.md, Upgrade.",
+    ),
+    "DRAINING": Code(
+        "This node sends its users elsewhere because it was told to.",
+        "zonectl drain off when the maintenance is over.",
+    ),
+    "CONFIG_REFUSED": Code(
+        "The last reload of the configuration was refused; the daemon goes on with what it had.",
+        "zoned check -c FILE names the mistakes. Mend them before the next restart.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something is the matter. `weight` counts what is down or wrong, if that can be counted; `muted_s` is how long the
+    finding stays muted, if it is."""
+
+    code: str
+    severity: Severity
+    summary: str
+    weight: float = 0.0
+    muted_s: float | None = None
+
+    @property
+    def muted(self) -> bool:
+        return self.muted_s is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is the matter, the worst first."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def status(self) -> Severity:
+        return max((one.severity for one in self.findings if not one.muted), key=_rank, default=Severity.OK)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What still counts as well. A caller of `/zone/v1/health` may be stricter or more lenient."""
+
+    staleness_s: float = 30.0
+    journal_entries: int | None = None  # None: half of journal.entries_max
+    runway_days: float = 7.0
+
+
+WELL = Bounds()
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What `examine` looks at. `status` and `zones` as the API gives them; sizes in bytes."""
+
+    status: Mapping[str, Any]
+    zones: Sequence[Mapping[str, Any]]
+    synced: bool
+    entries_max: int
+    bytes_max: int
+    free_bytes: int
+    free_min_bytes: int
+    wal_bytes: int
+    reload_failed: bool
+
+
+CRITICAL_FACTOR = 10  # staleness of so many times the bound is critical
+OLD_S, VERY_OLD_S = 3_600.0, 86_400.0
+WAL_BYTES_MAX = 268_435_456
+
+
+def _rank(severity: Severity) -> int:
+    return severity.value
+
+
+def examine(picture: Picture, bounds: Bounds) -> list[Finding]:
+    """What is the matter, the worst first."""
+    looks: tuple[Callable[[Picture, Bounds], Iterator[Finding]], ...] = (
+        _registry,
+        _freshness,
+        _journal,
+        _disk,
+        _integers,
+        _others,
+        _node,
+    )
+    found = [finding for look in looks for finding in look(picture, bounds)]
+    return sorted(found, key=lambda one: (-one.severity.value, one.code))
+
+
+def _registry(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
+    registry = picture.status["registry"]
+    voters = set(registry["voters"])
+    up = len([one for one in picture.zones if one["node_id"] in voters and _is_up(one)])
+    majority = len(voters) // 2 + 1
+    if not picture.synced:
+        yield Finding("UNSYNCED", Severity.CRITICAL, "no entry of the log has been applied here")
+    if not registry["known"]:
+        text = f"{up} of {len(voters)} voters are up, {majority} are needed" if voters else "no cluster was met yet"
+        severity = Severity.CRITICAL if voters and up < majority else Severity.WARNING
+        yield Finding("NO_REGISTRY", severity, text, len(voters) - up)
+    elif len(voters) > 1 and up <= majority:
+        yield Finding("NO_SPARE_VOTER", Severity.WARNING, f"{up} of {len(voters)} voters are up", len(voters) - up)
+
+
+def _freshness(picture: Picture, bounds: Bounds) -> Iterator[Finding]:
+    bound_s = picture.status["staleness_s"]
+    if picture.status["registry"]["known"] and bound_s is not None and bound_s > bounds.staleness_s:
+        severity = Severity.CRITICAL if bound_s > bounds.staleness_s * CRITICAL_FACTOR else Severity.WARNING
+        yield Finding("STALE", severity, f"answers may be {bound_s:.0f} s old, more than {bounds.staleness_s:g} s")
+
+
+def _journal(picture: Picture, bounds: Bounds) -> Iterator[Finding]:
+    journal = picture.status["journal"]
+    age_s, entries = journal["oldest_age_s"] or 0.0, journal["entries"]
+    if age_s > OLD_S:
+        severity = Severity.CRITICAL if age_s > VERY_OLD_S else Severity.WARNING
+        yield Finding("JOURNAL_OLD", severity, f"the oldest of {entries} waiting writes is {age_s / 3_600:.1f} h old")
+    full = max(entries / picture.entries_max, journal["bytes"] / picture.bytes_max)
+    too_many = bounds.journal_entries is not None and entries > bounds.journal_entries
+    if full > 0.5 or too_many:
+        severity = Severity.CRITICAL if full > 0.9 else Severity.WARNING
+        yield Finding("JOURNAL_FULL", severity, f"{entries} writes wait, {full:.0%} of the journal")
+
+
+def _disk(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
+    free, least = picture.free_bytes, picture.free_min_bytes
+    if free < 2 * least:
+        severity = Severity.CRITICAL if free < least else Severity.WARNING
+        text = f"{free >> 20} MiB are free, writes stop below {least >> 20} MiB"
+        yield Finding("DISK_FULL", severity, text)
+    if picture.wal_bytes >= WAL_BYTES_MAX:
+        yield Finding("WAL_GROWS", Severity.WARNING, f"it has {picture.wal_bytes >> 20} MiB")
+
+
+def _integers(picture: Picture, bounds: Bounds) -> Iterator[Finding]:
+    ids = picture.status["ids"]
+    days = ids["runway_days"]
+    if ids["left"] == 0 and picture.synced:
+        yield Finding("IDS_SHORT", Severity.CRITICAL, "no integer is left")
+    elif days is not None and days < bounds.runway_days:
+        severity = Severity.CRITICAL if days < 1 else Severity.WARNING
+        yield Finding("IDS_SHORT", severity, f"{ids['left']} integers last {days:g} days")
+
+
+def _others(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
+    down = sorted(one["zone"] for one in picture.zones if one["state"] == "dead")
+    if down:
+        yield Finding("NODES_DOWN", Severity.WARNING, ", ".join(down), len(down))
+    diverged = [one["node_id"] for one in picture.status["diverged"]]
+    if diverged:
+        names = [one["zone"] for one in picture.zones if one["node_id"] in diverged]
+        yield Finding(
+            "REPLICAS_DIFFER", Severity.CRITICAL, "from " + ", ".join(sorted(names) or diverged), len(diverged)
+        )
+    versions = sorted({str(one["version"]) for one in picture.zones if _is_up(one) and one["version"]})
+    if len(versions) > 1:
+        yield Finding("VERSIONS_DIFFER", Severity.WARNING, ", ".join(versions), len(versions))
+
+
+def _node(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
+    if picture.status["node"]["draining"]:
+        yield Finding("DRAINING", Severity.WARNING, "as asked")
+    if picture.reload_failed:
+        yield Finding("CONFIG_REFUSED", Severity.WARNING, "the log names the mistakes")
+
+
+def _is_up(one: Mapping[str, Any]) -> bool:
+    return one["state"] in ("alive", "suspect")
+
+
+class Mutes:
+    """Codes that are not to be heard for a while. Not kept over a restart: after one, everything speaks."""
+
+    def __init__(self) -> None:
+        self._mutes: dict[str, tuple[float, Finding | None]] = {}  # code -> (until, as it was when muted)
+
+    def mute(self, code: str, until: float, now: Sequence[Finding]) -> None:
+        self._mutes[code] = (until, next((one for one in now if one.code == code), None))
+
+    def unmute(self, code: str) -> None:
+        self._mutes.pop(code, None)
+
+    def settle(self, findings: Sequence[Finding], now: float) -> None:
+        """Forgets, at `now` (monotonic seconds), what is over and what has become worse since it was muted."""
+        worse = {one.code for one in findings if one.code in self._mutes and _is_worse(one, self._mutes[one.code][1])}
+        self._mutes = {code: mute for code, mute in self._mutes.items() if code not in worse and now < mute[0]}
+
+    def apply(self, findings: Sequence[Finding], now: float) -> Report:
+        """The report at `now`."""
+        return Report(tuple(replace(one, muted_s=self._left_s(one.code, now)) for one in findings))
+
+    def _left_s(self, code: str, now: float) -> float | None:
+        until, _ = self._mutes.get(code, (now, None))
+        return until - now if until > now else None
+
+
+def _is_worse(now: Finding, then: Finding | None) -> bool:
+    return then is not None and (now.severity.value, now.weight) > (then.severity.value, then.weight)
+
+
+def status_line(status: Mapping[str, Any]) -> str:
+    """The zone in one line, for the service manager."""
+    registry, bound_s, days = status["registry"], status["staleness_s"], status["ids"]["runway_days"]
+    parts = [registry["role"]]
+    if not registry["known"]:
+        parts.append("no registry: writes are buffered")
+    elif registry["role"] != "registry":
+        parts.append(f"registry in {registry['zone']}")
+    if bound_s is not None:
+        parts.append(f"at most {bound_s:.0f} s behind")
+    if days is not None:
+        parts.append(f"runway {days:.0f} d")
+    return ", ".join(parts)

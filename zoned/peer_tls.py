@@ -1,0 +1,116 @@
+"""TLS between nodes: TLS 1.3, both sides with a certificate, each tied to a node ID.
+
+Two files in `peers.tls_dir`: `ca.pem`, the authorities believed (several while one replaces another), and `node.pem`,
+this node's certificate with its key. They are looked at again every few seconds; connections made afterwards use what
+is new. Whoever shows a certificate of another cluster, of another node than meant, or none, is refused by name.
+"""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from zoned.certificates import CertificateWrong, Named, check_pair, ends, named
+
+AUTHORITIES, NODE = "ca.pem", "node.pem"
+LOOK_S = 5.0
+
+logger = structlog.get_logger()
+
+
+class PeerTls:
+    """The contexts of both sides, and whom a peer's certificate names."""
+
+    def __init__(self, directory: Path, label: str, node_id: str, now: Callable[[], float]) -> None:
+        """`now` in monotonic seconds. Raises CertificateWrong."""
+        self._directory = directory
+        self._label = label
+        self._node_id = node_id
+        self._now = now
+        self._looked = now()
+        self._marks = self._look()
+        self._server, self._client, self.own = self._load()
+
+    @property
+    def server(self) -> ssl.SSLContext:
+        self._refresh()
+        return self._server
+
+    @property
+    def client(self) -> ssl.SSLContext:
+        self._refresh()
+        return self._client
+
+    def authorities_end(self) -> float:
+        """When the first of the believed authorities ends (seconds since 1970). Raises CertificateWrong."""
+        return min(ends(_read(self._directory / AUTHORITIES)))
+
+    def check(self, shown: bytes | None, meant: str | None) -> str:
+        """The node ID in a peer's certificate (DER). Raises CertificateWrong unless of this cluster, and of `meant`."""
+        if not shown:
+            raise CertificateWrong("no certificate was shown")
+        found = named(shown)
+        if found.label != self._label:
+            raise CertificateWrong(f"its certificate is for cluster {found.label!r}, ours is {self._label!r}")
+        if meant is not None and found.node_id != meant:
+            raise CertificateWrong(f"its certificate is of node {found.node_id}, not of {meant}")
+        return found.node_id
+
+    def _load(self) -> tuple[ssl.SSLContext, ssl.SSLContext, Named]:
+        own = _read(self._directory / NODE)
+        found = named(own)
+        where = self._directory / NODE
+        if (found.label, found.node_id) != (self._label, self._node_id):
+            whose = f"node {found.node_id} of cluster {found.label!r}"
+            raise CertificateWrong(f"{where} is the certificate of {whose}; this is {self._node_id} of {self._label!r}")
+        try:
+            check_pair(own, own)
+        except CertificateWrong as error:
+            raise CertificateWrong(f"{where}: {error}") from None
+        return self._context(ssl.PROTOCOL_TLS_SERVER), self._context(ssl.PROTOCOL_TLS_CLIENT), found
+
+    def _context(self, side: int) -> ssl.SSLContext:
+        context = ssl.SSLContext(side)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.check_hostname = False  # a certificate names a node, wherever it runs: see `check`
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(self._directory / AUTHORITIES)
+            context.load_cert_chain(self._directory / NODE)
+        except (OSError, ssl.SSLError) as error:
+            raise CertificateWrong(f"{self._directory}: {AUTHORITIES} or {NODE} cannot be used: {error}") from None
+        if side == ssl.PROTOCOL_TLS_SERVER:
+            context.num_tickets = 0  # sessions are not resumed: connections are few and long
+        return context
+
+    def _look(self) -> tuple[tuple[int, int], ...]:
+        marks = []
+        for name in (AUTHORITIES, NODE):
+            try:
+                found = (self._directory / name).stat()
+                marks.append((found.st_mtime_ns, found.st_ino))
+            except OSError:
+                marks.append((0, 0))
+        return tuple(marks)
+
+    def _refresh(self) -> None:
+        """Files that became wrong change nothing, and are told of once."""
+        if self._now() - self._looked < LOOK_S:
+            return
+        self._looked, before, self._marks = self._now(), self._marks, self._look()
+        if self._marks == before:
+            return
+        try:
+            self._server, self._client, self.own = self._load()
+        except CertificateWrong as error:
+            logger.error("certificates are wrong, those before stay in use", problem=str(error))
+        else:
+            logger.info("certificates read", ends=self.own.not_after)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CertificateWrong(f"{path} cannot be read: {error.strerror}; see zonectl tls") from None
