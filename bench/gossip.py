@@ -1,6 +1,6 @@
 """zoned beside serf on this machine: full view, kill -9, a changed fact, a new address, idle cost. Real processes.
 
-    python -m bench.gossip [--sizes 10,25] [--profiles lan,wan] [--facts 200] [--write FILE]
+    python -m bench.gossip [--sizes 10,25] [--profiles lan,wan] [--facts 200] [--kills 3] [--write FILE]
 
 Both are driven alike: the first process is started and waited for, then all others at once; every process is asked for
 its own list of members, one after the other, until all agree. A round of questions takes some milliseconds, and every
@@ -23,16 +23,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import msgpack
 
 from zoned.fleet import Daemon, free_ports, make, zone_names
 
-IDLE_S = 20.0
-LIMIT_S = 90.0
-WAN_SHARE = 5  # with `wan`, every so many facts fewer are changed
+IDLE_S = 15.0
+LIMIT_S = 60.0
+SETTLE_S = 20.0  # elections, voters and learners: before that nothing is idle
+BETWEEN_FACTS_S = 0.1
+SHARE = 5  # so many times fewer facts are changed with `wan`, and with more than SMALL processes
+SMALL = 10
 Look = dict[str, dict[str, Any]]  # by member's name: up, gone (convicted, not only suspected), address, fact
 
 
@@ -305,8 +308,8 @@ def moved(system: System, number: int) -> float:
     return time.monotonic() - began
 
 
-def idle(system: System) -> tuple[float, float]:
-    """CPU in percent of a core and resident MiB, the mean of all processes over a while in which nobody asks."""
+def idle(system: System) -> tuple[list[float], list[float]]:
+    """CPU in percent of a core and resident MiB of each process, over a while in which nobody asks."""
     ticks = os.sysconf("SC_CLK_TCK")
 
     def used(number: int) -> float:
@@ -314,12 +317,12 @@ def idle(system: System) -> tuple[float, float]:
         return (int(fields[11]) + int(fields[12])) / ticks
 
     everybody = range(system.size)
-    time.sleep(3)
+    time.sleep(SETTLE_S if isinstance(system, Zoned) else 3)
     before = [used(number) for number in everybody]
     time.sleep(IDLE_S)
-    cpu = sum(used(number) - one for number, one in zip(everybody, before, strict=True)) / IDLE_S / system.size * 100
+    cpu = [(used(number) - one) / IDLE_S * 100 for number, one in zip(everybody, before, strict=True)]
     pages = [int(Path(f"/proc/{system.pid(number)}/statm").read_text().split()[1]) for number in everybody]
-    return cpu, sum(pages) / system.size * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return cpu, [count * os.sysconf("SC_PAGE_SIZE") / 2**20 for count in pages]
 
 
 @contextmanager
@@ -344,12 +347,12 @@ def measure(kind: type[Zoned] | type[Serf], size: int, profile: str, facts: int,
         rows["full view at all, after the launch, s"] = f"{whole:.2f}"
         rows["full view at all, after the last process answered, s"] = f"{after:.2f}"
         cpu, mib = idle(system)
-        rows["idle CPU of a process, % of a core"] = f"{cpu:.2f}"
-        rows["RSS of a process, MiB"] = f"{mib:.1f}"
+        rows["idle CPU of a process, mean / most, % of a core"] = f"{fmean(cpu):.2f} / {max(cpu):.2f}"
+        rows["RSS of a process, mean / most, MiB"] = f"{fmean(mib):.1f} / {max(mib):.1f}"
         times = []
         for value in range(1, facts + 1):
             times.append(changed(system, 1 + value % 2, (value + 1) // 2))
-            time.sleep(0.3)
+            time.sleep(BETWEEN_FACTS_S)
         rows["a changed fact known to all, s"] = spread(times)
         rows["of these delivered"] = f"{sum(one < LIMIT_S for one in times)} of {len(times)}"
         deaths = []
@@ -374,10 +377,10 @@ def ensure_serf() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="zoned beside serf.")
-    parser.add_argument("--sizes", default="10")
+    parser.add_argument("--sizes", default="10,25")
     parser.add_argument("--profiles", default="lan,wan")
     parser.add_argument("--facts", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=3, help="at 10 with lan; 2 elsewhere")
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
     lines = [
@@ -391,13 +394,16 @@ def main() -> None:
     lines += [version + "; both unsealed; zoned's processes are whole daemons with their store and registry.", ""]
     for size in map(int, asked.sizes.split(",")):
         for profile in asked.profiles.split(","):
-            facts = asked.facts if profile == "lan" else asked.facts // WAN_SHARE
+            whole = profile == "lan" and size <= SMALL
+            facts = asked.facts if whole else asked.facts // SHARE
+            kills = asked.kills if whole else min(asked.kills, 2)
             found = {}
             for kind in (Serf, Zoned):
                 print(f"{kind.name}, {size}, {profile} ...", file=sys.stderr, flush=True)
-                found[kind.name] = measure(kind, size, profile, facts, asked.kills)
+                found[kind.name] = measure(kind, size, profile, facts, kills)
                 print(json.dumps(found[kind.name], indent=1), file=sys.stderr, flush=True)
-            lines += [f"## {size} processes, `{profile}`", "", "| | serf | zoned |", "| --- | --- | --- |"]
+            load = f"Load average of the last minute at the end: {os.getloadavg()[0]:.1f}."
+            lines += [f"## {size} processes, `{profile}`", "", load, "", "| | serf | zoned |", "| --- | --- | --- |"]
             lines += [f"| {row} | {found['serf'][row]} | {found['zoned'][row]} |" for row in found["serf"]]
             lines.append("")
     print("\n".join(lines))

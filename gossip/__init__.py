@@ -19,6 +19,7 @@ from gossip.errors import (
     WrongLabel,
     WrongVersion,
 )
+from gossip.exchange import Post
 from gossip.keyring import Key, Keyring, Role
 from gossip.members import Event, MemberView
 from gossip.messages import Address, Facts, FactValue, Member, State
@@ -56,6 +57,7 @@ __all__ = [
     "Notice",
     "Notify",
     "Oversize",
+    "Post",
     "Refusal",
     "Role",
     "Sealing",

@@ -3,7 +3,8 @@
 Forgetting a dead node must not forget its address, or a partition that outlasts the memory never heals. So seeds, the
 book of addresses known from earlier and every member that is dead (and has not left) are dialled with a full-state
 exchange, again and again, the pauses growing to a cap and spread by jitter. An address rests while the member that
-answered there is up; seeds are asked now and then even so, because one name may stand for several nodes.
+answered there is up; seeds are asked now and then even so, because one name may stand for several nodes. All seeds that
+rest share one pause: a cluster where everybody has everybody as a seed is not to dial more often as it grows.
 """
 
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class Contacts:
         if known is not None:
             known.node_id = node_id
             known.delay_s = self._options.redial_max_s
-            known.due = now + self._jittered(known.delay_s)
+            resting = sum(contact.is_seed and contact.node_id != "" for contact in self._contacts.values())
+            known.due = now + self._jittered(known.delay_s * max(1, resting))
             self.drop(address)
 
     def lost(self, node_id: str, now: float) -> None:

@@ -3,31 +3,49 @@
 Broadcasts are quick and may be lost; this is slow and complete. The address may be a name: it is resolved anew at every
 dial, and every address behind it is tried, so that a moved seed is found again. A name that begins with an underscore,
 as `_zoned._tcp.example.org`, is a service (SRV, RFC 2782): its records name hosts and ports, its own port is not used.
-The client is handed in (plain or with TLS); whether a peer may talk to us at all is decided there and in the peers'
+How to post is handed in (plain or with TLS); whether a peer may talk to us at all is decided there and in the peers'
 HTTP application, not here.
 """
 
 import ipaddress
+import math
 import socket
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from dataclasses import dataclass
 from random import Random
-from typing import cast
+from typing import TYPE_CHECKING, Protocol
 
-import dns.asyncresolver
-import dns.exception
-import httpx
 import trio
 
 from gossip.codec import EXCHANGE_BYTES_MAX
 from gossip.errors import ExchangeFailed
 from gossip.messages import Address
 
+if TYPE_CHECKING:
+    import dns.asyncresolver
+
 PATH = "/peer/v1/gossip"
-CONTENT_TYPE = "application/msgpack"
-REFUSAL_BYTES_MAX = 400
+HEADERS = b"content-type: application/msgpack\r\n"
+REFUSAL_CHARS_MAX = 400
 ADDRESSES_MAX = 8  # tried behind one name
+
+
+class Post(Protocol):
+    """One HTTP POST: status and body of the answer, at most `bytes_max` long, nothing decompressed. Raises OSError.
+
+    `name` is the host that is meant: the certificate and the Host header are for that, `address` is where it is.
+    """
+
+    async def __call__(
+        self,
+        address: Address,
+        path: str,
+        headers: bytes,
+        body: bytes,
+        bytes_max: int,
+        *,
+        name: str = "",
+        connect_s: float = math.inf,
+    ) -> tuple[int, bytes]: ...
 
 
 class Refused(ExchangeFailed):
@@ -38,16 +56,15 @@ class Refused(ExchangeFailed):
 class Dial:
     """How to reach peers. `timeout_s` bounds a whole exchange; the addresses behind one name share it."""
 
-    client: httpx.AsyncClient
-    scheme: str
+    post: Post
     rng: Random
     timeout_s: float
-    resolver: dns.asyncresolver.Resolver | None = None  # for services; None: as the system is configured
+    resolver: "dns.asyncresolver.Resolver | None" = None  # for services; None: as the system is configured
 
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One address to try, and the name that was asked for: the certificate and the Host header are for that."""
+    """One address to try, and the name that was asked for."""
 
     name: str
     literal: str
@@ -61,45 +78,20 @@ async def exchange(dial: Dial, address: Address, body: bytes) -> bytes:
     for target in targets:
         try:
             return await _post(dial, target, body, len(targets))
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as bad:
+        except OSError as bad:
             reasons.append(f"{type(bad).__name__} {bad}".strip())
     raise ExchangeFailed("; ".join(reasons) or "no address")
 
 
 async def _post(dial: Dial, target: _Target, body: bytes, shares: int) -> bytes:
-    name = f"[{target.name}]" if ":" in target.name else target.name
-    request = dial.client.build_request(
-        "POST",
-        f"{dial.scheme}://{target.literal}:{target.port}{PATH}",
-        content=body,
-        headers={"content-type": CONTENT_TYPE, "accept-encoding": "identity", "host": f"{name}:{target.port}"},
-        extensions={"sni_hostname": target.name},
-        timeout=httpx.Timeout(dial.timeout_s, connect=dial.timeout_s / shares),
+    connect_s = dial.timeout_s / shares
+    status, answer = await dial.post(
+        (target.literal, target.port), PATH, HEADERS, body, EXCHANGE_BYTES_MAX, name=target.name, connect_s=connect_s
     )
-    response = await dial.client.send(request, stream=True)
-    try:
-        if response.status_code != 200:
-            text = await _read(response, REFUSAL_BYTES_MAX, cut=True)
-            said = f"status {response.status_code}: {' '.join(text.decode(errors='replace').split())}"
-            raise ExchangeFailed(said) if response.status_code >= 500 else Refused(said)
-        return await _read(response, EXCHANGE_BYTES_MAX, cut=False)
-    finally:
-        await response.aclose()
-
-
-async def _read(response: httpx.Response, bytes_max: int, *, cut: bool) -> bytes:
-    if "content-encoding" in response.headers:
-        raise ExchangeFailed("the answer is compressed, which nobody asked for")  # and could unpack to any size
-    data = bytearray()
-    chunks = cast(AsyncGenerator[bytes, None], response.aiter_bytes())
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            data += chunk
-            if len(data) > bytes_max:
-                if cut:
-                    break
-                raise ExchangeFailed(f"the answer is longer than {bytes_max} bytes")
-    return bytes(data[:bytes_max])
+    if status != 200:
+        said = f"status {status}: {' '.join(answer[:REFUSAL_CHARS_MAX].decode(errors='replace').split())}"
+        raise ExchangeFailed(said) if status >= 500 else Refused(said)
+    return answer
 
 
 async def _resolve(dial: Dial, address: Address) -> list[_Target]:
@@ -118,6 +110,9 @@ async def _resolve(dial: Dial, address: Address) -> list[_Target]:
 
 async def _services(dial: Dial, name: str) -> list[Address]:
     """Hosts and ports behind a service, the least priority first, equal ones in random order."""
+    import dns.asyncresolver  # 3 MiB and 60 ms that only those pay who have such a seed
+    import dns.exception
+
     try:
         resolver = dial.resolver or dns.asyncresolver.Resolver()
         answer = await resolver.resolve(name, "SRV", lifetime=dial.timeout_s)
@@ -135,11 +130,11 @@ async def _literals(host: str, port: int, rng: Random) -> list[str]:
     except ValueError:
         pass
     else:
-        return [f"[{host}]" if literal.version == 6 else host]
+        return [str(literal)]
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as bad:
         raise ExchangeFailed(f"{host!r} cannot be resolved: {bad}") from None
-    hosts = sorted({f"[{item[4][0]}]" if item[0] == socket.AF_INET6 else str(item[4][0]) for item in found})
+    hosts = sorted({str(item[4][0]) for item in found})
     rng.shuffle(hosts)
     return hosts

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 
-import httpx
 import structlog
 import trio
 
@@ -43,7 +42,7 @@ from gossip.errors import (
     WrongLabel,
     WrongVersion,
 )
-from gossip.exchange import Dial, Refused, exchange
+from gossip.exchange import Dial, Post, Refused, exchange
 from gossip.keyring import Keyring, Role
 from gossip.members import MemberView
 from gossip.messages import Address, ExchangeState, FactValue, Member, Packet, Ping, State
@@ -494,11 +493,9 @@ class Gossip:
 class Dialling:
     """Full exchanges under way: one per address, a bounded number in all, each bounded in time."""
 
-    def __init__(
-        self, options: GossipOptions, client: httpx.AsyncClient, scheme: str, nursery: trio.Nursery, rng: Random
-    ) -> None:
+    def __init__(self, options: GossipOptions, post: Post, nursery: trio.Nursery, rng: Random) -> None:
         self._options = options
-        self._dial = Dial(client, scheme, rng, options.exchange_timeout_s)
+        self._dial = Dial(post, rng, options.exchange_timeout_s)
         self._nursery = nursery
         self._under_way: set[Address] = set()
         self._streams = 0
@@ -559,10 +556,9 @@ async def open_gossip(
     bind_to: Address | trio.socket.SocketType,
     seeds: Sequence[str],
     book: Sequence[Address],
-    exchange_client: httpx.AsyncClient,
+    post: Post,
     rng: Random,
     clock: Callable[[], float] = trio.current_time,
-    scheme: str = "http",
     book_changed: BookChanged | None = None,
     security: Security = INSECURE,
 ) -> AsyncIterator[Gossip]:
@@ -585,7 +581,7 @@ async def open_gossip(
     with closing(raw):
         async with trio.open_nursery() as nursery:
             datagrams = Datagrams(raw, nursery, counts)
-            dialling = Dialling(options, exchange_client, scheme, nursery, rng)
+            dialling = Dialling(options, post, nursery, rng)
             gossip = Gossip(core, label, security, datagrams, counts, dialling, clock, book_changed)
 
             async def enter() -> None:

@@ -51,6 +51,31 @@ def timeout_s(options: GossipOptions, up_count: int, confirmed: int) -> float:
     return longest - (longest - shortest) * share
 
 
+class Suspicions(dict[str, Suspicion]):
+    """Those under suspicion, by node ID. Times depend on how many members are up."""
+
+    def __init__(self, options: GossipOptions) -> None:
+        super().__init__()
+        self._options = options
+        self._timeouts: dict[tuple[int, int], float] = {}  # by members up and confirmers: asked at every step
+
+    def expires(self, suspicion: Suspicion, up_count: int) -> float:
+        """When it becomes a conviction."""
+        key = up_count, len(suspicion.confirmers)
+        if key not in self._timeouts:
+            self._timeouts[key] = timeout_s(self._options, *key)
+        return suspicion.started + self._timeouts[key]
+
+    def due(self, up_count: int) -> float:
+        """When the first of them does; infinite without any."""
+        return min((self.expires(one, up_count) for one in self.values()), default=math.inf)
+
+    def begin_again(self, now: float) -> None:
+        """All get the whole time once more, and confirmations count anew."""
+        for node_id, suspicion in self.items():
+            self[node_id] = Suspicion(now, suspicion.accuser)
+
+
 class Health:
     """Local health: 0 is well, `worst` is as good as deaf."""
 

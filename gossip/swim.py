@@ -8,8 +8,8 @@ with a random member repairs, and the dead are dialled for ever, so a cluster th
 The shell feeds datagrams to `receive`, calls `wake` at `deadline`, does what the returned effects say, and hands the
 answers of full exchanges to `merge`. `now` is monotonic seconds, never going back.
 
-Read on in `members` (which claim wins), `suspicion` (how long), `probing` (one probe), `broadcasts` (rumours) and
-`contacts` (dialling).
+Read on in `members` (which claim wins), `suspicion` (how long), `probing` (one probe), `broadcasts` (rumours),
+`packing` (one datagram) and `contacts` (dialling).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from dataclasses import replace
 from random import Random
 
 from gossip.broadcasts import Broadcasts
-from gossip.codec import PARTS_MAX, check_label, check_member, overhead_bytes, part_bytes, read_facts, read_vitals
+from gossip.codec import check_label, check_member, overhead_bytes, read_facts, read_vitals
 from gossip.contacts import Contacts
 from gossip.coordinates import AT, Distances
 from gossip.credentials import Credentials, Trust
@@ -50,11 +50,12 @@ from gossip.messages import (
     state_of,
 )
 from gossip.options import GossipOptions
+from gossip.packing import Packing
 from gossip.probing import Probe, Relays, Silences
 from gossip.repair import Repair
-from gossip.suspicion import Health, Suspicion, timeout_s, wanted_confirmations
+from gossip.suspicion import Health, Suspicion, Suspicions, wanted_confirmations
 from gossip.throttle import Throttle
-from gossip.vitals import MENTIONED_MAX, Grapevine
+from gossip.vitals import Grapevine
 
 NEVER = float("inf")
 WARN_INTERVAL_S = 60.0
@@ -83,7 +84,7 @@ class Swim:
         me = check_member(self._trust.signed(me))
         self.options = self._options = options
         self._rng = rng
-        self._room = options.datagram_bytes - overhead_bytes(check_label(label)) - options.seal_bytes
+        room = options.datagram_bytes - overhead_bytes(check_label(label)) - options.seal_bytes
         self._members = Members(me, rng, now, options.members_max)
         self._me = me
         self._facts = dict(me.facts)  # as wanted; what is published lags by at most the publish interval
@@ -92,13 +93,13 @@ class Swim:
         self._health = Health(options.health_max - 1)
         self._queue = Broadcasts(options.retransmit_mult)
         self._contacts = Contacts(options, rng)
-        self._suspicions: dict[str, Suspicion] = {}
-        self._timeouts: dict[tuple[int, int], float] = {}  # by members up and confirmers: asked at every step
+        self._suspicions = Suspicions(options)
         self._relays = Relays()
         self._silences = Silences()
         self.distances = Distances(Random(me.node_id))
         self._repair = Repair(options.probe_interval_s, options.exchange_interval_s)
         self._grapevine = Grapevine()
+        self._packing = Packing(self._members, self._queue, self._grapevine, room)
         self._probe: Probe | None = None
         self._seq = rng.getrandbits(32)
         self.salt = 0  # of the digest: what else members should agree on
@@ -117,7 +118,6 @@ class Swim:
     @property
     def deadline(self) -> float:
         """When `wake` is wanted; may lie in the past, which means at once."""
-        suspicions = (self._expires(suspicion) for suspicion in self._suspicions.values())
         indirect = self._probe.indirect_at if self._probe is not None else NEVER
         return min(
             self._probe_due,
@@ -128,7 +128,7 @@ class Swim:
             self._reap_due,
             self._relays.due,
             self._contacts.due,
-            min(suspicions, default=NEVER),
+            self._suspicions.due(self._members.up_count),
         )
 
     @property
@@ -183,7 +183,8 @@ class Swim:
         silences = self._silences.of(node_id)
         if accused is None:
             return Why(view, None, (), None, silences)
-        return Why(view, accused.accuser, tuple(sorted(accused.confirmers)), self._expires(accused), silences)
+        expires = self._suspicions.expires(accused, self._members.up_count)
+        return Why(view, accused.accuser, tuple(sorted(accused.confirmers)), expires, silences)
 
     def join(self, seeds: Sequence[Address], now: float, *, book: Sequence[Address] = ()) -> list[Effect]:
         """Dial these addresses, now and for ever: seeds even while all is well, the book until somebody answered."""
@@ -272,7 +273,8 @@ class Swim:
         for relay in self._relays.take_nacks(now):
             self._send(relay.origin_address, relay.origin, Nack(relay.origin_seq))
         for node_id, suspicion in list(self._suspicions.items()):
-            if self._expires(suspicion) <= now:
+            # Each conviction leaves fewer who could confirm the next.
+            if self._suspicions.expires(suspicion, self._members.up_count) <= now:
                 view = self._members.views[node_id]
                 self._hear(Dead(node_id, view.generation, view.member.incarnation, self._me.node_id), now)
         if self._publish_due <= now:
@@ -343,9 +345,7 @@ class Swim:
         self._relays.clear()
         if not self._leaving:
             self._probe_due = now
-        self._suspicions = {
-            node_id: Suspicion(now, suspicion.accuser) for node_id, suspicion in self._suspicions.items()
-        }
+        self._suspicions.begin_again(now)
 
     def _leave_with(self) -> list[Effect]:
         effects, self._effects = self._effects, []
@@ -354,36 +354,14 @@ class Swim:
     def _send(self, address: Address, node_id: str, *parts: Part) -> None:
         """One datagram to this member: the parts, what we hold against it, and as much news as fits."""
         view = self._members.views.get(node_id)
-        content = list(parts)
-        if view is not None and view.state is not State.ALIVE:
-            content.append(self._verdict_on(view))
-        chats = any(isinstance(part, Ping | Ack) for part in parts)
-        room = self._room - sum(part_bytes(part) for part in content)
-        if chats:
-            room -= self._mention(self._me.node_id, content, room)
-        news = self._queue.take(room, self._members.up_count, PARTS_MAX - len(content) - MENTIONED_MAX)
-        content += [claim for claim in news if claim not in content]
-        room -= sum(part_bytes(claim) for claim in news)
-        for other in self._grapevine.take(node_id) if chats else ():
-            room -= self._mention(other, content, room)
+        held = (self._verdict_on(view),) if view is not None and view.state is not State.ALIVE else ()
+        content = self._packing.fill(node_id, (*parts, *held))
         if content:
-            packet = Packet(self._me.node_id, self._me.generation, tuple(content))
+            packet = Packet(self._me.node_id, self._me.generation, content)
             self._effects.append(Send(address, packet, address != ON_STREAM and self._is_by_stream(view)))
 
     def _is_by_stream(self, view: MemberView | None) -> bool:
         return self._options.stream_only or (view is not None and view.facts.get(STREAM_FACT) is True)
-
-    def _mention(self, node_id: str, content: list[Part], room: int) -> int:
-        """Append this member's vitals if there are any and they fit; the bytes they take."""
-        view = self._members.views.get(node_id)
-        if view is None or view.beat == 0:
-            return 0
-        vitals = Vitals(node_id, view.generation, view.beat, view.vitals)
-        size = part_bytes(vitals)
-        if size > room:
-            return 0
-        content.append(vitals)
-        return size
 
     def _verdict_on(self, view: MemberView) -> Verdict:
         about = (view.node_id, view.generation, view.member.incarnation)
@@ -650,12 +628,6 @@ class Swim:
     def _next_seq(self) -> int:
         self._seq += 1
         return self._seq
-
-    def _expires(self, suspicion: Suspicion) -> float:
-        key = self._members.up_count, len(suspicion.confirmers)
-        if key not in self._timeouts:
-            self._timeouts[key] = timeout_s(self._options, *key)
-        return suspicion.started + self._timeouts[key]
 
     # --- rumours and dialling -------------------------------------------------------------------------------------
 

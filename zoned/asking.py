@@ -54,11 +54,18 @@ class Asker:
 
     def ask(self, method: str, path: str, document: Any = None) -> Any:
         """The daemon's JSON answer. Ends the process with the right status when there is none."""
-        connection = UnixConnection(self.socket, self.timeout_s)
+        status, _, answer = self.raw(method, path, document)
+        if isinstance(answer, str):
+            fail(f"the daemon answered {status} with something else than JSON", 1)
+        if status >= 400:
+            detail = answer.get("detail", answer) if isinstance(answer, dict) else answer
+            fail(text(detail), EXITS.get(status, 1))
+        return answer
+
+    def raw(self, method: str, path: str, document: Any = None) -> tuple[int, http.client.HTTPMessage, Any]:
+        """Status, headers and body (parsed if it is JSON, else as text), whatever they are."""
         try:
-            connection.request(method, path, json.dumps(document) if document is not None else None)
-            answer = connection.getresponse()
-            body = answer.read()
+            return self._exchange(method, path, document)
         except TimeoutError:
             fail(f"the daemon at {self.socket} did not answer within {self.timeout_s:g} s", 6)
         except (OSError, http.client.HTTPException) as error:
@@ -67,16 +74,27 @@ class Asker:
                 f"no daemon answers at {self.socket} ({said}); start `zoned run`, or name its socket with --socket",
                 3,
             )
+
+    def _exchange(self, method: str, path: str, document: Any) -> tuple[int, http.client.HTTPMessage, Any]:
+        connection = UnixConnection(self.socket, self.timeout_s)
+        try:
+            connection.request(method, path, json.dumps(document) if document is not None else None)
+            answer = connection.getresponse()
+            body = answer.read()
         finally:
             connection.close()
         try:
-            document = json.loads(body)
+            return answer.status, answer.headers, json.loads(body)
         except ValueError:
-            fail(f"the daemon answered {answer.status} with something else than JSON", 1)
-        if answer.status >= 400:
-            detail = document.get("detail", document) if isinstance(document, dict) else document
-            fail(text(detail), EXITS.get(answer.status, 1))
-        return document
+            return answer.status, answer.headers, body.decode(errors="replace")
+
+    def peek(self, path: str) -> Any:
+        """The answer to a GET if it is a good one, else None, whatever is the matter: for waiting."""
+        try:
+            status, _, answer = self._exchange("GET", path, None)
+        except (OSError, http.client.HTTPException):
+            return None
+        return answer if status == 200 else None
 
 
 Column = tuple[str, Callable[[Mapping[str, Any]], Any]]

@@ -7,7 +7,8 @@ a witness is a voter like any other, except that no majority may be of witnesses
 
 Nobody is removed automatically by default: a zone that is away for a week and comes back should find its place. With
 `registry.remove_after_s` a node that has been away for so long gives its place up, if that makes room for another or
-lets the rest survive one more loss; never so many that fewer than a majority of `voters` would be left.
+lets the rest survive one more loss; never so many that fewer than a majority of `voters` would be left, with who stands
+by.
 """
 
 from collections import Counter
@@ -99,8 +100,8 @@ def _less_one_lost(membership: Membership, ready: Sequence[str], wanted: int, he
         return dropped(membership, gone[0])
     gone = [one for one in membership.voters if one in hearing.lost]
     voters = len(membership.voters)
-    is_minority = 2 * len(gone) < voters and voters - 1 >= majority(wanted)
-    if not is_minority or len(gone) + len(ready) < _pair(voters):
+    left = voters - 1 + (1 if ready else 0)
+    if 2 * len(gone) >= voters or left < majority(wanted) or len(gone) + len(ready) < _pair(voters):
         return None
     for one in gone:
         after = dropped(membership, one)

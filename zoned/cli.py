@@ -1,4 +1,4 @@
-"""`zoned`: run, check, demo. Every failure is one line on standard error that names the thing to change."""
+"""`zoned`: run, check, init, doctor, demo, restore. Every failure is one line that names the thing to change."""
 
 import gc
 import sys
@@ -114,6 +114,44 @@ def check(path: Path | None) -> None:
     """Say what is wrong with a configuration, all of it. Exit status 2 if anything is."""
     config = _load(path)
     click.echo(f"{path or 'the defaults'}: zone {config.node.zone!r}, no mistakes")
+
+
+@main.command()
+@CONFIG
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the new file.")
+@click.option("--file-only", is_flag=True, help="Leave the data directory to the first start.")
+def init(path: Path | None, settings: tuple[str, ...], file_only: bool) -> None:
+    """Make what a node needs before its first start: FILE, data directory, identity. Nothing is overwritten."""
+    from store.errors import StoreError
+    from zoned.init import chosen, load_or_default, make_file, make_node
+
+    try:
+        if settings and path is None:
+            raise click.UsageError("--set needs a file to write to: add -c FILE")
+        if path is not None:
+            written = make_file(path, chosen(settings))
+            click.echo(f"{path}: {'written' if written else 'there already, left as it is'}")
+        config = load_or_default(path)
+        if not file_only:
+            directory, me = make_node(config)
+            click.echo(f"{directory}: node {me.node_id} of zone {me.zone}")
+    except ConfigError as error:
+        fail(str(error), 2)
+    except StoreError as error:
+        fail(str(error), 1)
+
+
+@main.command()
+@CONFIG
+def doctor(path: Path | None) -> None:
+    """Look for what stands in the way: disk, ports, peers, clock, packages. Exit status 1 if anything does."""
+    from zoned.doctor import Verdict, examine
+
+    worst = 0
+    for found in examine(_load(path)):
+        click.echo(f"{found.verdict.value:<5} {found.about:<9} {found.text}")
+        worst |= found.verdict is Verdict.FAIL
+    sys.exit(worst)
 
 
 @main.command()

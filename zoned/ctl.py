@@ -20,6 +20,8 @@ from zoned.asking import (
     show_one,
     show_rows,
 )
+from zoned.ctl_aliases import aliases, history, presence
+from zoned.ctl_operating import config, explain, health, log, support_bundle, wait
 from zoned.ctl_registry import backup, registry, sync
 from zoned.ctl_tls import tls
 
@@ -128,13 +130,13 @@ def zones_why(context: click.Context, zone: str, form: str | None) -> None:
 
 
 @main.command()
-@click.option("--off", is_flag=True, help="Take part again.")
+@click.argument("switch", type=click.Choice(["on", "off"]), default="on")
 @FORM
 @click.pass_context
-def drain(context: click.Context, off: bool, form: str | None) -> None:
+def drain(context: click.Context, switch: str, form: str | None) -> None:
     """Send users elsewhere: this node says it is draining to its load balancer (/readyz) and to all zones."""
     asker = asker_of(context, form)
-    document = asker.ask("POST", "/admin/v1/drain", {"on": not off})
+    document = asker.ask("POST", "/admin/v1/drain", {"on": switch == "on"})
     show_one(asker, document, list(document.items()))
 
 
@@ -332,5 +334,19 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
     show_one(asker, document, lines)
 
 
-for command in (registry, sync, backup, tls):
+for command in (
+    registry,
+    sync,
+    backup,
+    aliases,
+    history,
+    presence,
+    tls,
+    health,
+    wait,
+    explain,
+    log,
+    config,
+    support_bundle,
+):
     main.add_command(command)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 
-import httpx
 import structlog
 import trio
 
@@ -34,6 +33,7 @@ from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
 from zoned.peers import Peers
+from zoned.posting import Poster
 from zoned.proxy import Proxy, limits
 from zoned.replication import Replication
 from zoned.settings import Settings
@@ -41,7 +41,6 @@ from zoned.staleness import Staleness
 from zoned.supervise import Backoff
 from zoned.zone import Zone
 
-CLIENT_LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64)
 STEP_DOWN_TIMEOUT_S = 2.0
 LEAVE_TIMEOUT_S = 3.0
 
@@ -110,14 +109,14 @@ async def serve(
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
         sockets = await open_sockets(config, stack)
+        poster = Poster()
+        stack.push_async_callback(poster.aclose)
+        where = (sockets.udp, sockets.peer_address)
         async with (
-            httpx.AsyncClient(limits=CLIENT_LIMITS, trust_env=False) as client,
-            open_membership(
-                config, directory, me, own, database, sockets.udp, sockets.peer_address, client, rng
-            ) as gossip,
+            open_membership(config, directory, me, own, database, *where, poster.post, rng) as gossip,
             trio.open_nursery() as inner,
         ):
-            peers = Peers(client, Roster(gossip), config.gossip.label)
+            peers = Peers(poster, Roster(gossip), config.gossip.label)
             members = gossip.members
             founding = Founding(
                 me.node_id, config.gossip.label, config.registry.expect, database, peers, members.values()
@@ -141,7 +140,7 @@ async def serve(
             donor = Donor(database)
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
-            peer_app = make_peer_app(config.gossip.label, gossip, replication, database, donor)
+            peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor)
             await inner.start(serve_peers, peer_app, sockets.peer, config.peers)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
@@ -150,7 +149,7 @@ async def serve(
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
                 steering = admin_routes(replication, database)
-                await open_faces(faces, sockets, zone, Doors(config, directory, client), steering)
+                await open_faces(faces, sockets, zone, Doors(config, directory, stack), steering)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
                 registry_url = sockets.registry_url
                 task_status.started(Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, registry_url))

@@ -139,11 +139,12 @@ class Follower:
         self._rng = rng
         self._backoff = Backoff(0.1, 5.0, rng)
         self._failed = ""  # the donor that failed last
+        self.donor: str | None = None  # asked now
 
     async def serve(self, until: Callable[[], bool]) -> None:
         """Pulls until `until` holds; asked after each batch."""
         while not until():
-            donor = self._choose()
+            donor = self.donor = self._choose()
             if donor is None or not await self._pull(donor):
                 await self._backoff.pause()
             else:

@@ -15,7 +15,6 @@ from random import Random
 from typing import Generic, TypeVar
 
 import apsw
-import httpx
 import structlog
 import trio
 
@@ -30,6 +29,7 @@ from gossip import (
     Keyring,
     KeyringError,
     Member,
+    Post,
     Sealing,
     Security,
     open_gossip,
@@ -122,7 +122,7 @@ async def open_membership(
     database: Database,
     udp: trio.socket.SocketType,
     bound: Address,
-    client: httpx.AsyncClient,
+    post: Post,
     rng: Random,
 ) -> AsyncIterator[Gossip]:
     """Takes part in gossip until the block ends. Raises CannotStart."""
@@ -158,7 +158,7 @@ async def open_membership(
             bind_to=udp,
             seeds=config.peers.seeds,
             book=identity.known_peers(database.reader),
-            exchange_client=client,
+            post=post,
             rng=rng,
             book_changed=book.put,
             security=Security(credentials, Sealing(config.gossip.sealing), keyring, keep_keys),

@@ -5,17 +5,18 @@ each as a header, so that a node of another cloud, met by a mistake in the seeds
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-import httpx
 import msgpack
 import structlog
 import trio
 
 from zoned.api import request_id
 from zoned.errors import PeerRefused, PeerUnreachable
-from zoned.raft.messages import BATCH_MAX_MESSAGES, Message, encode_batch
+from zoned.posting import Poster
+from zoned.raft.messages import BATCH_MAX_MESSAGES, Append, Message, MessageError, decode_batch, encode_batch
 from zoned.raft.pace import Pace
 from zoned.supervise import Signal
 
@@ -38,10 +39,10 @@ class AddressBook(Protocol):
 class Peers:
     """The client side of the peer plane."""
 
-    def __init__(self, client: httpx.AsyncClient, book: AddressBook, label: str) -> None:
-        self._client = client
+    def __init__(self, poster: Poster, book: AddressBook, label: str) -> None:
+        self._poster = poster
         self._book = book
-        self._headers = {LABEL_HEADER: label, "Content-Type": MSGPACK, "Accept-Encoding": "identity"}
+        self._headers = f"{LABEL_HEADER}: {label}\r\ncontent-type: {MSGPACK}\r\n{RECIPIENT_HEADER}: ".encode()
 
     async def ask(self, node_id: str, path: str, body: Any, timeout_s: float) -> Any:
         """POSTs `body` to `/peer/v1/` + `path` of the node; its answer, unpacked.
@@ -59,61 +60,76 @@ class Peers:
         address = self._book.address_of(node_id)
         if address is None:
             raise PeerUnreachable(f"no address of node {node_id} is known")
-        host, port = address
-        url = f"http://[{host}]:{port}/peer/v1/{path}" if ":" in host else f"http://{host}:{port}/peer/v1/{path}"
-        headers = {**self._headers, RECIPIENT_HEADER: node_id}
+        where = f"{path} of node {node_id} at {address[0]}:{address[1]}"
+        headers = b"%b%b\r\n" % (self._headers, node_id.encode())
         if request_ids := request_id.current():
-            headers[REQUEST_ID_HEADER] = request_ids
-        body = None
+            headers += b"%b: %b\r\n" % (REQUEST_ID_HEADER.encode(), request_ids.encode("latin-1"))
+        answer = None
         try:
-            request = self._client.build_request("POST", url, content=data, headers=headers, timeout=timeout_s)
-            with trio.move_on_after(timeout_s):  # the client's own time-outs are for each step of a request
-                answer = await self._client.send(request, stream=True)
-                try:
-                    body = await self._read(answer, url)
-                finally:
-                    await answer.aclose()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
+            with trio.move_on_after(timeout_s):
+                answer = await self._poster.post(address, f"/peer/v1/{path}", headers, data, ANSWER_BYTES_MAX)
+        except OSError as error:
             # Addresses come from gossip: an unusable one is a peer that cannot be reached, and nothing more.
-            raise PeerUnreachable(f"{url}: {type(error).__name__}: {error}") from None
-        if body is None:
-            raise PeerUnreachable(f"{url} did not answer within {timeout_s:g} s")
-        if answer.status_code >= 500:
-            raise PeerUnreachable(f"{url}: {answer.status_code} {body[:200].decode(errors='replace')}")
-        if answer.status_code >= 400:
-            raise PeerRefused(f"{url}: {body[:200].decode(errors='replace')}")
+            raise PeerUnreachable(f"{where}: {error}") from None
+        if answer is None:
+            raise PeerUnreachable(f"{where}: no answer within {timeout_s:g} s")
+        status, body = answer
+        if status >= 500:
+            raise PeerUnreachable(f"{where}: {status} {body[:200].decode(errors='replace')}")
+        if status >= 400:
+            raise PeerRefused(f"{where}: {body[:200].decode(errors='replace')}")
         return body
-
-    async def _read(self, answer: httpx.Response, url: str) -> bytes:
-        """The body, at most ANSWER_BYTES_MAX; nothing is decompressed."""
-        pieces, size = [], 0
-        async for piece in answer.aiter_raw():
-            pieces.append(piece)
-            size += len(piece)
-            if size > ANSWER_BYTES_MAX:
-                raise PeerUnreachable(f"{url} answered with more than {ANSWER_BYTES_MAX} bytes")
-        return b"".join(pieces)
 
 
 class RaftPost:
-    """An outbox per peer, each emptied in order by a task of its own, so that a slow peer delays nobody else."""
+    """An outbox per peer, each emptied in order by a task of its own, so that a slow peer delays nobody else.
 
-    def __init__(self, peers: Peers, nursery: trio.Nursery, timeout_s: float, pace: Pace) -> None:
+    What the core has to say at once to a peer whose request is being answered (that its heartbeat was heard) goes with
+    the answer: half the requests of a cluster at rest. `step` takes what came with the answers to ours.
+    """
+
+    def __init__(
+        self,
+        peers: Peers,
+        nursery: trio.Nursery,
+        timeout_s: float,
+        pace: Pace,
+        step: Callable[[Sequence[Message]], None],
+    ) -> None:
         self._peers = peers
         self._nursery = nursery
         self._timeout_s = timeout_s
         self._pace = pace
+        self._step = step
         self._outboxes: dict[str, tuple[deque[Message], Signal]] = {}
+        self._answers: dict[str, list[Message]] = {}  # being made, by peer
 
     def send(self, messages: Iterable[Message]) -> None:
         """Queues the messages; returns at once."""
         for message in messages:
+            answer = self._answers.get(message.recipient)
+            if answer is not None and not isinstance(message, Append):  # entries are many and in order: no answer's
+                answer.append(message)
+                continue
             outbox = self._outboxes.get(message.recipient)
             if outbox is None:
                 outbox = self._outboxes[message.recipient] = (deque(maxlen=OUTBOX_MAX), Signal())
                 self._nursery.start_soon(self._serve, message.recipient, *outbox)
             outbox[0].append(message)
             outbox[1].set()
+
+    @contextmanager
+    def answering(self, peer: str) -> Iterator[list[Message]]:
+        """The messages for `peer` that are sent within the block, for the answer to its request."""
+        answer: list[Message] = []
+        if peer in self._answers:  # a second request of the same peer, perhaps after a time-out
+            yield answer
+            return
+        self._answers[peer] = answer
+        try:
+            yield answer
+        finally:
+            del self._answers[peer]
 
     async def _serve(self, node_id: str, outbox: deque[Message], filled: Signal) -> None:
         reachable = True
@@ -123,8 +139,9 @@ class RaftPost:
                 batch = _take(outbox)
                 began = trio.current_time()
                 try:
-                    await self._peers.post(node_id, "raft", encode_batch(batch), self._timeout_s)
-                except (PeerUnreachable, PeerRefused) as error:
+                    answer = await self._peers.post(node_id, "raft", encode_batch(batch), self._timeout_s)
+                    replies = decode_batch(answer) if answer else ()
+                except (PeerUnreachable, PeerRefused, MessageError) as error:
                     # Lost, as on any wire. Logged once per change, since heartbeats go on for ever.
                     if reachable:
                         logger.warning("peer unreachable", peer=node_id, problem=str(error))
@@ -134,6 +151,8 @@ class RaftPost:
                     if not reachable:
                         logger.info("peer reachable", peer=node_id)
                     reachable = True
+                    if replies:
+                        self._step(replies)
 
 
 def _take(outbox: deque[Message]) -> Sequence[Message]:

@@ -78,6 +78,8 @@ class Replication:
         self._settings = settings
         self._rng = rng
         self._node: RaftNode | None = None
+        self._post: RaftPost | None = None
+        self._follower: Follower | None = None
         self._registry: Registry | None = None
         self._changed = trio.Event()
         self._claimed: str | None = None
@@ -151,8 +153,19 @@ class Replication:
         """Writes of one node, here because this node may be the registry."""
         return self._registry.accept(writes) if self._registry is not None else NotRegistry(self.registry or "")
 
-    def step(self, messages: Iterable[Message]) -> None:
-        """Raft messages from peers; a node that does not vote has no use for them."""
+    async def answer(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Raft messages of a peer, and what there is to say to it at once; a node that does not vote has no use for
+        them.
+        """
+        node, post = self._node, self._post
+        if node is None or post is None or not messages:
+            return ()
+        with post.answering(messages[0].sender) as answer:
+            node.step(messages)
+            await node.stepped()
+        return answer
+
+    def _step(self, messages: Iterable[Message]) -> None:
         if self._node is not None:
             self._node.step(messages)
 
@@ -210,7 +223,7 @@ class Replication:
                 with trio.CancelScope() as self._taking_part:
                     await self._take_part(membership)
                 self._taking_part = None
-                self._node = self._registry = None
+                self._node = self._registry = self._post = None
             else:
                 await self._follow()
 
@@ -227,7 +240,9 @@ class Replication:
         self.note_change()
         members, on_applied = self._members.values(), self._on_applied
         follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng)
+        self._follower = follower
         await follower.serve(until=self._may_take_part)
+        self._follower = None
 
     def recovery_plan(self) -> dict[str, Any]:
         """What going on without a majority would mean, and whether it may be done now."""
@@ -272,6 +287,7 @@ class Replication:
         now = clock.wall()
         own = await self._database.write(lambda c: found_anew(c, self.me, cluster_id, INTEGERS_BURNT, now))
         self._cluster = ""
+        self.verifier.diverged.clear()  # found in a history that is given up
         logger.error("new cluster of this node alone", cluster=cluster_id)
         self._on_applied(catalogue.replica(self._database.reader).position, own)
 
@@ -289,7 +305,7 @@ class Replication:
         core = Raft(self.me, StoredLog(self._database), log.hard_state(reader), since, options, self._rng)
         async with trio.open_nursery() as nursery:
             pace = Pace(heartbeat_s, election_s)
-            post = RaftPost(self._peers, nursery, election_s * 2, pace)
+            post = self._post = RaftPost(self._peers, nursery, election_s * 2, pace, self._step)
             snapshots = _Snapshots(self, nursery)
             node = RaftNode(core, self._database, pace, post.send, self._on_applied, self.note_change, snapshots)
             self._registry = Registry(node, self._database)
@@ -339,26 +355,39 @@ class Replication:
                     return True
         return False
 
-    async def read_index(self) -> int | None:
+    async def read_index(self, *, patient: bool) -> int | None:
         """A position such that everything committed before this call is at or below it; None when nobody can say.
 
-        Raises PeerUnreachable, PeerRefused, or RaftError (NotLeader, Busy).
+        `patient`: with a heartbeat or a question of somebody's that is made anyway; a follower asks its donor, so that
+        the registry is asked by the voters only. Raises PeerUnreachable, PeerRefused, or RaftError (NotLeader, Busy).
         """
         registry = self.registry
+        donor = self._follower.donor if patient and self._follower is not None else None
+        if donor not in (None, registry):
+            try:
+                index = await self._ask_read_index(str(donor), patient=True)
+            except (PeerUnreachable, PeerRefused):
+                index = None
+            if index is not None:
+                return index
         if registry is None:
             return None
         if registry == self.me:
-            return await self.read_index_here()
-        answer = await self._peers.ask(registry, "read-index", self.cluster_id, PROFILES[self._settings.profile][1] * 2)
+            return await self.read_index_here(patient=patient)
+        return await self._ask_read_index(registry, patient=patient)
+
+    async def _ask_read_index(self, node_id: str, *, patient: bool) -> int | None:
+        timeout_s = PROFILES[self._settings.profile][1] * 2
+        answer = await self._peers.ask(node_id, "read-index", [self.cluster_id, patient], timeout_s)
         if answer is not None and (type(answer) is not int or not 0 <= answer < 2**53):
             raise PeerRefused("answered with no read index")
         return answer
 
-    async def read_index_here(self) -> int | None:
+    async def read_index_here(self, *, patient: bool) -> int | None:
         """`read_index` on the registry itself. Raises RaftError when this is not it."""
         if self._node is None:
             raise NotLeader(None)
-        return await self._node.read_index()
+        return await self._node.read_index(patient=patient)
 
     async def steer(self, action: str, target: str) -> str:
         """Changes who takes part, here or at the registry; returns what was begun. Raises SteerRefused.

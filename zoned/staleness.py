@@ -4,6 +4,10 @@ This node asks the registry for a read index and notes its own monotonic time t0
 with a majority that it still is the registry and answers with a position; everything committed before t0 is at or below
 it. Once this node has applied that position, everything committed before t0 is in its answers. So at any later time the
 bound is the time since t0, by this node's clock alone. Cut off from the registry, the bound simply grows.
+
+Voters ask the registry. A follower asks the voter that it pulls from, which answers when it has proved something since:
+its position then holds everything committed before the question came, and so before t0. No clocks are compared there
+either, and the registry is asked by a handful of nodes however many follow.
 """
 
 import math
@@ -18,6 +22,7 @@ from zoned.raft.log import RaftError
 from zoned.replication import Replication
 
 ASK_S = 0.5  # how often, which is about how small the bound gets
+PROOF_S = 3 * ASK_S  # a node that could prove nothing for so long says so to whoever asks it
 PENDING_MAX = 64  # answers whose position is not applied yet; beyond, the newest are dropped
 
 logger = structlog.get_logger()
@@ -75,14 +80,14 @@ class Staleness:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_applied)
             while True:
-                await self.ask()
+                await self.ask(patient=True)
                 await trio.sleep(ASK_S)
 
-    async def ask(self) -> int | None:
+    async def ask(self, *, patient: bool = False) -> int | None:
         """One read index: everything committed before this call is at or below. None when nobody could say."""
         asked_at, history = clock.boot(), self._replication.cluster_id
         try:
-            index = await self._replication.read_index()
+            index = await self._replication.read_index(patient=patient)
         except (PeerUnreachable, PeerRefused, RaftError) as error:
             logger.debug("no read index", problem=str(error))
             return None
@@ -93,16 +98,28 @@ class Staleness:
             self._tell()
         return index
 
+    async def position_since(self, instant: float) -> int | None:
+        """A position such that everything committed before `instant`, by `clock.boot`, is at or below it; None when
+        nothing was proved for PROOF_S.
+        """
+        with trio.move_on_after(PROOF_S):
+            while self._bound.fresh_at is None or self._bound.fresh_at < instant:
+                await self._moved.wait()
+            return self._replication.positions.position
+        return None
+
     async def wait_until(self, at_most_s: float, deadline: float) -> bool:
         """Waits until the bound is at most `at_most_s`; False when the deadline comes first."""
-        while True:
-            bound_s = self.bound_s
-            if bound_s is not None and bound_s <= at_most_s:
-                return True
-            with trio.move_on_at(deadline):
+        with trio.move_on_at(deadline):
+            if not self._is_at_most(at_most_s):
+                await self.ask()
+            while not self._is_at_most(at_most_s):
                 await self._moved.wait()
-            if trio.current_time() >= deadline:
-                return False
+            return True
+        return False
+
+    def _is_at_most(self, seconds: float) -> bool:
+        return self.bound_s is not None and self.bound_s <= seconds
 
     async def _watch_applied(self) -> None:
         positions = self._replication.positions

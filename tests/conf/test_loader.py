@@ -58,6 +58,15 @@ def test_every_mistake_is_reported_at_once_with_its_dotted_key():
         ('[http]\nlisten = "0.0.0.0:80"', "http.listen", "without authentication"),
         ('[peers]\nlisten = "127.0.0.1:9292"', "peers.listen", "same address"),
         ("[registry]\nexpect = 3", "peers.seeds", "needs other nodes"),
+        ('[node]\nrole = "witness"', "registry.expect", "a witness serves nobody; set it to 0"),
+        ('[node]\nrole = "half"', "node.role", "one of 'full', 'witness'"),
+        (
+            '[node]\nrole = "witness"\n[http]\nregistry_listen = "127.0.0.1:9191"\n[registry]\nexpect = 0\n'
+            '[peers]\nseeds = ["a:1"]',
+            "http.registry_listen",
+            "leave it empty",
+        ),
+        ("[registry]\nremove_after_s = -1", "registry.remove_after_s", "at least 0"),
         ("[registry]\nexpect = 0", "peers.seeds", "needs other nodes"),
         ('[peers]\nseeds = ["a:1"]', "registry.expect", "set it to 0 to join"),
         ("[registry]\nexpect = 2", "registry.expect", "one of 0, 1, 3, 5, 7"),

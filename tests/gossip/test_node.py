@@ -1,9 +1,10 @@
 """The shell on real sockets: loopback UDP, and the full exchange through a client whose transport calls the peers."""
 
 import errno
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -12,7 +13,6 @@ from uuid import UUID
 import dns.asyncresolver
 import dns.message
 import dns.rrset
-import httpx
 import pytest
 import trio
 
@@ -32,12 +32,13 @@ from gossip import (
     WrongLabel,
     open_gossip,
 )
-from gossip.codec import DATAGRAM_BYTES_MAX, EXCHANGE_BYTES_MAX, encode_exchange
+from gossip.codec import DATAGRAM_BYTES_MAX, encode_exchange
 from gossip.errors import ExchangeFailed
 from gossip.exchange import PATH, Dial, exchange
 from gossip.messages import Entry, ExchangeState
 from gossip.node import SLICE_ENTRIES
 from gossip.udp import parse_address
+from zoned.posting import Poster
 
 FAST = replace(
     GossipOptions.lan(),
@@ -52,32 +53,35 @@ FAST = replace(
 )
 
 
-class Plane(httpx.AsyncBaseTransport):
+class Plane:
     """The peers' HTTP: requests reach the gossip bound to that port, as the daemon's application would call it."""
 
     def __init__(self) -> None:
         self.peers: dict[int, Gossip] = {}
-        self.answer: httpx.Response | None = None
-        self.requests: list[httpx.Request] = []
+        self.answer: tuple[int, bytes] | None = None
+        self.asked: list[tuple[str, int]] = []  # the name that was meant, the port
         self.hang = False
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def post(
+        self, address: tuple[str, int], path: str, headers: bytes, body: bytes, bytes_max: int, *, name: str = "",
+        connect_s: float = math.inf,
+    ) -> tuple[int, bytes]:  # fmt: skip
         await trio.lowlevel.checkpoint()
-        self.requests.append(request)
+        self.asked.append((name, address[1]))
         while self.hang:  # noqa: ASYNC110 - a test's patience
             await trio.sleep(0.01)
-        peer = self.peers.get(request.url.port or 0)
+        peer = self.peers.get(address[1])
         if self.answer is not None:
             return self.answer
         if peer is None:
-            raise httpx.ConnectError("refused", request=request)
-        assert (request.method, request.url.path) == ("POST", PATH)
+            raise ConnectionRefusedError("refused")
+        assert path == PATH
         try:
-            return httpx.Response(200, content=await peer.answer(await request.aread()))
+            return 200, await peer.answer(body)
         except Starting as bad:
-            return httpx.Response(503, text=str(bad))
+            return 503, str(bad).encode()
         except CodecError as bad:
-            return httpx.Response(409, text=str(bad))
+            return 409, str(bad).encode()
 
 
 def ident(number: int) -> str:
@@ -94,20 +98,17 @@ async def node(
     me = Member(
         more.pop("node_id", ident(number)), generation, f"zone-{number}", *more.pop("advertise", ("127.0.0.1", port))
     )
-    async with (
-        httpx.AsyncClient(transport=plane) as client,
-        open_gossip(
-            more.pop("options", FAST),
-            label=label,
-            me=me,
-            bind_to=bound,
-            seeds=[f"127.0.0.1:{seed.address[1]}" for seed in seeds],
-            book=more.pop("book", ()),
-            exchange_client=client,
-            rng=Random(number),
-            **more,
-        ) as gossip,
-    ):
+    async with open_gossip(
+        more.pop("options", FAST),
+        label=label,
+        me=me,
+        bind_to=bound,
+        seeds=[f"127.0.0.1:{seed.address[1]}" for seed in seeds],
+        book=more.pop("book", ()),
+        post=plane.post,
+        rng=Random(number),
+        **more,
+    ) as gossip:
         plane.peers[port] = gossip
         try:
             yield gossip
@@ -250,12 +251,10 @@ async def test_another_cluster_is_refused_with_both_labels_named_and_nothing_cha
 async def test_bad_answers_to_an_exchange_are_counted_and_dialled_again() -> None:
     plane = Plane()
     async with node(plane, 1) as a, node(plane, 2) as b:
-        plane.answer = httpx.Response(200, content=b"\0" * (EXCHANGE_BYTES_MAX + 1))
+        plane.answer = (503, b"starting")
         a.join([b.address], [])
-        await until_count(a, "exchanges_failed", 1)
-        plane.answer = httpx.Response(503, text="starting")
         await until_count(a, "exchanges_failed", 2)
-        plane.answer = httpx.Response(200, content=b"<html>")
+        plane.answer = (200, b"<html>")
         await until_count(a, "exchanges_refused", 1)
         plane.answer = None
         await until(a, sees(a, 2, State.ALIVE))
@@ -266,7 +265,7 @@ async def test_names_are_resolved_at_every_dial_and_for_datagrams() -> None:
     async with node(plane, 1) as a, node(plane, 2) as b:
         a.join([("localhost", b.address[1])], [])
         await until(a, sees(a, 2, State.ALIVE))
-        assert plane.requests[0].headers["host"] == f"localhost:{b.address[1]}"
+        assert plane.asked[0] == ("localhost", b.address[1])
         sent = a.counts["datagrams_out"]
         a._datagrams.send(b"first", ("localhost", b.address[1]))
         assert a.counts["dropped_unresolved"] == 1
@@ -299,14 +298,13 @@ async def test_a_service_names_hosts_and_ports_nearest_priority_first() -> None:
         resolver = dns.asyncresolver.Resolver(configure=False)
         resolver.nameservers, resolver.port = ["127.0.0.1"], server.getsockname()[1]
         plane = Plane()
-        async with httpx.AsyncClient(transport=plane) as client, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
-            dial = Dial(client, "http", Random(1), 2.0, resolver)
+            dial = Dial(plane.post, Random(1), 2.0, resolver)
             with pytest.raises(ExchangeFailed, match="refused"):
                 await exchange(dial, ("_zoned._tcp.example", 1), b"")
-            tried = [(request.headers["host"], request.url.port) for request in plane.requests]
-            assert tried[0] == ("localhost:8", 8)
-            assert tried[-1] == ("127.0.0.1:7", 7)
+            assert plane.asked[0] == ("localhost", 8)
+            assert plane.asked[-1] == ("127.0.0.1", 7)
             with pytest.raises(ExchangeFailed, match=r"service '_no\._tcp\.example' cannot be resolved"):
                 await exchange(dial, ("_no._tcp.example", 1), b"")
             nursery.cancel_scope.cancel()
@@ -314,11 +312,11 @@ async def test_a_service_names_hosts_and_ports_nearest_priority_first() -> None:
 
 async def test_what_cannot_start_says_so() -> None:
     plane = Plane()
-    async with node(plane, 1) as a, httpx.AsyncClient(transport=plane) as client:
+    async with node(plane, 1) as a:
         me = Member(ident(2), 1, "z", "127.0.0.1", 1)
         settings: dict[str, Any] = {
             "label": "blue", "me": me, "bind_to": a.address, "seeds": [], "book": [],
-            "exchange_client": client, "rng": Random(1),
+            "post": plane.post, "rng": Random(1),
         }  # fmt: skip
         with pytest.raises(OSError, match="in use"):
             async with open_gossip(FAST, **settings):
@@ -371,7 +369,7 @@ async def test_the_exchange_goes_over_real_http_on_the_port_of_the_datagrams() -
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         me = Member(ident(2), 1, "zone-2", "127.0.0.1", 1)
         async with (
-            httpx.AsyncClient() as client,
+            aclosing(Poster()) as poster,
             open_gossip(
                 FAST,
                 label="blue",
@@ -379,7 +377,7 @@ async def test_the_exchange_goes_over_real_http_on_the_port_of_the_datagrams() -
                 bind_to=("127.0.0.1", 0),
                 seeds=[f"localhost:{a.address[1]}"],
                 book=[],
-                exchange_client=client,
+                post=poster.post,
                 rng=Random(2),
             ) as b,
         ):

@@ -55,10 +55,17 @@ def hearing(world: "World", raft: Raft) -> Hearing:
     return Hearing(heard, lost)
 
 
+def can_replace(world: "World") -> bool:
+    """Whether a voter that is dead for good is to lose its place: three or more vote, and a full node stands by."""
+    voters = world.members().voters
+    others = [host for host in world.hosts.values() if host.id not in voters and host.id not in world.witnesses]
+    return len(voters) >= 3 and any(host.raft is not None for host in others)
+
+
 def check(before: Membership, after: Membership, wanted: int) -> None:
     """What the autopilot may never ask for, whatever it believes."""
     if not is_sound(after):
         raise Violation(f"autopilot: {after} is not sound")
     fewer = len(after.voters) < len(before.voters)
-    if fewer and len(after.voters) < majority(wanted):
+    if fewer and len(after.voters) + bool(after.learners) < majority(wanted):
         raise Violation(f"autopilot: {len(after.voters)} voters would be left of {wanted}")

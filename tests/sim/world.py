@@ -144,7 +144,7 @@ class World:
             self._drain(patience)
         except ImpossibleState as error:
             raise Violation(f"a core gave up: {error}") from error
-        members = self._members()
+        members = self.members()
         for host in self.hosts.values():
             due = self.checkers.acked_max if host.id in (*members.voters, *members.learners) else 0
             self.checkers.final(host.id, host.storage, host.written[1], due)
@@ -153,7 +153,7 @@ class World:
     def _progress_despite(self, lasting: str, patience: float) -> None:
         """One node (the leader, if there is one, or its heir) stays deaf, mute, dead or slow: the others do without."""
         leader = self._leader()
-        voters = self._members().voters
+        voters = self.members().voters
         known = [host.raft.membership for host in self.hosts.values() if host.raft is not None]
         if any(membership is not None and len(membership.voters) < 3 for membership in known):
             return  # somewhere a change to two voters may yet be decided, and two cannot do without one
@@ -177,6 +177,11 @@ class World:
         before = len(self.checkers.history) + 2  # more than what was on its way
         if not self._run_until(self.now + patience, lambda: len(self.checkers.history) > before):
             raise Violation(f"liveness: no progress in {patience} ms with {victim.id} {lasting}: {self.describe()}")
+        if lasting == "dead" and self.profile.remove_after_ms and pilot.can_replace(self):
+            if not self._run_until(self.now + patience, lambda: victim.id not in self.members().voters):
+                raise Violation(f"autopilot: {victim.id} is dead and keeps its place: {self.members()}")
+            if len(self.members().voters) < 2:
+                raise Violation(f"autopilot: too few are left: {self.members()}")
 
     def _drain(self, patience: float) -> None:
         """A backlog of one entry a round trip takes its time; no progress at all within `patience` is a failure."""
@@ -192,7 +197,7 @@ class World:
         if leader is None or leader.raft is None or not leader.raft.is_registry:
             return False
         last = leader.raft.last_index
-        members = self._members()
+        members = self.members()
         if leader.id in members.witnesses:
             return False
         for host in self.hosts.values():
@@ -202,7 +207,7 @@ class World:
                     return False
         return True
 
-    def _members(self) -> Membership:
+    def members(self) -> Membership:
         """By the log of whoever leads, or ever got furthest."""
         known = [host.raft for host in self.hosts.values() if host.raft is not None and host.raft.membership]
         best = max(known, key=lambda raft: (raft.role is Role.LEADER, raft.term, raft.last_index), default=None)
@@ -254,10 +259,11 @@ class World:
         host.reading.clear()
         host.life += 1
         if restart:
-            self.after(self.rng.expovariate(1 / self.profile.relief_ms), self._restart, host)
+            self.after(self.rng.expovariate(1 / self.profile.relief_ms), self._restart, (host, host.life))
 
-    def _restart(self, host: Host) -> None:
-        if host.raft is None:
+    def _restart(self, argument: tuple[Host, int]) -> None:
+        host, life = argument
+        if host.raft is None and host.life == life:
             self._start(host)
             self.pump(host)
 
@@ -578,7 +584,7 @@ class World:
         self._cut.clear()
         for host in self.hosts.values():
             host.slow = False
-            self._restart(host)
+            self._restart((host, host.life))
             self._resume((host, host.life))
 
     def _resume(self, argument: tuple[Host, int]) -> None:

@@ -20,6 +20,7 @@ from store import identity
 from store.database import Database, open_database
 from zoned import daemon
 from zoned.daemon import Running
+from zoned.settings import Settings
 
 ME = "00000000-0000-4000-8000-00000000000a"
 OTHER = "00000000-0000-4000-8000-00000000000b"
@@ -60,13 +61,14 @@ listen = "127.0.0.1:0"
 
 
 @contextmanager
-def serve(text: str) -> Iterator[Running]:
-    """Runs a daemon in a thread with a trio loop of its own until the end of the block."""
+def serve(text: str, path: Path | None = None) -> Iterator[Running]:
+    """Runs a daemon in a thread with a trio loop of its own until the end of the block; `path` is its file, if any."""
+    settings = Settings(parse(text), path)
     told: queue.Queue[tuple[Running, trio.lowlevel.TrioToken, trio.CancelScope] | BaseException] = queue.Queue()
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            running = await nursery.start(daemon.serve, parse(text), trio.Event())
+            running = await nursery.start(daemon.serve, settings.config, trio.Event(), settings)
             told.put((running, trio.lowlevel.current_trio_token(), nursery.cancel_scope))
 
     def work() -> None:
@@ -123,14 +125,18 @@ def captured_logs() -> Iterator[list[MutableMapping[str, Any]]]:
         yield logs
 
 
+def wait_for_integers(url: str) -> None:
+    deadline = time.monotonic() + START_S
+    while httpx.get(f"{url}/zone/v1/ids").json()["left"] == 0:
+        assert time.monotonic() < deadline, "no integers were granted"
+        time.sleep(0.02)
+
+
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory, quiet_logs: None) -> Iterator[Served]:
     """One zone that founded itself, with integers in hand."""
     with serve(config_text(tmp_path_factory.mktemp("served"))) as running:
-        deadline = time.monotonic() + START_S
-        while httpx.get(f"{running.url}/zone/v1/ids").json()["left"] == 0:
-            assert time.monotonic() < deadline, "no integers were granted"
-            time.sleep(0.02)
+        wait_for_integers(running.url)
         yield described(running)
 
 

@@ -1,11 +1,16 @@
 """Who should vote, by value: promotion in pairs and over zones, witnesses, giving up the places of the lost."""
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
+import trio
 
+from conf import Registry as RegistrySettings
+from gossip import Member, MemberView, State
 from store.entries import Membership
-from zoned.autopilot import Candidate, Hearing, SteerRefused, added, next_step, without
+from zoned.autopilot import Autopilot, Candidate, Hearing, SteerRefused, added, next_step, without
+from zoned.raft.progress import PeerStatus, Phase
 from zoned.raft.quorum import is_sound, majority, why_not
 
 
@@ -102,6 +107,7 @@ def test_nobody_is_removed_by_itself_unless_lost() -> None:
         (members("abcde"), "abc", "de", 5, members("abc")),  # now one of three may die
         (members("abc"), "ab", "c", 5, members("abc")),  # a majority of five must be left
         (members("abcd"), "abc", "d", 5, members("abc")),
+        (members("abc"), "abd", "c", 5, members("abd")),  # ... with who stands by
         (members("abc"), "ab", "c", 3, members("abc")),
         (members("abc"), "abd", "c", 3, members("abd")),  # another takes the place
         (members("abcde"), "abcdf", "e", 5, members("abcdf")),
@@ -152,3 +158,90 @@ def test_an_operator_removes_for_good_and_only_what_can_be_missed() -> None:
         without(members("abc"), "a", "abc", "a")
     with pytest.raises(SteerRefused, match="takes no part"):
         without(members("abc"), "x", "abc", "a")
+
+
+# The shell, with a core that does at once what it is told, under a virtual clock.
+
+
+class Core:
+    """Of a registry "a" whose every change is applied at once."""
+
+    def __init__(self, membership: Membership) -> None:
+        self.node_id = "a"
+        self.is_registry = True
+        self.commit = 0
+        self.membership = membership
+        self.silent: set[str] = set()
+
+    @property
+    def progress(self) -> dict[str, PeerStatus]:
+        peers = {*self.membership.voters, *self.membership.learners} - {"a"}
+        return {peer: PeerStatus(Phase.REPLICATE, 0, 1, peer not in self.silent, 0, 0) for peer in peers}
+
+
+class Node:
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    def change(self, wanted: Membership) -> int:
+        assert why_not(self.core.membership, wanted) is None
+        self.core.membership = wanted
+        return 1
+
+
+def seen(node_id: str, state: State = State.ALIVE, since: float = -1_000.0) -> MemberView:
+    return MemberView(Member(node_id, 1, f"zone-{node_id}", "h", 1, facts={"cluster": "c"}), state, since)
+
+
+async def ended_with(core: Core, views: dict[str, MemberView], after_s: float, remove_after_s: float) -> Membership:
+    settings = RegistrySettings(voters=3, remove_after_s=remove_after_s)
+    with trio.move_on_after(after_s):
+        await Autopilot(cast(Any, Node(core)), views, settings).serve()
+    return core.membership
+
+
+async def test_a_voter_that_is_away_for_long_enough_gives_its_place_to_who_stands_by(autojump_clock):
+    views = {one: seen(one) for one in "abd"} | {"c": seen("c", State.DEAD)}
+    core = Core(members("abc"))
+    core.silent = {"c"}
+    assert await ended_with(core, views, 100, remove_after_s=0) == members("abc")
+    assert await ended_with(core, views, 55, remove_after_s=60) == members("abc")
+    assert await ended_with(core, views, 100, remove_after_s=60) == members("abd")
+
+
+async def test_who_answers_or_is_up_by_gossip_is_not_away(autojump_clock):
+    views = {one: seen(one) for one in "abd"} | {"c": seen("c", State.DEAD)}
+    assert await ended_with(Core(members("abc")), views, 100, remove_after_s=10) == members("abc")
+    core = Core(members("abc"))
+    core.silent = {"c"}
+    assert await ended_with(core, views | {"c": seen("c", State.SUSPECT)}, 100, remove_after_s=10) == members("abc")
+
+
+async def test_a_node_that_gossip_forgot_is_away_as_well(autojump_clock):
+    core = Core(members("abc"))
+    core.silent = {"c"}
+    assert await ended_with(core, {one: seen(one) for one in "abd"}, 100, remove_after_s=10) == members("abd")
+
+
+async def test_a_new_registry_counts_the_time_anew(autojump_clock):
+    views = {one: seen(one) for one in "abd"} | {"c": seen("c", State.DEAD)}
+    core = Core(members("abc"))
+    core.silent = {"c"}
+
+    async def lose_the_role_for_a_while() -> None:
+        await trio.sleep(50)
+        core.is_registry = False
+        await trio.sleep(5)
+        core.is_registry = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lose_the_role_for_a_while)
+        assert await ended_with(core, views, 100, remove_after_s=60) == members("abc")
+        assert await ended_with(core, views, 100, remove_after_s=60) == members("abd")
+
+
+async def test_a_newcomer_is_given_time(autojump_clock):
+    views = {"a": seen("a"), **{one: seen(one, since=0.0) for one in "bc"}}
+    core = Core(members("a"))
+    assert await ended_with(core, views, 4, remove_after_s=0) == members("a")
+    assert await ended_with(core, views, 30, remove_after_s=0) == members("abc")

@@ -85,7 +85,7 @@ def test_an_operator_rotates_the_key_and_asks_why(tmp_path: Path) -> None:
         assert seen[0]["sees"] == {running.zone.identity.node_id: "alive"}
         assert zonectl(ask, "drain")[1] == {"draining": True}
         assert httpx.get(f"{running.url}/readyz").status_code == 503
-        assert zonectl(ask, "drain", "--off")[1] == {"draining": False}
+        assert zonectl(ask, "drain", "off")[1] == {"draining": False}
         public = httpx.get(f"{running.url}/admin/v1/keys")
         assert public.status_code in (300, 404)  # as any path that the public listener does not have
         assert httpx.post(f"{running.url}/admin/v1/keys", json={"install": ""}).status_code in (300, 404)

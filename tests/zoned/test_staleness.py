@@ -2,11 +2,17 @@
 
 import math
 import random
+from typing import Any, cast
 
 import httpx
 import pytest
+import trio
+import trio.testing
 
-from zoned.staleness import Bound
+from zoned import clock
+from zoned.follow import Positions
+from zoned.replication import Replication
+from zoned.staleness import Bound, Staleness
 
 
 def test_nothing_is_known_before_the_first_proof():
@@ -61,6 +67,89 @@ def test_the_bound_is_never_wrong(seed: int):
         if said is not None:
             missing = committed[applied + 1] if applied + 1 < len(committed) else math.inf
             assert missing >= now - said - 1e-9, f"a commit of {missing} is missing, the bound at {now} is {said}"
+
+
+class Replicating:
+    """As much of a Replication as the bound needs."""
+
+    def __init__(self) -> None:
+        self.cluster_id = "first"
+        self.positions = Positions(10)
+
+    async def read_index(self, *, patient: bool) -> int:
+        await trio.sleep(1)
+        return 10
+
+
+async def test_what_was_proved_in_a_history_that_was_given_up_is_forgotten(autojump_clock):
+    replication = Replicating()
+    staleness = Staleness(cast(Any, replication))
+    assert await staleness.ask() == 10
+    assert staleness.bound_s is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(staleness._watch_applied)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(staleness.ask)
+        await trio.testing.wait_all_tasks_blocked()
+        replication.cluster_id = "second"  # an answer of the first is still under way
+        replication.positions.advance(20)
+        await trio.sleep(5)
+        forgotten: float | None = staleness.bound_s
+        assert await staleness.ask() == 10
+        nursery.cancel_scope.cancel()
+    assert forgotten is None
+    assert staleness.bound_s is not None
+
+
+class Registry:
+    """Answers with `index` until it is gone (None)."""
+
+    def __init__(self) -> None:
+        self.cluster_id = "one"
+        self.positions = Positions(7)
+        self.index: int | None = 7
+        self.asked: list[bool] = []
+
+    async def read_index(self, *, patient: bool) -> int | None:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(patient)
+        return self.index
+
+
+async def test_a_voter_vouches_only_with_what_it_proved_after_the_question(autojump_clock):
+    registry = Registry()
+    staleness = Staleness(cast(Replication, registry))
+    await staleness.ask(patient=True)
+    proved = staleness.fresh_at
+    assert proved is not None
+    assert await staleness.position_since(proved) == 7
+    answers: list[int | None] = []
+
+    async def question(instant: float) -> None:
+        answers.append(await staleness.position_since(instant))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(question, clock.boot())
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers == []
+        registry.index = 9  # not applied here yet: proves nothing
+        await staleness.ask(patient=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert answers == []
+        registry.index = 7
+        await staleness.ask(patient=True)
+    assert answers == [7]
+    assert await staleness.position_since(clock.boot()) is None  # and nobody asks the registry meanwhile
+    assert registry.asked == [True, True, True]
+
+
+async def test_whoever_waits_for_freshness_asks_at_once(autojump_clock):
+    registry = Registry()
+    staleness = Staleness(cast(Replication, registry))
+    assert await staleness.wait_until(60.0, trio.current_time() + 5)
+    assert registry.asked == [False]
+    registry.index = None
+    assert not await staleness.wait_until(0.0, trio.current_time() + 5)
 
 
 async def test_answers_name_their_bound_and_reads_can_ask_for_more(served):

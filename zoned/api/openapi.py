@@ -5,8 +5,9 @@ from typing import Any
 
 from starlette.routing import BaseRoute
 
+from store.images import FIELDS, NAME_CHARS_MAX, PRESENCES, ZONES_MAX
 from zoned import __version__
-from zoned.api import filters, patches, schemas
+from zoned.api import batch, filters, patches, schemas, watching
 from zoned.api.answers import Endpoint, MethodRoute
 
 Document = dict[str, Any]
@@ -30,26 +31,65 @@ _ANSWER = {
     "required": ["status"],
     "properties": {"status": schemas.MEMBER["properties"]["status"]},
 }
-# What a request's body is, by method and path below the version.
+_REFERENCE = {"type": ["string", "integer"], "description": "A UUID, an integer, an EC2 name or an alias."}
+_ZONES = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": ZONES_MAX}
+
+
+def _object(required: list[str], **properties: Document) -> Document:
+    return {
+        _JSON: {
+            "schema": {
+                "type": "object",
+                "required": required,
+                "properties": properties,
+                "additionalProperties": False,
+            }
+        }
+    }
+
+
+# What a request's body is, by method and path.
 _BODIES: Mapping[tuple[str, str], Document] = {
-    ("POST", "/images"): _reference("image-create"),
-    ("PATCH", "/images/{image_id}"): {
+    ("POST", "/v2/images"): _reference("image-create"),
+    ("PATCH", "/v2/images/{image_id}"): {
         kind: {"schema": {"type": "array", "items": _STEP}} for kind in (patches.STANDARD, patches.V21)
     },
-    ("POST", "/images/{image_id}/members"): {_JSON: {"schema": _MEMBER}},
-    ("PUT", "/images/{image_id}/members/{member}"): {_JSON: {"schema": _ANSWER}},
-    ("POST", "/images/{image_id}/locations"): {_JSON: {"schema": {**schemas.LOCATION, "required": ["url"]}}},
+    ("POST", "/v2/images/{image_id}/members"): {_JSON: {"schema": _MEMBER}},
+    ("PUT", "/v2/images/{image_id}/members/{member}"): {_JSON: {"schema": _ANSWER}},
+    ("POST", "/v2/images/{image_id}/locations"): {_JSON: {"schema": {**schemas.LOCATION, "required": ["url"]}}},
+    ("POST", "/zone/v1/images"): _reference("native-create"),
+    ("POST", "/zone/v1/images:batchGet"): _object(
+        ["references"], references={"type": "array", "items": _REFERENCE, "maxItems": batch.REFERENCES_MAX}
+    ),
+    ("PUT", "/zone/v1/aliases/{name}"): _object(["image"], image={"type": ["string", "integer", "null"]}, zones=_ZONES),
+    ("PUT", "/zone/v1/images/{reference}/presence/{zone}"): _object(
+        ["state"],
+        state={"enum": list(PRESENCES)},
+        note={"type": "string", "maxLength": NAME_CHARS_MAX},
+        at={"type": "string", "format": "date-time"},
+    ),
+}
+_NATIVE_CREATE = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "uuid": {"type": "string", "format": "uuid"},
+        **{name: {**schemas.IMAGE["properties"][name], "readOnly": False} for name in FIELDS},
+        "properties": {"type": "object", "additionalProperties": {"type": "string"}},
+        "tags": schemas.IMAGE["properties"]["tags"],
+        "locations": {"type": "array", "items": {**schemas.LOCATION, "required": ["url"]}},
+    },
 }
 # What a good answer holds.
 _ANSWERS: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("POST", "/images"): ("201", "image"),
-    ("GET", "/images"): ("200", "images"),
-    ("GET", "/images/{image_id}"): ("200", "image"),
-    ("PATCH", "/images/{image_id}"): ("200", "image"),
-    ("GET", "/images/{image_id}/members"): ("200", "members"),
-    ("POST", "/images/{image_id}/members"): ("200", "member"),
-    ("GET", "/images/{image_id}/members/{member}"): ("200", "member"),
-    ("PUT", "/images/{image_id}/members/{member}"): ("200", "member"),
+    ("POST", "/v2/images"): ("201", "image"),
+    ("GET", "/v2/images"): ("200", "images"),
+    ("GET", "/v2/images/{image_id}"): ("200", "image"),
+    ("PATCH", "/v2/images/{image_id}"): ("200", "image"),
+    ("GET", "/v2/images/{image_id}/members"): ("200", "members"),
+    ("POST", "/v2/images/{image_id}/members"): ("200", "member"),
+    ("GET", "/v2/images/{image_id}/members/{member}"): ("200", "member"),
+    ("PUT", "/v2/images/{image_id}/members/{member}"): ("200", "member"),
 }
 
 
@@ -72,6 +112,19 @@ LIST_PARAMETERS = [
     *(_query(name, type="string") for name in ("created_at", "updated_at")),
     *(_query(name, type="integer", minimum=0) for name in ("size_min", "size_max", "min_ram", "min_disk")),
 ]
+
+_PAGE = [_query("limit", type="integer", minimum=1, maximum=1_000), _query("marker", type="string")]
+_QUERIES: Mapping[tuple[str, str], list[Document]] = {
+    ("GET", "/v2/images"): LIST_PARAMETERS,
+    ("GET", "/zone/v1/images"): _PAGE,
+    ("GET", "/zone/v1/aliases"): _PAGE,
+    ("GET", "/zone/v1/aliases/{name}"): [_query("zone", type="string")],
+    ("GET", "/zone/v1/images/{reference}/locations"): [_query("near", type="string")],
+    ("GET", "/zone/v1/watch"): [
+        _query("from", type="integer", minimum=0),
+        _query("heartbeat", type="integer", minimum=1, maximum=watching.HEARTBEAT_S_MAX),
+    ],
+}
 
 
 def document(faces: Iterable[tuple[str, Iterable[BaseRoute]]]) -> Document:
@@ -98,6 +151,7 @@ def document(faces: Iterable[tuple[str, Iterable[BaseRoute]]]) -> Document:
             "schemas": {
                 **{name: _schema(one) for name, one in schemas.DOCUMENTS.items()},
                 "image-create": _writable(schemas.IMAGE),
+                "native-create": _NATIVE_CREATE,
             }
         },
     }
@@ -115,12 +169,11 @@ def _schema(served: Mapping[str, Any]) -> Document:
 
 
 def _operation(prefix: str, template: str, method: str, handler: Endpoint, names: Mapping[str, Any]) -> Document:
-    key = (method, template) if prefix == "/v2" else ("", "")
+    key = (method, prefix + template)
     parameters: list[Document] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
     ]
-    if key == ("GET", "/images"):
-        parameters += LIST_PARAMETERS
+    parameters += _QUERIES.get(key, [])
     responses: Document = {"default": {"description": "Errors, and what else the route answers."}}
     if key in _ANSWERS:
         status, name = _ANSWERS[key]

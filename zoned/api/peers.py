@@ -23,14 +23,15 @@ from store.database import Database
 from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
-from zoned import bootstrap, follow, registry, verify
+from zoned import bootstrap, clock, follow, registry, verify
 from zoned.api.asgi import App
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
 from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER, REQUEST_ID_HEADER
 from zoned.raft.log import RaftError
-from zoned.raft.messages import MessageError, decode_batch
+from zoned.raft.messages import MessageError, decode_batch, encode_batch
 from zoned.replication import Replication
+from zoned.staleness import Staleness
 
 FORWARDED_MAX = 10_000  # writes in one message
 REQUEST_IDS_CHARS = 4_096  # of the users' requests that a peer's request is for, in log lines
@@ -79,9 +80,18 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
 class PeerFace:
     """The handlers, on what they act upon."""
 
-    def __init__(self, label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> None:
+    def __init__(
+        self,
+        label: str,
+        gossip: Gossip,
+        replication: Replication,
+        staleness: Staleness,
+        database: Database,
+        donor: Donor,
+    ) -> None:
         self._label = label
         self._gossip = gossip
+        self._staleness = staleness
         self._replication = replication
         self._database = database
         self._donor = donor
@@ -104,10 +114,11 @@ class PeerFace:
 
     async def raft(self, request: Request) -> Response:
         try:
-            self._replication.step(decode_batch(await request.body()))
+            messages = decode_batch(await request.body())
         except MessageError as error:
             raise _Refused(400, f"no Raft messages of this version: {error}") from None
-        return Response(None, 204)
+        answer = await self._replication.answer(messages)
+        return Response(encode_batch(answer), media_type=MSGPACK) if answer else Response(None, 204)
 
     async def forward(self, request: Request) -> Response:
         cluster, writes = _writes(await _body(request))
@@ -150,11 +161,17 @@ class PeerFace:
         return _answer([found.index, found.data] if found is not None else None)
 
     async def read_index(self, request: Request) -> Response:
-        self._check_cluster(await _body(request))
-        try:
-            return _answer(await self._replication.read_index_here())
-        except RaftError as error:
-            raise _Refused(409, str(error)) from None
+        match await _body(request):
+            case [str(cluster), bool(patient)]:
+                self._check_cluster(cluster)
+                try:
+                    if patient and self._replication.registry_term is None:
+                        return _answer(await self._staleness.position_since(clock.boot()))
+                    return _answer(await self._replication.read_index_here(patient=patient))
+                except RaftError as error:
+                    raise _Refused(409, str(error)) from None
+            case _:
+                raise _Refused(400, "ask for a read index with [cluster ID, patient]")
 
     async def log(self, request: Request) -> Response:
         asked = await _body(request)
@@ -200,9 +217,11 @@ async def _on_no_route(request: Request, error: Exception) -> Response:
     return PlainTextResponse(f"{request.url.path[:200]}: {error.detail}", error.status_code)
 
 
-def make_peer_app(label: str, gossip: Gossip, replication: Replication, database: Database, donor: Donor) -> App:
+def make_peer_app(
+    label: str, gossip: Gossip, replication: Replication, staleness: Staleness, database: Database, donor: Donor
+) -> App:
     """Everything on :9293 TCP."""
-    face = PeerFace(label, gossip, replication, database, donor)
+    face = PeerFace(label, gossip, replication, staleness, database, donor)
     handlers: dict[str, Handler] = {
         "raft": face.raft,
         "forward": face.forward,

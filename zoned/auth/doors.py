@@ -3,17 +3,16 @@
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-import httpx
 import trio
 
 from conf import Auth, Config, is_loopback
 from zoned import clock, policy
 from zoned.auth.guesses import Guesses
 from zoned.auth.identity import Authenticator, Open, SocketOwners
-from zoned.auth.keystone import Keystone
 from zoned.auth.tokens import TokenFile, TokensWrong
 from zoned.errors import CannotStart
 from zoned.policy import Policy, PolicyWrong
@@ -22,10 +21,11 @@ from zoned.policy import Policy, PolicyWrong
 class Doors:
     """Who may come in by which listener."""
 
-    def __init__(self, config: Config, directory: Path, client: httpx.AsyncClient) -> None:
+    def __init__(self, config: Config, directory: Path, stack: AsyncExitStack) -> None:
+        """`stack` closes what a door keeps open."""
         self._auth = config.auth
         self._directory = directory
-        self._client = client
+        self._stack = stack
         self.policy = read_policy(config.auth)
         self._made: dict[str, Authenticator] = {}
         trusted = config.security.insecure_listen
@@ -50,10 +50,16 @@ class Doors:
         except TokensWrong as error:
             raise CannotStart(f"auth.tokens_file: {error}") from None
 
-    def _keystone(self) -> Keystone:
+    def _keystone(self) -> Authenticator:
+        import httpx  # 10 MiB, for those who have a Keystone
+
+        from zoned.auth.keystone import Keystone
+
+        client = httpx.AsyncClient(trust_env=False)
+        self._stack.push_async_callback(client.aclose)
         password = partial(read_secret, "auth.keystone_password_file", self._auth.keystone_password_file)
         password()
-        return Keystone(self._client, self._auth, password, self.policy, clock.wall, trio.current_time)
+        return Keystone(client, self._auth, password, self.policy, clock.wall, trio.current_time)
 
 
 def read_policy(auth: Auth) -> Policy:

@@ -262,7 +262,6 @@ class Leader:
         log = self._log
         if self._reads and self._reads[-1][2] > self._round:
             self._broadcast_heartbeat()
-            self._confirm_reads()  # a single voter has nobody to ask
         for peer, progress in self.progress.items():
             # A probe goes out also when there is nothing after it: a new learner has everything yet to be asked for.
             while not progress.paused and (
@@ -299,6 +298,7 @@ class Leader:
         self._round += 1
         for peer, progress in self.progress.items():
             self._send_heartbeat(peer, progress, self._round)
+        self._confirm_reads()  # a single voter has nobody to ask
         if self.transferee is not None:
             self._try_transfer()  # what was sent before may be lost
 

@@ -27,6 +27,7 @@ from zoned.raft.ready import (
     BecameLeader,
     Campaigning,
     LeaderChanged,
+    NotLeader,
     Ready,
     Snapshot,
     SnapshotWanted,
@@ -55,6 +56,18 @@ class Snapshots(Protocol):
         """Puts the fetched state of `ready.snapshot` in place together with `ready.hard_state`, in one step."""
 
 
+class _Reading:
+    """A read that somebody waits for; its index once it is settled, None when leadership was lost."""
+
+    def __init__(self) -> None:
+        self.settled = trio.Event()
+        self.index: int | None = None
+
+    def settle(self, index: int | None) -> None:
+        self.index = index
+        self.settled.set()
+
+
 class RaftNode:
     """Runs one core. `send` queues messages without waiting; `on_applied` hears of each applied position, `on_change`
     of a new leader, term or role."""
@@ -79,7 +92,9 @@ class RaftNode:
         self._work = Signal()
         self._inbox: deque[Message] = deque()
         self._arrived = Signal()
-        self._reads: dict[int, tuple[trio.Event, list[int | None]]] = {}
+        self._reads: dict[int, _Reading] = {}  # by the core's ticket
+        self._patient: _Reading | None = None  # what waits for the next tick, together
+        self._stepped = trio.Event()  # set and replaced when the core has seen the inbox
         self._seen = (core.leader_id, core.is_registry, core.term)
 
     def step(self, messages: Iterable[Message]) -> None:
@@ -92,12 +107,19 @@ class RaftNode:
                 self._inbox.append(message)
         self._arrived.set()
 
+    async def stepped(self) -> None:
+        """Waits until the core has seen what `step` was given, and what it had to say at once was sent."""
+        if self._inbox:
+            await self._stepped.wait()
+
     async def _listen(self) -> None:
         while True:
             await self._arrived.wait()
             while self._inbox:
                 self.core.step(self._inbox.popleft())
             self._pump()
+            self._stepped.set()
+            self._stepped = trio.Event()
 
     def propose(self, writes: Sequence[bytes]) -> range:
         """Appends encoded writes; returns their positions. Raises NotLeader or Busy."""
@@ -130,31 +152,48 @@ class RaftNode:
         self._pump()
         return useful
 
-    async def read_index(self) -> int | None:
+    async def read_index(self, *, patient: bool = False) -> int | None:
         """A position such that everything acknowledged before this call is at or below it.
 
+        `patient`: all that wait for the next tick share its heartbeat, and cost nothing; others cause one of their own.
         None when leadership was lost meanwhile. Raises NotLeader or Busy.
         """
-        ticket = self.core.read_index()
-        answered, index = self._reads[ticket] = (trio.Event(), [])
-        self._pump()
+        if self.core.leader_id != self.core.node_id:
+            raise NotLeader(self.core.leader_id)
+        if patient:
+            reading = self._patient = self._patient or _Reading()
+        else:
+            reading = self._reads[self.core.read_index()] = _Reading()
+            self._pump()
+        await reading.settled.wait()
+        return reading.index
+
+    def _read_patiently(self) -> None:
+        """Just before a tick, so that its heartbeat is the one that confirms."""
+        reading, self._patient = self._patient, None
+        if reading is None:
+            return
         try:
-            await answered.wait()
-        finally:
-            self._reads.pop(ticket, None)
-        return index[0]
+            self._reads[self.core.read_index()] = reading
+        except RaftError:
+            reading.settle(None)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. An impossible state or a failed sync leaves it, and must end the daemon."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tick)
-            nursery.start_soon(self._listen)
-            task_status.started()
-            self._pump()
-            while True:
-                await self._work.wait()
-                while (ready := self.core.ready()) is not None:
-                    await self._round(ready)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tick)
+                nursery.start_soon(self._listen)
+                task_status.started()
+                self._pump()
+                while True:
+                    await self._work.wait()
+                    while (ready := self.core.ready()) is not None:
+                        await self._round(ready)
+        finally:
+            self._stepped.set()
+            for reading in (*self._reads.values(), *filter(None, (self._patient,))):
+                reading.settle(None)
 
     async def _tick(self) -> None:
         while True:
@@ -162,6 +201,7 @@ class RaftNode:
             await trio.sleep_until(due)
             # Ticks missed in a stall are dropped: time that this node slept proves nothing about the leader.
             self._pace.saw(trio.current_time() - due, trio.current_time())
+            self._read_patiently()
             self.core.tick()
             self._pump()
 
@@ -169,10 +209,9 @@ class RaftNode:
         """Sends what need not wait, and wakes the rounds."""
         self._send(self.core.urgent())
         for read in self.core.reads():
-            if read.ticket in self._reads:
-                answered, index = self._reads[read.ticket]
-                index.append(read.index)
-                answered.set()
+            reading = self._reads.pop(read.ticket, None)
+            if reading is not None:
+                reading.settle(read.index)
         self._tell()
         self._work.set()
 

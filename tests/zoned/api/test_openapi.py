@@ -23,6 +23,20 @@ async def test_every_route_is_described_once_with_its_parameters(zone: httpx.Asy
     assert set(document["paths"]["/v2/images/{image_id}"]) == {"get", "patch", "delete"}
 
 
+async def test_native_writes_are_described_with_their_bodies(zone: httpx.AsyncClient) -> None:
+    document = (await zone.get("/openapi.json")).json()
+    for method, path in (
+        *(("post", "/zone/v1/images"), ("post", "/zone/v1/images:batchGet"), ("put", "/zone/v1/aliases/{name}")),
+        ("put", "/zone/v1/images/{reference}/presence/{zone}"),
+    ):
+        content = document["paths"][path][method]["requestBody"]["content"]["application/json"]["schema"]
+        jsonschema.Draft202012Validator.check_schema(content)
+    made = document["components"]["schemas"]["native-create"]["properties"]
+    assert {"uuid", "size", "status", "locations"} <= set(made)
+    names = {one["name"] for one in document["paths"]["/zone/v1/watch"]["get"]["parameters"]}
+    assert names == {"from", "heartbeat"}
+
+
 async def test_the_schemas_in_it_are_the_served_ones(zone: httpx.AsyncClient) -> None:
     components = (await zone.get("/openapi.json")).json()["components"]["schemas"]
     for name, served in schemas.DOCUMENTS.items():

@@ -9,6 +9,7 @@ from functools import partial
 import orjson
 import pytest
 import trio
+import trio.testing
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
@@ -482,6 +483,29 @@ async def test_the_end_lets_requests_finish_and_closes_idle_connections():
                     said = await read_all(busy)
     assert said.endswith(b"hello /last")
     assert b"connection: close" in said
+
+
+async def test_a_connection_accepted_in_the_moment_of_the_end_is_still_answered():
+    async with serving(hello) as served, await served.connect() as stream:
+        with trio.fail_after(5):
+            while not served.server.connections:  # noqa: ASYNC110  # the kernel tells nobody
+                await trio.sleep(0.001)
+            served.scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+                await stream.send_all(LAST.replace(b"Connection: close\r\n", b""))
+                said = await read_all(stream)
+    assert said.endswith(b"hello /last")
+
+
+async def test_a_connection_that_never_asks_does_not_hold_up_the_end():
+    with trio.fail_after(20):
+        async with serving(hello, replace(LIMITS, grace_s=60.0)) as served, await served.connect() as stream:
+            while not served.server.connections:  # noqa: ASYNC110  # the kernel tells nobody
+                await trio.sleep(0.001)
+            served.scope.cancel()
+            with trio.CancelScope(shield=True):
+                assert await read_all(stream) == b""
 
 
 async def test_the_end_waits_no_longer_than_the_grace():

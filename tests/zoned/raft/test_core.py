@@ -221,3 +221,19 @@ def test_messages_without_sense_never_raise() -> None:
                 impossible += 1
                 break
     assert impossible < 150
+
+
+def test_who_answers_is_active_at_any_moment_and_who_does_not_is_not() -> None:
+    """Also right after the check of the quorum, which begins a new period: `registry remove` asks at any moment."""
+    raft, storage = leader()
+    assert {peer for peer, status in raft.progress.items() if status.active} == set()
+    for _ in range(5 * RaftOptions().election_ticks):
+        raft.tick()
+        for message in work(raft, storage):
+            if isinstance(message, wire.Heartbeat) and message.recipient == "b" and message.round:
+                raft.step(wire.HeartbeatReply("c", "b", "a", message.term, message.round))
+        assert raft.role is Role.LEADER
+        assert {peer for peer, status in raft.progress.items() if status.active} == {"b"}
+    for _ in range(RaftOptions().election_ticks + 1):
+        raft.tick()
+    assert not any(status.active for status in raft.progress.values())

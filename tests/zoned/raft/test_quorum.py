@@ -1,9 +1,11 @@
 """Counting."""
 
+from dataclasses import replace
+
 import pytest
 
 from store.entries import Membership
-from zoned.raft.quorum import Tally, agreed, decode_membership, majority, tally, why_not
+from zoned.raft.quorum import Tally, agreed, decode_membership, is_sound, majority, tally, why_not
 
 
 def members(voters: str, learners: str = "") -> Membership:
@@ -58,3 +60,25 @@ def test_senseless_memberships_are_none() -> None:
     for data in (b"", b"\xc1", b"\x80", b"\x01", b"\x93\x01\x02\x03", members("aa").encode(), members("").encode()):
         assert decode_membership(data) is None
     assert decode_membership(members("ab", "c").encode()) == members("ab", "c")
+
+
+@pytest.mark.parametrize(("voters", "witnesses", "sound"), [
+    ("ab", "b", True), ("abc", "c", True), ("abc", "bc", False), ("abcd", "cd", True), ("abcde", "de", True),
+    ("abcde", "cde", False), ("a", "a", False), ("ab", "x", False), ("ab", "bb", False),
+])  # fmt: skip
+def test_every_majority_has_a_voter_that_is_no_witness(voters: str, witnesses: str, sound: bool) -> None:
+    assert is_sound(replace(members(voters), witnesses=tuple(witnesses))) is sound
+
+
+def test_a_learner_may_be_a_witness_whatever_the_number() -> None:
+    assert is_sound(replace(members("a", "wx"), witnesses=("w", "x")))
+
+
+def test_becoming_a_witness_is_one_step_of_one_node() -> None:
+    three = members("abc")
+    assert why_not(three, replace(three, witnesses=("c",))) is None
+    assert why_not(replace(three, witnesses=("c",)), three) is None
+    assert "2 nodes" in str(why_not(replace(three, witnesses=("c",)), replace(three, witnesses=("b",))))
+    assert "2 nodes" in str(why_not(replace(three, witnesses=("c",)), members("ab", "d")))
+    assert "alone would be a majority" in str(why_not(three, replace(three, witnesses=("b", "c"))))
+    assert decode_membership(replace(three, witnesses=("b", "c")).encode()) is None
