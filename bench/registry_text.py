@@ -27,7 +27,8 @@ def render(results: dict[str, Any]) -> str:
             before, after = found["load_average"]
             lines += [f"## {name.capitalize()}", "", *part(found), ""]
             lines += [
-                f"Measured on {found['on']} in {found['took_s']} s; load average {before} before, {after} after.",
+                f"Measured on {found['on']} at commit {found.get('commit') or 'unknown'} in {found['took_s']} s;"
+                f" load average {before} before, {after} after.",
                 "",
             ]
     return "\n".join(lines)
