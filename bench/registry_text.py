@@ -26,6 +26,8 @@ def render(results: dict[str, Any]) -> str:
             found = results[name]
             before, after = found["load_average"]
             lines += [f"## {name.capitalize()}", "", *part(found), ""]
+            if "note" in found:  # written by hand by whoever measured
+                lines += [found["note"], ""]
             lines += [
                 f"Measured on {found['on']} at commit {found.get('commit') or 'unknown'} in {found['took_s']} s;"
                 f" load average {before} before, {after} after.",
