@@ -91,14 +91,16 @@ async def _some(stream: trio.SocketStream) -> bytes:
     return data
 
 
-async def load(daemon: Daemon, seconds: float | None, most: int | None = None) -> dict[str, Any]:
-    """CLIENTS clients register for so long, or so many images in all."""
+async def load(
+    daemon: Daemon, seconds: float | None, most: int | None = None, workers: int = CLIENTS
+) -> dict[str, Any]:
+    """So many clients register for so long, or so many images in all."""
     until = trio.Event()
-    clients = [Client(daemon) for _ in range(CLIENTS)]
+    clients = [Client(daemon) for _ in range(workers)]
     began = time.perf_counter()
     async with trio.open_nursery() as nursery:
         for client in clients:
-            nursery.start_soon(client.run, until, most // CLIENTS if most is not None else None)
+            nursery.start_soon(client.run, until, most // workers if most is not None else None)
         if seconds is not None:
             await trio.sleep(seconds)
             until.set()
@@ -109,7 +111,7 @@ async def load(daemon: Daemon, seconds: float | None, most: int | None = None) -
         for status, count in client.statuses.items():
             statuses[status] = statuses.get(status, 0) + count
     return {
-        "clients": CLIENTS,
+        "clients": workers,
         "registrations": len(took),
         "per_s": round(len(took) / wall),
         "median_ms": round(statistics.median(took) * 1_000, 2),
@@ -200,6 +202,8 @@ async def buffered(root: Path) -> dict[str, Any]:
         with ended([]) as fleet:
             fleet += await started(client, root)
             await cut(client, fleet)
+            light = await load(fleet[0], BUFFERED_S / 3, workers=1)
+            say(f"buffered, one client: {light}")
             shared = await load(fleet[0], BUFFERED_S)
             say(f"buffered, shared: {shared}")
             await until(partial(all_shared, client, fleet))
@@ -209,7 +213,7 @@ async def buffered(root: Path) -> dict[str, Any]:
             fleet[3].start()
             drain = await drained(client, fleet)
             say(f"drain: {drain}")
-    return {"alone": alone, "shared": shared, "drain": drain}
+    return {"alone": alone, "shared": shared, "light": light, "drain": drain}
 
 
 async def backlog(root: Path) -> dict[str, Any]:

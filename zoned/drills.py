@@ -36,7 +36,8 @@ RECOVER_S = 60.0  # so long the end of a drill is watched
 LOOK_S = 0.25
 LOOKED_AT_MAX = 1_000  # newest images whose locations are looked at
 EXAMPLES_MAX = 5
-ENTRY_BYTES = 1_500  # of a write, while the journal is empty and cannot tell
+ENTRY_BYTES = 700  # of a write, while the journal is empty and cannot tell
+OVERLAY_BYTES = 1_300  # on the disk of each write that waits, beside itself and its record: columns and indexes
 WARN_DAYS, CRITICAL_DAYS = 14.0, 2.0
 SLACK_S = 5.0  # a bound of staleness may be this much above the time it has been growing
 OK, WARN, CRITICAL = "ok", "warn", "critical"
@@ -183,6 +184,11 @@ class Present:
     only_here: Sequence[str]
     only_elsewhere: int
     sample: str | None  # an image to look up meanwhile
+
+
+def on_disk(operation_bytes: float) -> float:
+    """What a waiting write takes: it stands in the journal, and once more as the record that readers see meanwhile."""
+    return 2 * operation_bytes + OVERLAY_BYTES
 
 
 def plan(kind: str, for_s: float, now: Present) -> list[Line]:
@@ -442,7 +448,7 @@ class Drills:
             per_day=runway.rate,
             entries=journal["entries"],
             entries_max=self._settings.entries_max,
-            entry_bytes=journal["bytes"] / journal["entries"] if journal["entries"] else ENTRY_BYTES,
+            entry_bytes=on_disk(journal["bytes"] / journal["entries"] if journal["entries"] else ENTRY_BYTES),
             bytes_free=max(0, min(free, self._settings.bytes_max - journal["bytes"])),
             staleness_s=zone.staleness.bound_s,
             is_registry=replication.registry_term is not None,

@@ -13,7 +13,7 @@ from store.operations import Write, decode
 from tests.sim.outage import OutageFault, run_outage
 from tests.sim.writes import Node
 
-SEEDS = 6
+SEEDS = 3
 MUTANT_SEEDS = 30
 
 
