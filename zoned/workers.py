@@ -160,8 +160,9 @@ class Workers:
             for worker in list(self.running):
                 await worker.process.wait()
         for worker in self.running:
-            logger.warning("worker did not end in time", pid=worker.process.pid)
-            worker.process.kill()
+            if worker.process.returncode is None:
+                logger.warning("worker did not end in time", pid=worker.process.pid)
+                worker.process.kill()
 
     async def follow(self) -> None:
         """Replaces them, one after the other, when the settings of the log have changed."""
