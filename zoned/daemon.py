@@ -26,7 +26,7 @@ from zoned.api.peers import make_peer_app
 from zoned.auth import Doors
 from zoned.bootstrap import Donor
 from zoned.errors import StoreDamaged
-from zoned.faces import open_faces, open_sockets, serve_peers
+from zoned.faces import Sockets, open_faces, open_sockets, serve_peers
 from zoned.founding import Founding
 from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
@@ -149,11 +149,9 @@ async def serve(
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
                 steering = admin_routes(replication, database)
-                doors = Doors(config, directory, stack)
-                workers = await open_faces(faces, sockets, zone, doors, steering, database)
+                workers = await open_faces(faces, sockets, zone, Doors(config, directory, stack), steering, database)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
-                registry_url = sockets.registry_url
-                task_status.started(Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, registry_url))
+                task_status.started(_running(sockets, zone))
                 systemd.notify(READY=1)
                 faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone.status()))
                 faces.start_soon(_end_if_damaged, zone)
@@ -165,6 +163,10 @@ async def serve(
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+def _running(sockets: Sockets, zone: Zone) -> Running:
+    return Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, sockets.registry_url)
 
 
 def _for_users(config: Config, url: str) -> str | None:
