@@ -97,6 +97,10 @@ class Database:
         result: T = waiting.result.unwrap()
         return result
 
+    def look(self, job: Job[T]) -> T:
+        """Runs `job`, which must be quick, at once and inside one read transaction."""
+        return _in_snapshot(self.reader, job)
+
     async def read(self, job: Job[T]) -> T:
         """Runs `job` in a thread, inside one read transaction, on a connection of its own."""
         async with self._readers_free:

@@ -48,6 +48,11 @@ class Sockets:
     def peer_address(self) -> Address:
         return bound_address(self.peer)
 
+    @property
+    def plane(self) -> tuple[trio.socket.SocketType, Address]:
+        """What gossip speaks by: its datagrams, and where its streams are taken."""
+        return self.udp, self.peer_address
+
 
 async def open_sockets(config: Config, stack: AsyncExitStack) -> Sockets:
     """Every listener, bound. Raises CannotStart. `stack` takes away what must not stay behind."""

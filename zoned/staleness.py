@@ -102,10 +102,12 @@ class Staleness:
         """A position such that everything committed before `instant`, by `clock.boot`, is at or below it; None when
         nothing was proved for PROOF_S.
         """
+        history = self._replication.cluster_id
         with trio.move_on_after(PROOF_S):
             while self._bound.fresh_at is None or self._bound.fresh_at < instant:
                 await self.moved.wait()
-            return self._replication.positions.position
+            if self._replication.cluster_id == history:
+                return self._replication.positions.position
         return None
 
     async def wait_until(self, at_most_s: float, deadline: float) -> bool:

@@ -253,7 +253,7 @@ async def test_a_receipt_never_says_more_than_the_snapshot_shows(tmp_path: Path,
 
             def put(c: apsw.Connection, operation: Update = operation, data: bytes = data) -> None:
                 c.execute("UPDATE node SET sequence = sequence + 1, journal_entries = journal_entries + 1")
-                c.execute("INSERT INTO journal SELECT sequence, ?, ?, 0.0 FROM node", (operation.uuid, data))
+                c.execute("INSERT INTO journal SELECT sequence, ?, ?, 0.0, NULL FROM node", (operation.uuid, data))
 
             await database.write(put)
 

@@ -16,13 +16,14 @@ from store.catalogue import Found
 from store.images import Image, parse_reference
 from zoned import clock
 from zoned.api import request_id
+from zoned.api.answers import STALE_RULE
 from zoned.api.caller import Caller
 from zoned.api.documents import images_document, native_document
 from zoned.api.http1 import Headers, Prepared
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
 ASKING = frozenset(
-    (b"zone-after-position", b"zone-max-staleness", b"zone-on-stale")
+    (b"zone-after-position", b"zone-history", b"zone-max-staleness", b"zone-on-stale")
 )  # for freshness: the application's business
 REFERENCE_BYTES_MAX = 36
 
@@ -98,7 +99,7 @@ def make_lookup(
                 told_id = request_id.taken_over(value)
         at = moment(zone)
         found = zone.find(reference)
-        if found is None or found.image.deleted_at is not None:
+        if found is None or found.image.deleted_at is not None or STALE_RULE in found.image.properties:
             return None
         caller = tell(headers)
         if caller is None or not caller.may_see(found.image):

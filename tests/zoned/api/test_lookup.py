@@ -108,7 +108,7 @@ async def test_both_give_the_same_answer(served, record):
             assert told(answer.headers()) == told(sent), target
 
 
-@pytest.mark.parametrize("header", [b"zone-on-stale", b"zone-max-staleness", b"zone-after-position"])
+@pytest.mark.parametrize("header", [b"zone-on-stale", b"zone-max-staleness", b"zone-after-position", b"zone-history"])
 async def test_headers_that_change_the_answer_are_not_for_the_hot_path(served, record, header):
     assert hot(served, f"/v2/images/{record['uuid']}", [(header, b"1")]) is None
 
