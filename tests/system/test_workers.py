@@ -166,3 +166,34 @@ async def test_ten_thousand_idle_connections_cost_little_and_hinder_nobody(fleet
         for stream in streams:
             stream.socket.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_workers_follow_the_settings_of_the_log_and_tell_what_they_counted(fleet, client):
+    (daemon,) = fleet(1)
+    await start_all(client, [with_workers(daemon)])
+    record = (await ask("POST", f"{daemon.url}/zone/v1/images", json={"name": "one"})).json()
+    url = f"{daemon.url}/zone/v1/images/{record['uuid']}"
+    before = pids(daemon)
+    daemon.config.write_text(daemon.config.read_text() + "\n[log]\nrequests = true\n")
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+
+    async def replaced() -> bool:
+        now = pids(daemon)
+        return len(now) == len(before) and not set(now) & set(before)
+
+    await until("all workers are others", replaced)
+
+    async def written() -> bool:
+        assert (await ask("GET", url)).status_code == 200
+        lines = daemon.log.read_text().splitlines()
+        return any('"request"' in line and record["uuid"] in line for line in lines)
+
+    await until("a worker's line about a request", written)
+
+    async def counted() -> bool:
+        lines = (await ask("GET", f"{daemon.url}/metrics")).text.splitlines()
+        return any(line.startswith("zoned_lookups_total") and 'source="local"' in line for line in lines)
+
+    await until("a worker's count in the metrics", counted)
+    assert "worker ended, starting another" not in daemon.log.read_text()
