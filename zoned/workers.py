@@ -22,10 +22,10 @@ from store.database import Database
 from zoned.api.http1 import HttpLimits
 from zoned.page import Page
 from zoned.supervise import Backoff, Signal
-from zoned.worker import CLOSE, CLOSED, DRAIN, OPEN, READY, Task
+from zoned.worker import CLOSE, CLOSED, DRAIN, HERE, OPEN, READY, Task
 from zoned.zone import Zone
 
-LET_GO_S = 2.0  # then it is killed: the store is not replaced while anybody has the old file open
+LET_GO_S = 10.0  # then it is killed: the store is not replaced while anybody has the old file open
 DRAIN_EXTRA_S = 2.0  # beyond the grace that a worker gives its requests
 PAUSE_S = (0.02, 5.0)  # between a death and the next start
 HEADER_EXTRA_BYTES = 1_024  # what a worker adds to a head
@@ -60,6 +60,7 @@ class _Worker:
 
     def __init__(self, process: trio.Process, control: trio.socket.SocketType) -> None:
         self.process = process
+        self.is_here = False  # has come so far that it listens
         self.is_open = False  # has the store open, or is about to
         self.closed = trio.Event()
         self.asked_to_end = False
@@ -160,8 +161,9 @@ class Workers:
             for worker in list(self.running):
                 await worker.process.wait()
         for worker in self.running:
-            logger.warning("worker did not end in time", pid=worker.process.pid)
-            worker.process.kill()
+            if worker.process.returncode is None:
+                logger.warning("worker did not end in time", pid=worker.process.pid)
+                worker.process.kill()
 
     async def follow(self) -> None:
         """Replaces them, one after the other, when the settings of the log have changed."""
@@ -203,7 +205,8 @@ class Workers:
     async def resume(self) -> None:
         self._may_open = True
         for worker in list(self.running):
-            await self._open(worker)
+            if worker.is_here:
+                await self._open(worker)
 
     async def _open(self, worker: _Worker) -> None:
         worker.is_open = True
@@ -217,10 +220,12 @@ class Workers:
             worker = await self._start()
             try:
                 self.running.add(worker)
-                if self._may_open:
-                    await self._open(worker)
                 async for said in worker.heard():
-                    if said == CLOSED:
+                    if said == HERE:
+                        worker.is_here = True
+                        if self._may_open:
+                            await self._open(worker)
+                    elif said == CLOSED:
                         worker.closed.set()
                     elif said == READY:
                         backoff.reset()
