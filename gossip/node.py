@@ -165,6 +165,10 @@ class Gossip:
         """Where our socket is bound."""
         return self._datagrams.address
 
+    def mute(self, muted: bool) -> None:
+        """Cuts the socket off, or lets it speak again; whoever drills a partition cuts the HTTP side by itself."""
+        self._datagrams.muted = muted
+
     @property
     def health(self) -> int:
         """Local health score; 0 is well."""
