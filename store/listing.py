@@ -2,7 +2,7 @@
 
 Intuition: every list is an order that ends with the UUID, so a page is "the next rows behind these values" (keyset) and
 the thousandth page costs what the first costs. A query is split into *branches* that do not overlap (one's own images,
-public ones, those shared with one, this node's own unapplied writes); each is one scan of one index in the order asked
+public ones, those shared with one, unapplied writes); each is one scan of one index in the order asked
 for, and the streams are merged as they are read. Which index drives a branch is decided by looking how many rows each
 candidate has, up to a bound, because the catalogue keeps no statistics. What still reads too much is stopped.
 
@@ -24,6 +24,7 @@ from store.catalogue import (
     Found,
     Source,
     member_facet,
+    overlay_source,
     property_facet,
     tag_facet,
     value_facet,
@@ -108,7 +109,7 @@ def place(image: Image, order: Order) -> tuple[Scalar, ...]:
 
 
 def page(connection: apsw.Connection, query: Query) -> Page:
-    """At most `query.limit` records, own unapplied writes included. Raises TooBroad."""
+    """At most `query.limit` records, unapplied writes included. Raises TooBroad."""
     with _bounded(connection, STEPS_MAX, _STEPS_TOLD):
         return _page(connection, query, PAGE_BYTES_MAX)
 
@@ -119,12 +120,11 @@ def _page(connection: apsw.Connection, query: Query, bytes_max: int) -> Page:
     size = 0
     streams = [_stream(connection, source, parts) for source, parts in _statements(connection, query)]
     for row in heapq.merge(*streams, key=_comparison(query.order)):
-        table = "overlay" if row[-1] is Source.JOURNAL else "images"
-        record: bytes = connection.execute(f"SELECT record FROM {table} WHERE uuid = ?", (row[-2],)).get  # noqa: S608  # our own names
+        record, source = _record(connection, row[-2], row[-1])
         size += len(record)
         if len(found) == query.limit or (found and size > bytes_max):
             return Page(found, more=True)
-        found.append(Found(Image.decode(record), row[-1]))
+        found.append(Found(Image.decode(record), source))
     return Page(found, more=False)
 
 
@@ -138,6 +138,14 @@ def quick_page(connection: apsw.Connection, query: Query) -> Page | None:
     except TooBroad:
         return None
     return None if found.more and len(found.found) < query.limit else found
+
+
+def _record(connection: apsw.Connection, uuid: str, source: Source) -> tuple[bytes, Source]:
+    if source is Source.LOCAL:
+        data: bytes = connection.execute("SELECT record FROM images WHERE uuid = ?", (uuid,)).get
+        return data, source
+    row: Any = connection.execute("SELECT record, provisional FROM overlay WHERE uuid = ?", (uuid,)).fetchone()
+    return row[0], overlay_source(row[1])
 
 
 def _stream(

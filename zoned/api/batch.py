@@ -10,7 +10,7 @@ from starlette.responses import Response
 from store.catalogue import Found
 from store.images import parse_reference
 from zoned.api import documents, prepared
-from zoned.api.answers import JSON, by_method, look_up, zone_of
+from zoned.api.answers import JSON, STALE_RULE, by_method, check_rule, look_up, zone_of
 from zoned.api.caller import Caller, caller_of
 from zoned.api.problems import Problem, bad, gone, not_found
 from zoned.zone import Zone
@@ -48,12 +48,14 @@ def _references(document: dict[str, Any]) -> list[str]:
 def _item(zone: Zone, caller: Caller, reference: str, sees_all: bool) -> bytes:
     parsed = parse_reference(reference) if sees_all else None
     found = zone.find_record(parsed) if parsed is not None else None
-    document = prepared.native(found[0]) if found is not None else None
+    ruled = found is not None and _RULED in found[0]
+    document = prepared.native(found[0]) if found is not None and not ruled else None
     if found is not None and document is not None:
         return _FOUND % (orjson.dumps(reference), found[1].value.encode(), document)
     return _looked_up(zone, caller, reference)
 
 
+_RULED = f'"{STALE_RULE}"'.encode()  # a record that may have this property takes the longer way
 _FOUND = b'{"reference":%b,"status":200,"source":"%b","image":%b}'
 
 
@@ -62,7 +64,7 @@ def _looked_up(zone: Zone, caller: Caller, reference: str) -> bytes:
     try:
         found = _visible(zone, caller, reference)
     except Problem as problem:
-        if problem.status == 503:
+        if problem.code == "unsynced":
             raise
         said = {"reference": reference, "status": problem.status, "code": problem.code, "detail": problem.detail}
         return orjson.dumps(said)
@@ -76,6 +78,7 @@ def _visible(zone: Zone, caller: Caller, reference: str) -> Found:
         raise not_found(reference, zone.position)
     if found.image.deleted_at is not None:
         raise gone(reference, found.image.deleted_at)
+    check_rule(zone, found.image)
     return found
 
 
