@@ -27,9 +27,9 @@ from store.packing import unpack
 PAGE_BYTES_MAX = 8_388_608  # of records in one page; a page ends early rather than be larger
 QUICK_LIMIT = 100  # a page of at most so many records ...
 QUICK_BYTES = 262_144  # ... and bytes, and ...
-QUICK_STEPS = 20_000  # ... of so little work costs less than handing it to a thread
+QUICK_STEPS = 60_000  # ... of so little work costs less than handing it to a thread
 SORT_MAX = 20_000  # so many rows are sorted for a page; above, the index of the order is walked instead
-COUNT_MAX = 3_000  # of candidates to drive a scan, the one with fewest rows is taken, counted so far
+COUNT_MAX = 1_000  # of candidates to drive a scan, the one with fewest rows is taken, counted so far
 LOOKED_INSIDE_MAX = 50_000  # records unpacked for a condition that no column answers; about a second
 STEPS_MAX = 100_000_000  # of SQLite's machine for one page, about two seconds
 _STEPS_TOLD = 100_000  # how often the count is looked at
@@ -131,7 +131,7 @@ def quick_page(connection: apsw.Connection, query: Query) -> Page | None:
     if query.limit > QUICK_LIMIT:
         return None
     try:
-        with _bounded(connection, QUICK_STEPS, QUICK_STEPS):
+        with _bounded(connection, QUICK_STEPS, QUICK_STEPS // 6):
             found = _page(connection, query, QUICK_BYTES)
     except TooBroad:
         return None
@@ -418,6 +418,7 @@ def _driver(
 ) -> tuple[Facet | None, str]:
     """(the facet to drive by, or None; the index to walk, "" for SQLite's choice)."""
     equal = [(column, value) for column, operator, value in tests if operator == "=" and value is not None]
+    equal.sort(key=lambda one: one[0] == "owner")  # last: it is what most rows share
     ordered_by = SORTS[query.order[0][0]][1]
     if any(column in ("uuid", "integer") for column, _ in equal):
         return None, ""
@@ -437,7 +438,7 @@ def _driver(
     chosen: tuple[Facet | None, str] = (None, ordered_by)
     rows = most
     for facet, index, source, value in candidates:
-        count: Any = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT ?)", (value, most)).get  # noqa: S608  # our own names
+        count: Any = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT ?)", (value, rows)).get  # noqa: S608  # our own names
         if count < rows or (by_time and chosen == (None, ordered_by)):
             chosen, rows = (facet, index), count
     return chosen
