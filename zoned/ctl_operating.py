@@ -80,7 +80,7 @@ def show_health(asker: Asker, document: Mapping[str, Any]) -> None:
     click.echo(document["status"])
     for one in document["findings"]:
         muted = f", muted for {age(one['muted_s'])}" if one["muted_s"] is not None else ""
-        click.echo(f"\n{one['code']} ({one['severity']}{muted}): {text(one['summary'])}")
+        click.echo(f"{one['code']} ({one['severity']}{muted}): {text(one['summary'])}")
         click.echo(f"  {one['means']}\n  {one['do']}")
 
 

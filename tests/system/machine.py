@@ -125,11 +125,11 @@ def remove_group(group: Path) -> None:
                 time.sleep(0.05)
 
 
-def command(stage: Path, group: Path, *more: str) -> list[str]:
+def command(stage: Path, group: Path, *more: str, script: Path = SCRIPT) -> list[str]:
     # Whatever becomes of the test's process, the machine goes with it.
     unshare = "unshare -f -p --mount-proc -m -u -i -n -C --kill-child"
     join = f'echo $$ > {group}/cgroup.procs; exec setpriv --pdeathsig KILL {unshare} "$@"'
-    return ["sh", "-c", join, "sh", "sh", str(SCRIPT), str(stage), *more]
+    return ["sh", "-c", join, "sh", "sh", str(script), str(stage), *more]
 
 
 def tools() -> None:
