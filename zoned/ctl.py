@@ -21,7 +21,7 @@ from zoned.asking import (
     show_rows,
 )
 from zoned.ctl_aliases import aliases, history, presence
-from zoned.ctl_operating import config, explain, health, log, support_bundle, wait
+from zoned.ctl_operating import config, explain, health, in_short, log, support_bundle, wait
 from zoned.ctl_registry import backup, registry, sync
 from zoned.ctl_tls import tls
 
@@ -75,6 +75,7 @@ def status(context: click.Context, form: str | None) -> None:
         ("journal", waiting),
         ("integers", f"{ids['left']} left, runway {runway}"),
         ("zones", f"{zones['up']} of {zones['known']} up"),
+        ("health", in_short(asker.get("/zone/v1/health"))),
     ]
     show_one(asker, document, lines)
 

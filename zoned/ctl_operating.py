@@ -64,6 +64,12 @@ def explain_code(asker: Asker, code: str) -> NoReturn:
     sys.exit(0)
 
 
+def in_short(document: Mapping[str, Any]) -> str:
+    """Health in one line: how bad, and the codes that are not muted."""
+    codes = [one["code"] for one in document["findings"] if one["muted_s"] is None]
+    return f"{document['status']}: {', '.join(codes)}" if codes else str(document["status"])
+
+
 def show_health(asker: Asker, document: Mapping[str, Any]) -> None:
     columns: list[Column] = [
         ("code", lambda one: one["code"]),
