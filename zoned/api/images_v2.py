@@ -4,7 +4,6 @@ Statuses and bodies are Glance's; where Glance is known to be wrong (lost update
 is right.
 """
 
-import uuid
 from dataclasses import replace
 from urllib.parse import urlencode
 
@@ -19,6 +18,7 @@ from zoned.api import discovery, documents, filters, patches, problems
 from zoned.api.answers import (
     by_method,
     check_no_body,
+    check_rule,
     if_match,
     is_not_modified,
     look_up,
@@ -31,6 +31,7 @@ from zoned.api.answers import (
 )
 from zoned.api.caller import caller_of
 from zoned.api.problems import Problem, bad
+from zoned.origin import new_uuid
 
 
 def _as_glance(error: Problem) -> Problem:
@@ -46,6 +47,7 @@ def visible(request: Request) -> Found:
     found = look_up(zone, image_id, integers=False)
     if not caller_of(request).may_see(found.image):
         raise problems.not_found(image_id, zone.position)
+    check_rule(zone, found.image)
     return found
 
 
@@ -53,7 +55,7 @@ async def create(request: Request) -> Response:
     zone, caller = zone_of(request), caller_of(request)
     caller.check_creates()
     document = documents.parse_object(await request.body())
-    operation = documents.images_create(document, str(uuid.uuid4()), caller)
+    operation = documents.images_create(document, new_uuid(), caller)
     if zone.find(operation.uuid) is not None:
         raise Problem(409, "exists", f"Image ID {operation.uuid} already exists!")
     try:
