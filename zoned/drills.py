@@ -24,7 +24,7 @@ from store.operations import Write
 from zoned import clock
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.errors import PeerUnreachable
-from zoned.posting import Address, Poster, PostFailed
+from zoned.posting import Address, Connect, Poster, PostFailed, connect_tcp
 from zoned.proxy import Proxy
 from zoned.registry import Answer
 from zoned.replication import Replication
@@ -104,8 +104,8 @@ class Cut:
 class CutPoster(Poster):
     """Requests to other nodes, which a drill can cut: none goes out, and no answer to what went out before comes in."""
 
-    def __init__(self, cut: Cut) -> None:
-        super().__init__()
+    def __init__(self, cut: Cut, connect: Connect = connect_tcp) -> None:
+        super().__init__(connect)
         self._cut = cut
 
     async def post(
