@@ -86,6 +86,12 @@ class _Daemon(Collector):
             "How long they last; absent while none was ever taken.",
             days * DAY_S if days is not None else None,
         )
+        ends = GaugeMetricFamily(
+            "zoned_certificate_expiry_seconds", "Until a certificate of the peer plane ends.", labels=["role"]
+        )
+        for role, left_s in zone.certificates_left_s().items():
+            ends.add_metric([role], left_s)
+        yield ends
         yield _gauge(
             "ready", "Whether users may come: the store answers and the node is not draining.", not zone.draining
         )
