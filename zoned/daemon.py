@@ -35,7 +35,7 @@ from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
-from zoned.peer_tls import connect_by, open_tls
+from zoned.peer_tls import PeerTls, connect_by, open_tls
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
@@ -140,7 +140,7 @@ async def serve(
             url = _for_users(config, sockets.url)
             receipts = Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
-            database.on_round = zone.counts.store_commit_s.add
+            _let_measure(zone, database, tls)
 
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)
@@ -197,6 +197,13 @@ def _write_path(
     settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
     settings.listen(lambda changed: sharing.set_limits(shared_limits(changed.journal, str(directory))))
     return proxy, sharing
+
+
+def _let_measure(zone: Zone, database: Database, tls: PeerTls | None) -> None:
+    """Health and metrics see the store's transactions and this node's certificates."""
+    database.on_round = zone.counts.store_commit_s.add
+    if tls is not None:
+        zone.certificates = tls.ending
 
 
 def _for_users(config: Config, url: str) -> str | None:
