@@ -146,6 +146,7 @@ async def serve(
             await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
+            inner.start_soon(receipts.serve)
             await inner.start(replication.serve)
             await inner.start(proxy.serve)
             await inner.start(sharing.serve)
