@@ -63,7 +63,12 @@ def find(connection: apsw.Connection, reference: str | int) -> Found | None:
     if found is not None:
         return Found(Image.decode(found[0]), overlay_source(found[1]))
     data = connection.execute(f"SELECT record FROM images WHERE {column} = ?", (reference,)).get  # noqa: S608  # our own names
-    return Found(Image.decode(data), Source.LOCAL) if data is not None else None
+    if data is not None:
+        return Found(Image.decode(data), Source.LOCAL)
+    also = (
+        connection.execute("SELECT uuid FROM numbers WHERE integer = ?", (reference,)).get if column != "uuid" else None
+    )
+    return find(connection, also) if also is not None else None
 
 
 def overlay_source(provisional: int) -> Source:
