@@ -101,6 +101,9 @@ class Http:
     registry_listen: str = setting(
         "", "HOST:PORT of the registry API for a Glance API server of up to 20.x, usually port 9191", address_or_empty
     )
+    workers: int = setting(
+        0, "processes that answer lookups; they hand on the rest. 0: the daemon answers all itself", between(0, 64)
+    )
     advertise_url: str = setting("", "URL that other zones tell their users; empty: http:// and `listen`")
     header_bytes_max: int = setting(32_768, "one request's line and headers, bytes", between(1_024, 1_048_576))
     body_bytes_max: int = setting(

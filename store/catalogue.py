@@ -55,26 +55,33 @@ def replica(connection: apsw.Connection) -> Replica:
 
 def find(connection: apsw.Connection, reference: str | int) -> Found | None:
     """The record with this UUID or integer, tombstones included, unapplied writes first."""
-    column = "integer" if isinstance(reference, int) else "uuid"
-    found = connection.execute(
-        f"SELECT record, provisional FROM overlay WHERE {column} = ?",  # noqa: S608  # our own names
-        (reference,),
-    ).fetchone()
-    if found is not None:
-        return Found(Image.decode(found[0]), overlay_source(found[1]))
-    data = connection.execute(f"SELECT record FROM images WHERE {column} = ?", (reference,)).get  # noqa: S608  # our own names
-    if data is not None:
-        return Found(Image.decode(data), Source.LOCAL)
-    also = (
-        connection.execute("SELECT uuid FROM numbers WHERE integer = ?", (reference,)).get if column != "uuid" else None
-    )
-    return find(connection, also) if also is not None else None
+    found = find_record(connection, reference)
+    return Found(Image.decode(found[0]), found[1]) if found is not None else None
 
 
 def overlay_source(provisional: int) -> Source:
     return Source.PROVISIONAL if provisional else Source.JOURNAL
 
 
+def find_record(connection: apsw.Connection, reference: str | int) -> tuple[bytes, Source] | None:
+    """The same, in its canonical form."""
+    found = connection.execute(_BY_INTEGER if isinstance(reference, int) else _BY_UUID, (reference,)).fetchone()
+    if found is not None:
+        return found[0], _SOURCES[found[1]]
+    if not isinstance(reference, int):
+        return None
+    also = connection.execute("SELECT uuid FROM numbers WHERE integer = ?", (reference,)).get
+    return find_record(connection, also) if also is not None else None
+
+
+# One statement, as each costs a read transaction of its own. The parts of a UNION ALL are computed in turn, so with the
+# limit `images` is not looked at for a record that is in the overlay.
+_SOURCES = (Source.LOCAL, Source.JOURNAL, Source.PROVISIONAL)
+_BY_UUID, _BY_INTEGER = (
+    f"SELECT record, 1 + (provisional <> 0) FROM overlay WHERE {column} = ?1"  # noqa: S608  # our own names
+    f" UNION ALL SELECT record, 0 FROM images WHERE {column} = ?1 LIMIT 1"
+    for column in ("uuid", "integer")
+)
 _PROMOTED = tuple(FIELDS)  # base attributes have columns of their own
 _COLUMNS = ("uuid", "integer", "deleted", *_PROMOTED, "creator", "record")
 _UPSERT = (

@@ -20,7 +20,7 @@ from zoned.asking import (
     show_one,
     show_rows,
 )
-from zoned.ctl_aliases import aliases, history, presence
+from zoned.ctl_aliases import aliases, history, presence, watch
 from zoned.ctl_conflicts import conflicts
 from zoned.ctl_drill import drill
 from zoned.ctl_ids import ids
@@ -129,6 +129,7 @@ def zones_why(context: click.Context, zone: str, form: str | None) -> None:
         ("state", lambda one: one["state"]),
         ("since", lambda one: age(one["since_s"])),
         ("last ack", lambda one: age(one["acked_s"])),
+        ("answers", lambda one: one["answers"]),
         ("suspected by", lambda one: one["suspected_by"]),
         ("confirmed by", lambda one: ", ".join(one["confirmed_by"]) or None),
         ("convicted in", lambda one: age(one["convicted_in_s"])),
@@ -153,7 +154,8 @@ def drain(context: click.Context, switch: str, form: str | None) -> None:
 @FORM
 @click.pass_context
 def reachability(context: click.Context, form: str | None) -> None:
-    """Who believes what of whom: a row per observer, a column per node, as each observer says itself."""
+    """Who believes what of whom: a row per observer, a column per node, as each observer says itself. `relayed`: alive,
+    but answers that observer only through others, so the link between the two is bad."""
     asker = asker_of(context, form)
     nodes = asker.get("/zone/v1/reachability")["nodes"]
 
@@ -277,6 +279,7 @@ for command in (
     aliases,
     history,
     presence,
+    watch,
     tls,
     health,
     wait,

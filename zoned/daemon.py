@@ -7,7 +7,7 @@ under way), then replication, then gossip with a good-bye, and the store last.
 
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import trio
 from conf import Config, ConfigError
 from gossip import Address, Gossip, MemberView
 from store import identity
-from store.database import Database, open_database
+from store.database import open_database
 from store.identity import Identity
 from zoned import paths, systemd
 from zoned.admin import admin_routes
@@ -117,9 +117,8 @@ async def serve(
         sockets, cut = await open_sockets(config, stack), Cut()
         poster = CutPoster(cut)
         stack.push_async_callback(poster.aclose)
-        where = (sockets.udp, sockets.peer_address)
         async with (
-            open_membership(config, directory, me, own, database, *where, poster.post, rng) as gossip,
+            open_membership(config, directory, me, own, database, *sockets.plane, poster.post, rng) as gossip,
             trio.open_nursery() as inner,
         ):
             peers = Peers(poster, Roster(gossip), config.gossip.label)
@@ -129,11 +128,10 @@ async def serve(
             )
             replication = Replication(me.node_id, database, peers, members, founding, config.registry, rng)
             switch = Switch(replication)
-            proxy, sharing = _write_path(me, settings, directory, database, peers, members, replication, switch, rng)
+            proxy, sharing, receipts = _write_path(me, settings, directory, peers, members, replication, switch, rng)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
             url = _for_users(config, sockets.url)
-            receipts = Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
             database.on_round = zone.counts.store_commit_s.add
 
@@ -154,7 +152,8 @@ async def serve(
             async with trio.open_nursery() as faces:
                 operating = steering_routes(Queue(database, proxy, sharing), config.ids, drills)
                 steering = [*admin_routes(replication, database), *operating]
-                await open_faces(faces, sockets, zone, Doors(config, directory, stack), steering)
+                doors = Doors(config, directory, stack)
+                workers = await open_faces(faces, sockets, zone, doors, steering, database)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
                 registry_url = sockets.registry_url
                 task_status.started(Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, registry_url))
@@ -163,6 +162,8 @@ async def serve(
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 zone.feed.end()
+                if workers is not None:
+                    await workers.drain()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
@@ -173,15 +174,14 @@ def _write_path(
     me: Identity,
     settings: Settings,
     directory: Path,
-    database: Database,
     peers: Peers,
     members: Mapping[str, MemberView],
     replication: Replication,
     switch: Switch,
     rng: Random,
-) -> tuple[Proxy, Sharing]:
-    """This node's outgoing writes, and what it does for those of others."""
-    now, backoff = settings.config, Backoff(0.05, 1.0, rng)
+) -> tuple[Proxy, Sharing, Receipts]:
+    """This node's outgoing writes, what it does for those of others, and what is told of them."""
+    now, backoff, database = settings.config, Backoff(0.05, 1.0, rng), replication.database
     drain = Drain(now.journal.drain_max_per_s, rng)
     bounds = limits(now.journal, str(directory))
     proxy = Proxy(me.node_id, database, switch, now.registry, bounds, backoff, drain)
@@ -190,7 +190,7 @@ def _write_path(
     sharing = Sharing(me.node_id, database, peers, members, replication, proxy, now.registry, bounds, rng)
     settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
     settings.listen(lambda changed: sharing.set_limits(shared_limits(changed.journal, str(directory))))
-    return proxy, sharing
+    return proxy, sharing, Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
 
 
 def _for_users(config: Config, url: str) -> str | None:
@@ -218,6 +218,9 @@ class Roster:
     def address_of(self, node_id: str) -> Address | None:
         view = self._gossip.members.get(node_id)
         return view.address if view is not None else None
+
+    def nearest(self, views: Iterable[MemberView]) -> Sequence[MemberView]:
+        return self._gossip.nearest(views)
 
 
 async def hear(gossip: Gossip, replication: Replication) -> None:

@@ -40,6 +40,10 @@ CODES: Mapping[str, Code] = {
         "One more lost voter stops writes from being committed.",
         "Bring the voters that are down back, or replace them: docs/operations.md, Replace a node.",
     ),
+    "TOO_MANY_WITNESSES": Code(
+        "A node says that it is a witness and is a full voter all the same: witnesses alone would be a majority.",
+        "Let a zone that serves vote (zonectl registry add), or remove a witness. Right after a start, wait.",
+    ),
     "NODES_DOWN": Code(
         "Nodes of the cloud do not answer this one.",
         "zonectl zones why ZONE says who suspects them since when; zonectl reachability says who sees whom.",
@@ -196,6 +200,12 @@ def _registry(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
         yield Finding("NO_REGISTRY", severity, text, len(voters) - up)
     elif len(voters) > 1 and up <= majority:
         yield Finding("NO_SPARE_VOTER", Severity.WARNING, f"{up} of {len(voters)} voters are up", len(voters) - up)
+    taken = [
+        one for one in picture.zones if one.get("witness") and one["node_id"] in voters - set(registry["witnesses"])
+    ]
+    if taken and registry["known"]:
+        text = f"{', '.join(one['zone'] for one in taken)}: a witness that the log takes for a full voter"
+        yield Finding("TOO_MANY_WITNESSES", Severity.WARNING, text, len(taken))
 
 
 def _freshness(picture: Picture, bounds: Bounds) -> Iterator[Finding]:

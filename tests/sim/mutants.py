@@ -222,6 +222,16 @@ class ChangesFreely(Leader):
         return self._log.last_index
 
 
+class CountsItselfAlways(Leader):
+    """A leader that is on its way out goes on counting its own disk."""
+
+    def count(self) -> None:
+        voters = {*self.voters, self._id}
+        index = sorted(map(self._durable, voters), reverse=True)[majority(len(self.voters)) - 1]
+        if index > self._log.commit and self._log.term(index) == self._term:
+            self._commit_to(index)
+
+
 class LearnersVoteInQuorum(Leader):
     """Learners' disks count towards the majority as if they were voters'."""
 
@@ -365,6 +375,7 @@ MUTANTS: dict[str, Mutant] = {
     "reads-before-own-term": _core(ReadsBeforeOwnTerm, "swarm", killed_by=0),
     "reads-on-earlier-round": _core(ReadsOnEarlierRound, "swarm", 200, killed_by=137),
     "changes-freely": _core(ChangesFreely, "moves", 100, killed_by=16),
+    "counts-itself-always": _core(CountsItselfAlways, "moves", killed_by=1),
     "learners-count": _core(LearnersVoteInQuorum, "swarm", killed_by=0),
     "acknowledges-snapshot-early": _core(AcknowledgesSnapshotEarly, "moves", killed_by=52),
     "installs-old-snapshots": _core(InstallsOldSnapshots, "swarm", 100, killed_by=85),
@@ -377,6 +388,7 @@ MUTANTS: dict[str, Mutant] = {
     "fresh-from-the-answer": Mutant(Fault(freshness=FreshFromTheAnswer), "swarm", 100, 0),
     "fresh-before-applied": Mutant(Fault(freshness=FreshBeforeApplied), "swarm", 100, 0),
     "tears-transactions": Mutant(Fault(tears=True), "swarm", 100, 1),
+    "heartbeats-wait": Mutant(Fault(heartbeats_wait=True), "calm", 20, 3),
     "answers-before-sync": Mutant(Fault(answers_before_sync=True), "swarm", 100, 0),
     "forgets-vote": Mutant(Fault(forgets_vote=True), "ballots", 100, 7),
     "forgets-term": Mutant(Fault(forgets_term=True), "swarm", 100, 5),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from zoned.raft.ready import RaftOptions
 
 TICK_MS = 10
-PROFILES = ("swarm", "churn", "ballots", "moves", "pilot")
+PROFILES = ("swarm", "churn", "ballots", "moves", "pilot", "calm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Profile:
     asks_ms: float = 60.0  # mean time between read indices of one node, for its bound of staleness
     wanted: int = 0  # voters that the autopilot steers to; 0: there is none
     remove_after_ms: float = 0.0  # away for so long means lost to the autopilot
+    elections_max: int = 0  # more are without cause; 0: any number may have one
 
 
 def draw(seed: int, kind: str = "swarm") -> Profile:
@@ -57,6 +58,8 @@ def draw(seed: int, kind: str = "swarm") -> Profile:
         return _moves(rng)
     if kind == "pilot":
         return _pilot(rng)
+    if kind == "calm":
+        return _calm(rng)
     tiny = rng.random() < 0.5
     options = RaftOptions(
         heartbeat_ticks=rng.choice((1, 2, 3)),
@@ -211,4 +214,28 @@ def _pilot(rng: random.Random) -> Profile:
         witnesses=rng.choice((0, 0, 1)),
         wanted=wanted,
         remove_after_ms=rng.choice((0.0, 300.0, 1_000.0)),
+    )
+
+
+def _calm(rng: random.Random) -> Profile:
+    """Nothing goes wrong, but the disks are slow: some syncs take longer than an election timeout."""
+    return Profile(
+        name="calm",
+        voters=rng.choice((3, 5)),
+        learners=0,
+        duration_ms=8_000,
+        options=RaftOptions(),
+        loss=0.0,
+        duplicate=0.0,
+        delay_ms=2.0,
+        far_delay=0.0,
+        sync_ms=30.0,
+        slow_disks=(),
+        crash_after_answer=0.0,
+        crash_before_answer=0.0,
+        trouble_ms=1e9,
+        relief_ms=100.0,
+        weights={"crash": 1},
+        client_ms=10.0,
+        elections_max=2,
     )

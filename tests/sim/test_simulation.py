@@ -13,10 +13,10 @@ CHUNK = 10
     ("profile", "first"),
     [("swarm", first) for first in range(0, 100, CHUNK)]
     + [(profile, first) for profile in ("churn", "ballots") for first in range(0, 20, CHUNK)]
-    + [("moves", 0)],
+    + [("moves", 0), ("pilot", 0), ("calm", 0)],
 )
 def test_seeds(profile: str, first: int) -> None:
-    for seed in range(first, first + (CHUNK if profile != "moves" else 4)):
+    for seed in range(first, first + (CHUNK if profile not in ("moves", "pilot", "calm") else 4)):
         wrong = run_seed(seed, profile, None)[3]
         assert wrong is None, f"{wrong}\nagain: python -m tests.sim --profile {profile} --seed {seed}"
 

@@ -45,6 +45,7 @@ class Fault:
     forgets_vote: bool = False
     forgets_term: bool = False
     tears: bool = False  # a crash while writing may leave half a transaction
+    heartbeats_wait: bool = False  # nothing leaves while the disk works
     freshness: type[Freshness] = Freshness
 
 
@@ -144,6 +145,8 @@ class World:
             self._drain(patience)
         except ImpossibleState as error:
             raise Violation(f"a core gave up: {error}") from error
+        if profile.elections_max and len(self.checkers.leaders) > profile.elections_max:
+            raise Violation(f"{len(self.checkers.leaders)} elections, and nothing was wrong")
         members = self.members()
         for host in self.hosts.values():
             due = self.checkers.acked_max if host.id in (*members.voters, *members.learners) else 0
@@ -280,8 +283,9 @@ class World:
         """What a shell does after every input."""
         raft = host.raft
         assert raft is not None
-        for message in raft.urgent():
-            self._send(message)
+        if host.writing is None or not self.fault.heartbeats_wait:
+            for message in raft.urgent():
+                self._send(message)
         if host.writing is None:
             ready = raft.ready()
             if ready is not None:

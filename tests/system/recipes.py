@@ -68,6 +68,10 @@ class Machines:
             case ["systemctl", "stop", "zoned"]:
                 daemon.stop()
                 return []
+            case ["systemctl", "restart", "zoned"]:
+                daemon.stop()
+                daemon.start()
+                return []
             case ["poweroff", "-f"]:
                 daemon.kill()
                 return []

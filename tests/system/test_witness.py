@@ -63,7 +63,8 @@ async def test_a_witness_votes_answers_operators_and_sends_users_elsewhere(clien
         said = await client.get(f"{witness.url}{path}")
         assert (said.status_code, said.json()["code"]) == (503, "witness"), path
     assert (await client.post(f"{witness.url}/zone/v1/images", json={"name": "n"})).status_code == 503
-    assert (await client.get(f"{witness.url}/livez")).status_code == 200
+    for path in ("/livez", "/metrics", "/zone/v1/health"):
+        assert (await client.get(f"{witness.url}{path}")).status_code == 200, path
     # Operators see what it is, there and from elsewhere.
     shown = zonectl(a, "registry", "status").stdout
     assert [line.split()[0] for line in shown.splitlines() if "zone-c" in line] == ["witness"]

@@ -1,6 +1,7 @@
 """Health by value: one picture in which all is well, then one thing wrong at a time; mutes that end or are outgrown."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from zoned.health import CODES, WELL, Bounds, Mutes, Picture, Report, Severity, 
 
 def zone(name: str, **other: Any) -> dict[str, Any]:
     return {"zone": name, "node_id": f"id-{name}", "state": "alive", "version": "1", **other}
+
+
+REGISTRY = {"known": True, "role": "voter", "zone": "b", "voters": ["id-a", "id-b", "id-c"], "witnesses": []}
 
 
 def journal(entries: int = 0, bytes: int = 0, oldest_age_s: float | None = None, held_from: Any = None) -> Any:
@@ -23,7 +27,7 @@ def ids(left: int = 1_000, runway_days: float | None = 143.2, counter: int = 5_0
 def status(**other: Any) -> dict[str, Any]:
     return {
         "node": {"draining": False, "drill": None},
-        "registry": {"known": True, "role": "voter", "zone": "b", "voters": ["id-a", "id-b", "id-c"]},
+        "registry": REGISTRY,
         "staleness_s": 0.4,
         "journal": journal(),
         "ids": ids(),
@@ -34,7 +38,8 @@ def status(**other: Any) -> dict[str, Any]:
 
 
 GOOD = Picture(status(), [zone("a"), zone("b"), zone("c")], True, 100, 1_000, 1 << 40, 1 << 30, 0, False)
-AWAY = {"known": False, "role": "candidate", "zone": None, "voters": ["id-a", "id-b", "id-c"]}
+AWAY = {**REGISTRY, "known": False, "role": "candidate", "zone": None}
+WITNESS = [zone("a"), zone("b"), zone("c", witness=True)]
 TWO_DOWN = [zone("a"), zone("b", state="dead"), zone("c", state="dead")]
 ONE_DOWN = [zone("a"), zone("b"), zone("c", state="dead")]
 
@@ -60,6 +65,8 @@ def test_nothing_is_the_matter_when_all_is_well():
             [("NO_REGISTRY", "CRITICAL"), ("NODES_DOWN", "WARNING")],
         ),
         ({"zones": ONE_DOWN}, [("NODES_DOWN", "WARNING"), ("NO_SPARE_VOTER", "WARNING")]),
+        ({"zones": WITNESS}, [("TOO_MANY_WITNESSES", "WARNING")]),
+        ({"zones": WITNESS, "status": status(registry={**REGISTRY, "witnesses": ["id-c"]})}, []),
         ({"status": status(staleness_s=31.0)}, [("STALE", "WARNING")]),
         ({"status": status(staleness_s=301.0)}, [("STALE", "CRITICAL")]),
         ({"status": status(staleness_s=None)}, []),
@@ -104,6 +111,12 @@ def test_every_code_that_is_found_is_explained_and_every_explained_code_can_be_f
     }
     assert seen == set(CODES)
     assert all(code.means.endswith(".") and code.do for code in CODES.values())
+
+
+def test_the_page_for_operators_lists_the_codes_as_they_are():
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    for name, code in CODES.items():
+        assert f"| `{name}` | {code.means} | {code.do} |\n" in page
 
 
 def test_a_caller_may_be_stricter():

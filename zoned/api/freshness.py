@@ -1,6 +1,6 @@
 """Reads that name how fresh they must be, met before the read is made.
 
-`Zone-After-Position: P` waits until P is applied (read your own writes anywhere); with the `Zone-History` that P came
+`Zone-After-Position: P` waits until P is applied (read your own writes anywhere). With the `Zone-History` that it came
 with, a position of a history that was given up is 412 instead of a wrong yes. `Zone-Max-Staleness: S` with
 `Zone-On-Stale: serve` (the default: the answer says its bound), `wait` or `fail`. `?consistent=1` asks the registry
 first. What cannot be met is 504, never a quiet older answer.
@@ -40,11 +40,13 @@ def with_freshness(app: App, zone: Zone) -> App:
 
 async def meet(headers: Headers, query: bytes, zone: Zone) -> None:
     """Waits until the asked freshness is there. Raises Problem 504 when it cannot be had in time, 400 for nonsense."""
+    _same_history(headers, zone)
     if b"consistent=" in query and parse_qs(query.decode("latin-1")).get("consistent") == ["1"]:
         await _consistent(zone)
     after = headers.get("zone-after-position")
     if after is not None:
-        await _after(zone, _number("Zone-After-Position", after, 18), headers.get("zone-history"))
+        await _after(zone, _number("Zone-After-Position", after, 18))
+        _same_history(headers, zone)
     most = headers.get("zone-max-staleness")
     if most is not None:
         await _fresh(zone, float(_number("Zone-Max-Staleness", most, 9)), headers.get("zone-on-stale", "serve"))
@@ -65,17 +67,17 @@ async def _consistent(zone: Zone) -> None:
     raise Problem(504, "not-consistent", detail)
 
 
-async def _after(zone: Zone, position: int, history: str | None) -> None:
-    _check_history(zone, history)
+async def _after(zone: Zone, position: int) -> None:
     if not await zone.positions.wait_beyond(position - 1, WAIT_MAX_S):
         raise Problem(504, "behind", f"this zone has applied {zone.position}, position {position} did not come in time")
-    _check_history(zone, history)
 
 
-def _check_history(zone: Zone, history: str | None) -> None:
+def _same_history(headers: Headers, zone: Zone) -> None:
+    """Positions that the reader has, from whichever answer, are of the history that it names."""
+    history = headers.get("zone-history")
     if history is not None and zone.history not in ("", history):
         detail = (
-            f"position of history {history[:40]}, this zone is in {zone.history}: the catalogue was begun anew by"
+            f"asked in history {history[:40]}, this zone is in {zone.history}: the catalogue was begun anew by"
             " recover or restore, and what was written before may be missing; look, and write it again"
         )
         raise Problem(412, "other-history", detail)

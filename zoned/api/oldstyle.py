@@ -57,7 +57,6 @@ def with_locations(image: Image) -> Document:
     data = [{"url": one.url, "metadata": dict(one.metadata), "status": "active"} for one in image.locations]
     return {
         **document(image),
-        "visibility": image.fields["visibility"],
         "location": data[0]["url"] if data else None,
         "location_data": data,
     }
