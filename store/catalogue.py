@@ -72,7 +72,12 @@ def find_record(connection: apsw.Connection, reference: str | int) -> tuple[byte
         found = connection.execute(_BY_INTEGER, (reference,)).fetchone()
     else:
         found = connection.execute(_BY_UUID, (uuid_bytes(reference),)).fetchone()
-    return (unpack(found[0]), _SOURCES[found[1]]) if found is not None else None
+    if found is not None:
+        return unpack(found[0]), _SOURCES[found[1]]
+    if not isinstance(reference, int):
+        return None
+    also = connection.execute("SELECT uuid FROM numbers WHERE integer = ?", (reference,)).get
+    return find_record(connection, also) if also is not None else None
 
 
 # One statement, as each costs a read transaction of its own. The parts of a UNION ALL are computed in turn, so with the

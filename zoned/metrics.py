@@ -74,6 +74,9 @@ class _Daemon(Collector):
         )
         yield _gauge("write_buffer_records", "Own writes that are not applied yet.", journal["entries"])
         yield _gauge("write_buffer_bytes", "Their size.", journal["bytes"])
+        yield _gauge(
+            "shared_writes", "Other nodes' writes kept here until they are applied.", journal["shared_entries"]
+        )
         yield _gauge("write_buffer_oldest_seconds", "The age of the oldest of them.", journal["oldest_age_s"] or 0.0)
         yield _gauge("write_buffer_held", "Whether an operator holds writes back.", journal["held_from"] is not None)
         yield _gauge("write_drain_per_second", "Own writes that are applied a second.", journal["drain_per_s"])

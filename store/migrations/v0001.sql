@@ -97,6 +97,11 @@ CREATE TABLE facets (                   -- what live records are found by beside
     PRIMARY KEY (facet, created_at, uuid)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE numbers (                  -- further integers that lead to an image: store.numbers
+    integer INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE overlay (                  -- records as unapplied writes would leave them, own ones and shared ones; columns as of images
     key INTEGER PRIMARY KEY,
     uuid BLOB NOT NULL UNIQUE,
