@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
 
-.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip
+.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip fuzz
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -58,6 +58,9 @@ bench-gossip: $(READY) ## zoned beside serf on this machine, about a quarter of 
 
 bench-registry: $(READY) ## figures of the registry (half an hour): bench/results/registry.md
 	$(BIN)/python -m bench.registry
+
+fuzz: $(READY)   ## a million datagrams and much else against every reader of outside bytes, about ten minutes
+	$(BIN)/python -m tests.fuzz --count 200000 --datagrams 1000000
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference

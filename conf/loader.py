@@ -7,6 +7,7 @@ all collected with their dotted keys, and only then reported.
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class _Wrong(Exception):
     """A value of another type than the setting's, or out of its bounds. Nothing was changed."""
 
 
+@cache
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True, detailed_validation=True)
     for _, table_type in tables():
