@@ -19,7 +19,7 @@ import trio
 from conf import Config, ConfigError
 from gossip import Address, Gossip, MemberView
 from store import identity
-from store.database import open_database
+from store.database import Database, open_database
 from store.identity import Identity
 from zoned import paths, systemd
 from zoned.admin import admin_routes
