@@ -42,8 +42,7 @@ class OutageFault(WriteFault):
     keep: Callable[..., Any] = journal.take_in
     given: Callable[[Node, Node, list[Row]], None] = lambda donor, asker, rows: None  # what giving does to the donor
     helps: bool = True
-    helped: Callable[[Node, list[Write]], None] = lambda node, writes: None  # what "accepted" does to the helper
-    doubts: bool = True  # another registry makes helpers begin again
+    relief: Callable[[random.Random], Relief] = Relief
     silent: bool = False  # nobody passes on what it keeps of others
 
 
@@ -83,7 +82,7 @@ class OutageWorld(WriteWorld):
             self.after(profile.duration_ms * (0.2 + 0.6 * self.rng.random()), self._lose_one, None)
 
     def _new_shares(self, node: Node) -> Shares:
-        return Shares(Relief(random.Random(self.rng.random())))
+        return Shares(self.fault_here.relief(random.Random(self.rng.random())))
 
     # Harm.
 
@@ -257,8 +256,7 @@ class OutageWorld(WriteWorld):
         now_seen = (raft.leader_id, raft.term)
         if now_seen != share.seen:
             share.seen = now_seen
-            if self.fault_here.doubts:
-                share.relief.doubt(self.now / 1_000)
+            share.relief.doubt(self.now / 100)
         if raft.leader_id is None or share.asking:
             return
         marks = {one: apply.mark(node.reader, one) for one in shared.nodes(node.reader)}
@@ -288,7 +286,6 @@ class OutageWorld(WriteWorld):
             return
         share.asking = 0
         share.relief.answered(writes, answer, self.now / 100)
-        self.fault_here.helped(node, writes)
 
     def _no_help(self, argument: tuple[Node, int]) -> None:
         node, number = argument
