@@ -1,5 +1,6 @@
 # Everything sets itself up: a fresh machine needs Python 3.11 (with venv) and make, nothing else.
 PYTHON ?= python3
+PYTHON2 ?= python2.7
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
@@ -7,6 +8,7 @@ KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
 
 .PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip fuzz
+.PHONY: bench-glance bench-outage interop-pike
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -49,6 +51,7 @@ sim: $(READY)    ## long seeded simulation of the registry
 	$(BIN)/python -m tests.sim --seeds 2000 --jobs 2
 	$(BIN)/python -m tests.sim --profile pilot --seeds 200 --jobs 2
 	$(BIN)/python -m tests.sim --seeds 500 --writes
+	$(BIN)/python -m tests.sim --seeds 200 --outage
 
 sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
 	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
@@ -59,8 +62,17 @@ bench-gossip: $(READY) ## zoned beside serf on this machine, about a quarter of 
 bench-registry: $(READY) ## figures of the registry (half an hour): bench/results/registry.md
 	$(BIN)/python -m bench.registry
 
+bench-glance: $(READY) ## zoned beside a real Glance on PostgreSQL, a quarter of an hour: bench/results/glance.md
+	$(BIN)/python -m bench.glance
+
+interop-pike: $(READY) ## a real Glance 15 (needs Python 2.7, PYTHON2=) with zoned as its registry
+	$(BIN)/python -m tests.clients.pike --python $(PYTHON2)
+
 fuzz: $(READY)   ## a million datagrams and much else against every reader of outside bytes, about ten minutes
 	$(BIN)/python -m tests.fuzz --count 200000 --datagrams 1000000
+
+bench-outage: $(READY) ## figures of an outage, some minutes: bench/results/outage.md
+	$(BIN)/python -m bench.outage
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference

@@ -101,6 +101,9 @@ class Http:
     registry_listen: str = setting(
         "", "HOST:PORT of the registry API for a Glance API server of up to 20.x, usually port 9191", address_or_empty
     )
+    workers: int = setting(
+        0, "processes that answer lookups; they hand on the rest. 0: the daemon answers all itself", between(0, 64)
+    )
     advertise_url: str = setting("", "URL that other zones tell their users; empty: http:// and `listen`")
     header_bytes_max: int = setting(32_768, "one request's line and headers, bytes", between(1_024, 1_048_576))
     body_bytes_max: int = setting(
@@ -183,7 +186,23 @@ class Journal:
 
     entries_max: int = setting(2_000_000, "writes kept; two days of a whole fleet's backups", at_least(1))
     bytes_max: int = setting(4_294_967_296, "bytes of writes kept", at_least(4_096))
+    drain_max_per_s: int = setting(
+        5_000, "writes a second sent after an outage, so that zones that return together leave room", at_least(1)
+    )
     free_disk_min_bytes: int = setting(268_435_456, "below this much free disk new writes are refused", at_least(0))
+    shared_entries_max: int = setting(2_000_000, "writes of other nodes kept until they are applied", at_least(0))
+    shared_bytes_max: int = setting(4_294_967_296, "bytes of other nodes' writes kept", at_least(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """Requests that carry an Idempotency-Key: how long and how many are known again."""
+
+    keep_days: float = setting(30.0, "a key counts so long; at least the longest outage", between(0.01, 3_650))
+    keys_max: int = setting(
+        50_000_000, "keys known, of all zones; beyond, requests with a new key are 507", at_least(1)
+    )
+    answers_max: int = setting(200_000, "whole answers kept by this node; beyond, they are made anew", at_least(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +289,7 @@ class Config:
     gossip: Gossip = field(default_factory=Gossip)
     registry: Registry = field(default_factory=Registry)
     journal: Journal = field(default_factory=Journal)
+    idempotency: Idempotency = field(default_factory=Idempotency)
     ids: Ids = field(default_factory=Ids)
     presence: Presence = field(default_factory=Presence)
     admin: Admin = field(default_factory=Admin)

@@ -2,7 +2,7 @@
 
 from gossip.codec import VERSION as PROTOCOL
 from gossip.credentials import Credentials
-from gossip.effects import Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded, Why
+from gossip.effects import Change, Copied, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded, Why
 from gossip.errors import (
     AddressTaken,
     BadIdentity,
@@ -35,6 +35,7 @@ __all__ = [
     "BadIdentity",
     "Change",
     "CodecError",
+    "Copied",
     "Credentials",
     "Effect",
     "Event",

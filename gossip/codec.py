@@ -181,7 +181,7 @@ def _member_values(member: Member) -> Values:
 
 
 def _entry_values(entry: Entry) -> Values:
-    return [entry.state.value, *_member_values(entry.member), entry.beat, dict(entry.vitals)]
+    return [entry.state.value, *_member_values(entry.member), entry.beat, dict(entry.vitals), entry.relayed]
 
 
 def _part_values(part: Part) -> Values:
@@ -343,10 +343,17 @@ def _read_member(values: Values) -> Member:
 
 
 def _read_entry(value: object) -> Entry:
-    """[state, member fields ..., beat, vitals]."""
-    values = _array(value, 13)
+    """[state, member fields ..., beat, vitals, is relayed]."""
+    values = _array(value, 14)
     state = State(_integer(values[0], "state", 0, 3))
-    return Entry(_read_member(values[1:11]), state, _integer(values[11], "beat"), read_vitals(values[12]))
+    beat, vitals, relayed = _integer(values[11], "beat"), read_vitals(values[12]), _flag(values[13], "is relayed")
+    return Entry(_read_member(values[1:11]), state, beat, vitals, relayed)
+
+
+def _flag(value: object, what: str) -> bool:
+    if type(value) is not bool:
+        _refuse(what)
+    return value
 
 
 def _read_ping(values: Values) -> Part:
@@ -406,9 +413,7 @@ def _read_left(values: Values) -> Part:
 def _read_digest(values: Values) -> Part:
     """[digest, is quiet]."""
     value, is_quiet = _array(values, 2)
-    if type(is_quiet) is not bool:
-        _refuse("is quiet")
-    return Digest(_integer(value, "digest"), is_quiet)
+    return Digest(_integer(value, "digest"), _flag(is_quiet, "is quiet"))
 
 
 def _read_vitals(values: Values) -> Part:

@@ -42,6 +42,15 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """Somebody describes itself as this very start of this node, from this address: two processes run with copies of
+    one data directory. Nobody can tell which is the right one; it is for a person to stop the other.
+    """
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """A peer at this address is not of our cluster or version, and which is which; nothing was changed."""
 
@@ -49,7 +58,7 @@ class Refusal:
     reason: str
 
 
-Notice: TypeAlias = Change | Superseded | Refusal
+Notice: TypeAlias = Change | Superseded | Copied | Refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ class Event(Enum):
 @dataclass(frozen=True, slots=True)
 class MemberView:
     """A member and what is believed of it. `since` is when the state began and `acked` when it last answered a probe of
-    ours, both in monotonic seconds of this process; `rtt_s` is a smoothed round trip; `vitals` are its newest, counted
-    by `beat`.
+    ours, both in monotonic seconds of this process; `relayed` when it answered the last one only through others;
+    `rtt_s` is a smoothed round trip; `vitals` are its newest, counted by `beat`.
     """
 
     member: Member
@@ -45,6 +45,7 @@ class MemberView:
     since: float
     rtt_s: float | None = None
     acked: float | None = None
+    relayed: bool = False
     beat: int = 0
     vitals: Facts = field(default_factory=dict)
 
@@ -140,13 +141,13 @@ class Members:
         """Remember someone unknown who is said to be dead or to have left: an address to dial, or a tombstone."""
         self._insert(MemberView(member, state, now), now)
 
-    def answered(self, node_id: str, rtt_s: float | None, now: float) -> None:
-        """An ack came; `rtt_s` when it was direct. Smoothed as TCP does (RFC 6298, gain 1/8)."""
+    def answered(self, node_id: str, rtt_s: float | None, now: float, *, relayed: bool) -> None:
+        """An ack came; `rtt_s` when it answers the direct ping. Smoothed as TCP does (RFC 6298, gain 1/8)."""
         known = self.views[node_id]
         smooth = known.rtt_s
         if rtt_s is not None:
             smooth = rtt_s if smooth is None else smooth + (rtt_s - smooth) / 8
-        self.views[node_id] = replace(known, rtt_s=smooth, acked=now)
+        self.views[node_id] = replace(known, rtt_s=smooth, acked=now, relayed=relayed)
 
     def hear_vitals(self, vitals: Vitals) -> bool:
         """False when they are old news, or of a start of the node that we do not know."""

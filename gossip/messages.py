@@ -167,12 +167,15 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a full-state exchange; with the member's last vitals if it ever reported any."""
+    """One row of a full-state exchange; with the member's last vitals if it ever reported any, and whether it answers
+    the teller only through others.
+    """
 
     member: Member
     state: State
     beat: int = 0
     vitals: Facts = field(default_factory=dict)
+    relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from gossip.codec import (
 )
 from gossip.coordinates import AT, Coordinate
 from gossip.credentials import Credentials
-from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded, Why
+from gossip.effects import ON_STREAM, Change, Copied, Effect, Exchange, Notice, Notify, Refusal, Send, Superseded, Why
 from gossip.errors import (
     CodecError,
     ExchangeFailed,
@@ -45,7 +45,7 @@ from gossip.errors import (
 from gossip.exchange import Dial, Post, Refused, exchange
 from gossip.keyring import Keyring, Role
 from gossip.members import MemberView
-from gossip.messages import Address, ExchangeState, FactValue, Member, Packet, Ping, State
+from gossip.messages import Address, Entry, ExchangeState, FactValue, Member, Packet, Ping
 from gossip.options import GossipOptions
 from gossip.sealing import NONCE_BYTES, SEALED_BYTES, Envelope, Opened, ReplayWindow, Sealing, nonce_of
 from gossip.swim import Swim
@@ -120,7 +120,7 @@ class Gossip:
     `counts` are datagrams and exchanges by outcome: `datagrams_in`, `datagrams_out`, `dropped_<reason>`,
     `exchanges_ok`, `exchanges_failed`, `exchanges_refused`, `exchanges_skipped`, `exchanges_answered`,
     `exchanges_bad_<reason>`; `streams_ok`, `streams_failed`, `streams_skipped` and
-    `streams_answered` for packets by HTTP; `members_<event>` for what happened to members.
+    `streams_answered` for packets by HTTP; `members_<event>` for what happened to members; `copies_seen`.
     """
 
     def __init__(
@@ -165,6 +165,10 @@ class Gossip:
         """Where our socket is bound."""
         return self._datagrams.address
 
+    def mute(self, muted: bool) -> None:
+        """Cuts the socket off, or lets it speak again; whoever drills a partition cuts the HTTP side by itself."""
+        self._datagrams.muted = muted
+
     @property
     def health(self) -> int:
         """Local health score; 0 is well."""
@@ -199,6 +203,11 @@ class Gossip:
         least_s, median_s = self._core.distances.least_s(node_id), self._core.distances.median_s(node_id)
         return (least_s, median_s) if least_s is not None and median_s is not None else None
 
+    def distance_s(self, node_id: str) -> float | None:
+        """The round trip to this member: the least of the last, else as coordinates predict it, else None."""
+        least_s = self._core.distances.least_s(node_id)
+        return least_s if least_s is not None else self.estimate_s(self.me.node_id, node_id)
+
     def estimate_s(self, one: str, other: str) -> float | None:
         """The round trip between two members as their coordinates predict it; None if one is nowhere yet."""
         found = [self.members[node_id].vitals.get(AT) for node_id in (one, other) if node_id in self.members]
@@ -207,11 +216,11 @@ class Gossip:
             return None
         return here[0].distance_s(here[1])
 
-    async def survey(self, timeout_s: float) -> dict[str, dict[str, State] | None]:
+    async def survey(self, timeout_s: float) -> dict[str, dict[str, Entry] | None]:
         """What every member that is up believes of everybody, by their IDs; None of who did not answer in time."""
         views = [view for view in self.members.values() if view.is_up]
-        found: dict[str, dict[str, State] | None] = {view.node_id: None for view in views}
-        found[self.me.node_id] = {view.node_id: view.state for view in self.members.values()}
+        found: dict[str, dict[str, Entry] | None] = {view.node_id: None for view in views}
+        found[self.me.node_id] = _rows(self._core.exchange_state(self._clock()))
 
         async def ask(node_id: str, address: Address) -> None:
             try:
@@ -219,7 +228,7 @@ class Gossip:
             except (ExchangeFailed, CodecError):
                 return
             if state.source == node_id:
-                found[node_id] = {entry.member.node_id: entry.state for entry in state.entries}
+                found[node_id] = _rows(state)
 
         with trio.move_on_after(timeout_s):
             async with trio.open_nursery() as nursery:
@@ -374,6 +383,12 @@ class Gossip:
                 log.info("member " + event.value, node=view.node_id, member_zone=view.zone, address=view.address)
             case Superseded(generation):
                 log.error("newer start of this node seen", generation=generation, ours=self._core.me.generation)
+            case Copied(address):
+                self.counts["copies_seen"] += 1
+                log.error(
+                    "another process runs as this node; stop one of them and give it an empty data directory",
+                    at=address,
+                )
             case Refusal(address, reason):
                 log.warning("peer refused", address=address, reason=reason)
         for subscription in self._subscriptions:
@@ -488,6 +503,10 @@ class Gossip:
     def _forget(self, subscription: Subscription) -> None:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
+
+
+def _rows(state: ExchangeState) -> dict[str, Entry]:
+    return {entry.member.node_id: entry for entry in state.entries}
 
 
 class Dialling:

@@ -21,7 +21,7 @@ from gossip.codec import check_label, check_member, overhead_bytes, read_facts, 
 from gossip.contacts import Contacts
 from gossip.coordinates import AT, Distances
 from gossip.credentials import Credentials, Trust
-from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send, Superseded, Why
+from gossip.effects import ON_STREAM, Change, Copied, Effect, Exchange, Notify, Send, Superseded, Why
 from gossip.errors import BadIdentity, Malformed
 from gossip.members import Event, Members, MemberView
 from gossip.messages import (
@@ -299,7 +299,7 @@ class Swim:
         """
         since = now - self._options.left_keep_s / 2
         entries = tuple(
-            Entry(view.member, view.state, view.beat, view.vitals)
+            Entry(view.member, view.state, view.beat, view.vitals, view.relayed)
             for view in self._members.views.values()
             if view.state is not State.LEFT or view.since > since
         )
@@ -385,7 +385,7 @@ class Swim:
         match claim:
             case Alive(member):
                 if member.node_id == self._me.node_id:
-                    self._hear_of_myself(member.generation, member.incarnation, member.revision, now)
+                    self._hear_of_myself(member, now)
                     return
                 known = self._members.views.get(member.node_id)
                 event = self._members.hear_alive(member, now)
@@ -461,12 +461,20 @@ class Swim:
             self._refute(verdict.incarnation, now)
         self._hear_of_newer_start(verdict.generation, now)
 
-    def _hear_of_myself(self, generation: int, incarnation: int, revision: int, now: float) -> None:
-        """My own description comes back. It is an echo, unless it claims more than I ever said: then I say more."""
-        if generation == self._me.generation and (incarnation, revision) > (self._me.incarnation, self._me.revision):
-            self._me = replace(self._me, revision=max(self._me.revision, revision) + 1)
-            self._refute(incarnation, now)
-        self._hear_of_newer_start(generation, now)
+    def _hear_of_myself(self, member: Member, now: float) -> None:
+        """My own description comes back. It is an echo, unless it claims more than I ever said: then I say more. From
+        another address it is a copy's, and of two copies only one goes on saying more, or they would for ever.
+        """
+        me = self._me
+        if member.generation == me.generation:
+            claims, said = (member.incarnation, member.revision), (me.incarnation, me.revision)
+            is_copy = member.address != me.address
+            if is_copy and self._warned.allows("copy", now):
+                self._effects.append(Notify(Copied(member.address)))
+            if (claims > said and not is_copy) or (claims >= said and member.address < me.address):
+                self._me = replace(me, revision=max(me.revision, member.revision) + 1)
+                self._refute(member.incarnation, now)
+        self._hear_of_newer_start(member.generation, now)
 
     def _refute(self, accused: int, now: float) -> None:
         if self._leaving:
@@ -576,9 +584,12 @@ class Swim:
                 probe.indirect_at = NEVER
                 view = self._members.views.get(probe.target)
                 if view is not None:
-                    self._members.answered(probe.target, now - probe.sent if direct else None, now)
+                    rtt_s = now - probe.sent if direct else None
+                    self._members.answered(probe.target, rtt_s, now, relayed=source != probe.target)
                 if view is not None and direct:
                     self.distances.measured(probe.target, now - probe.sent, view.vitals.get(AT))
+            elif source == probe.target and source in self._members.views:
+                self._members.answered(source, None, now, relayed=False)
             return
         relay = self._relays.acked(seq, source)
         if relay is not None:

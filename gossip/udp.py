@@ -33,6 +33,7 @@ class Datagrams:
         self._counts = counts
         self._resolved: dict[str, tuple[str, float]] = {}
         self._resolving: set[str] = set()
+        self.muted = False  # nothing goes in or out, as if the network were cut
         self.waiting = trio.CancelScope()  # its deadline may be moved while `wait` sleeps
 
     @property
@@ -49,7 +50,7 @@ class Datagrams:
     def receive(self) -> list[tuple[bytes, Address]]:
         """All that is there, at most RECEIVE_MAX."""
         received: list[tuple[bytes, Address]] = []
-        while len(received) < RECEIVE_MAX:
+        for _ in range(RECEIVE_MAX):
             try:
                 # One byte more than allowed, so that the codec can tell a cut datagram from a whole one.
                 data, sender = self._raw.recvfrom(DATAGRAM_BYTES_MAX + 1)
@@ -58,12 +59,18 @@ class Datagrams:
             except OSError as bad:  # a late ICMP error of something that we sent
                 self._counts[f"receive_{_name(bad)}"] += 1
                 break
+            if self.muted:
+                self._counts["dropped_muted"] += 1
+                continue
             self._counts["datagrams_in"] += 1
             received.append((data, (sender[0].removeprefix("::ffff:"), sender[1])))
         return received
 
     def send(self, data: bytes, address: Address) -> None:
         host = self._literal(address[0])
+        if self.muted:
+            self._counts["dropped_muted"] += 1
+            return
         if host is None:
             self._counts["dropped_unresolved"] += 1
             return

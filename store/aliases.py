@@ -118,6 +118,12 @@ def _refused(uuid: str, image: Image | None) -> Outcome | None:
     return None
 
 
+def committed(connection: apsw.Connection, name: str) -> Alias | None:
+    """The alias in the catalogue, without this node's own unapplied writes."""
+    record = _committed(connection, name)
+    return Alias.decode(record) if record is not None else None
+
+
 def _committed(connection: apsw.Connection, name: str) -> bytes | None:
     record: bytes | None = connection.execute("SELECT record FROM aliases WHERE name = ?", (name,)).get
     return record
@@ -137,7 +143,8 @@ def find(connection: apsw.Connection, name: str, me: str) -> Alias | None:
     )
     for sequence, data in rows:
         operation = decode(data)
-        assert isinstance(operation, Point)
+        if not isinstance(operation, Point):
+            continue  # an operator took it out
         alias, _ = point(
             alias, Write(me, sequence, operation, buffered=True), operation, alias.position if alias else 0
         )

@@ -5,16 +5,31 @@ them. Rows and position change in one transaction, so an entry is applied exactl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apsw
-import orjson
 
-from store import aliases, catalogue, history, journal, ranges
+from store import aliases, catalogue, conflicts, history, journal, keys, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image
-from store.operations import Assign, Create, Grant, Outcome, Point, State, Write, decode_write, perform
+from store.operations import (
+    Assign,
+    Create,
+    Drop,
+    Grant,
+    Outcome,
+    Point,
+    Retire,
+    State,
+    Update,
+    Write,
+    decode,
+    decode_write,
+    dropped,
+    origin_of,
+    perform,
+)
 from store.soundness import unsound
 
 CHECKPOINT_ENTRIES = 64  # the hash before every so many-th entry is kept ...
@@ -51,9 +66,13 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
             continue
         write = decode_write(entry.data)
         outcome = _apply_write(connection, write, entry.index, me)
+        if outcome is not None:
+            keys.forget(connection, write.node, write.sequence, write.operation)
         if outcome is not None and write.node == me:
             journal.settle(connection, write, outcome, entry.index, now)
             own.append(Applied(write.sequence, entry.index, outcome))
+        elif outcome is not None:
+            shared.forget(connection, write.node, write.sequence)
         if outcome is not None and outcome.uuid is not None:
             journal.refresh_overlay(connection, outcome.uuid, me)
     connection.execute("UPDATE replica SET position = ?", (expected - 1,))
@@ -78,14 +97,58 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     problem = unsound(write.operation)
     if problem:
         return Outcome(State.REFUSED, "malformed", problem)
-    if isinstance(write.operation, Grant):
-        return ranges.grant(connection, write.node, write.operation, position, write.node == me)
-    if isinstance(write.operation, Point):
-        outcome = aliases.apply(connection, write, write.operation, position)
-        named = [uuid for pair in write.operation.targets.values() for uuid in pair if uuid is not None]
-        _keep_lost(connection, str(named[0]) if named else "", write, outcome, position)
-        return outcome
-    return _apply_to_image(connection, write.operation.uuid, write, position)
+    origin = origin_of(write.operation)
+    if origin is not None and origin.key:
+        again = keys.repeated(connection, origin)
+        if again is not None:
+            return _with_integer(connection, again)
+    outcome = _perform(connection, write, position, me)
+    keys.record(connection, write, outcome)
+    return outcome
+
+
+def _with_integer(connection: apsw.Connection, outcome: Outcome) -> Outcome:
+    record = catalogue.committed(connection, outcome.uuid) if outcome.uuid else None
+    return replace(outcome, integer=Image.decode(record).integer) if record is not None else outcome
+
+
+def _perform(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome:
+    operation = write.operation
+    match operation:
+        case Grant():
+            return ranges.grant(connection, write.node, operation, position, write.node == me)
+        case Retire():
+            return ranges.retire(connection, operation.node, position, operation.node == me)
+        case Drop():
+            keys.forget(connection, write.node, write.sequence, decode(operation.entry))
+            conflicts.keep_dropped(connection, write, operation, position)
+            return dropped(operation)
+        case Point():
+            return _point(connection, write, operation, position)
+        case Update() if operation.resolves:
+            return _resolve(connection, write, operation, position)
+        case _:
+            return _apply_to_image(connection, operation.uuid, write, position)
+
+
+def _resolve(connection: apsw.Connection, write: Write, operation: Update, position: int) -> Outcome:
+    """An update that also closes an entry of the ledger."""
+    refused = conflicts.refusal(connection, operation)
+    if refused is not None:
+        return refused
+    outcome = _apply_to_image(connection, operation.uuid, write, position)
+    if outcome.state is State.DONE:
+        conflicts.resolve(connection, write, operation)
+    return outcome
+
+
+def _point(connection: apsw.Connection, write: Write, operation: Point, position: int) -> Outcome:
+    before = aliases.committed(connection, operation.alias)
+    outcome = aliases.apply(connection, write, operation, position)
+    named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
+    if outcome.state is State.CONFLICT and before is not None:
+        conflicts.keep(connection, write, (named[0] if named else None, before.write), outcome, position)
+    return outcome
 
 
 def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, position: int) -> Outcome:
@@ -99,28 +162,9 @@ def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, positi
         holder = catalogue.holder(connection, after.integer)
         if holder not in (None, uuid):
             return Outcome(State.REFUSED, "integer-taken", f"integer {after.integer} belongs to image {holder}", uuid)
-    assert not isinstance(write.operation, Grant | Point)
+    assert not isinstance(write.operation, Grant | Retire | Point)
     catalogue.replace_committed(connection, old, after)
     history.keep(connection, before, after, write.operation)
-    _keep_lost(connection, uuid, write, outcome, position)
+    if outcome.state is State.CONFLICT and before is not None:
+        conflicts.keep(connection, write, (uuid, before.write), outcome, position)
     return outcome
-
-
-def _keep_lost(connection: apsw.Connection, uuid: str, write: Write, outcome: Outcome, position: int) -> None:
-    """Both values of each change that was not taken, for a person to resolve."""
-    if outcome.state is State.CONFLICT:
-        connection.executemany(
-            "INSERT INTO conflicts VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    position,
-                    what,
-                    uuid,
-                    write.node,
-                    write.sequence,
-                    orjson.dumps(kept).decode(),
-                    orjson.dumps(wanted).decode(),
-                )
-                for what, kept, wanted in outcome.lost
-            ],
-        )

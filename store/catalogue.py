@@ -1,9 +1,10 @@
 """All image records, as of one position of the log. Plain functions of a connection.
 
 Two tables of one shape: `images` is what applying the log has made, the same on every node; `overlay` holds, for the
-few records that this node's own unapplied writes touch, what those writes would make of them. Readers look at the
-overlay first, so a client reads its own write at once. Rows of `images` come from `store.apply`, rows of `overlay` from
-`store.journal`; `facets` follows `images`. Lists are in `store.listing`.
+few records that unapplied writes touch, what those writes would make of them: this node's own writes, and, for records
+that are not in the catalogue yet, those that other nodes shared. Readers look at the overlay first, so a client reads
+its own write at once. Rows of `images` come from `store.apply`, rows of `overlay` from `store.journal`; `facets`
+follows `images`. Lists are in `store.listing`.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ class Source(Enum):
     """Where an answer came from (the `Zone-Source` header)."""
 
     LOCAL = "local"
-    JOURNAL = "journal"
+    JOURNAL = "journal"  # with this node's own unapplied writes
+    PROVISIONAL = "provisional"  # of other nodes' unapplied writes only
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,29 @@ def replica(connection: apsw.Connection) -> Replica:
 
 
 def find(connection: apsw.Connection, reference: str | int) -> Found | None:
-    """The record with this UUID or integer, tombstones included, this node's own unapplied writes first."""
-    column = "integer" if isinstance(reference, int) else "uuid"
-    for source, table in ((Source.JOURNAL, "overlay"), (Source.LOCAL, "images")):
-        data = connection.execute(f"SELECT record FROM {table} WHERE {column} = ?", (reference,)).get  # noqa: S608  # our own names
-        if data is not None:
-            return Found(Image.decode(data), source)
-    return None
+    """The record with this UUID or integer, tombstones included, unapplied writes first."""
+    found = find_record(connection, reference)
+    return Found(Image.decode(found[0]), found[1]) if found is not None else None
 
 
+def overlay_source(provisional: int) -> Source:
+    return Source.PROVISIONAL if provisional else Source.JOURNAL
+
+
+def find_record(connection: apsw.Connection, reference: str | int) -> tuple[bytes, Source] | None:
+    """The same, in its canonical form."""
+    found = connection.execute(_BY_INTEGER if isinstance(reference, int) else _BY_UUID, (reference,)).fetchone()
+    return (found[0], _SOURCES[found[1]]) if found is not None else None
+
+
+# One statement, as each costs a read transaction of its own. The parts of a UNION ALL are computed in turn, so with the
+# limit `images` is not looked at for a record that is in the overlay.
+_SOURCES = (Source.LOCAL, Source.JOURNAL, Source.PROVISIONAL)
+_BY_UUID, _BY_INTEGER = (
+    f"SELECT record, 1 + (provisional <> 0) FROM overlay WHERE {column} = ?1"  # noqa: S608  # our own names
+    f" UNION ALL SELECT record, 0 FROM images WHERE {column} = ?1 LIMIT 1"
+    for column in ("uuid", "integer")
+)
 _PROMOTED = tuple(FIELDS)  # base attributes have columns of their own
 _COLUMNS = ("uuid", "integer", "deleted", *_PROMOTED, "creator", "record")
 _UPSERT = (
@@ -172,6 +188,16 @@ def committed(connection: apsw.Connection, uuid: str) -> bytes | None:
     """The canonical form of the record in the catalogue, without the overlay."""
     record: bytes | None = connection.execute("SELECT record FROM images WHERE uuid = ?", (uuid,)).get
     return record
+
+
+def holds_integer(connection: apsw.Connection, image: Image) -> bool:
+    """Whether another record, committed or not, has this record's integer."""
+    found: int = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM images WHERE integer = ?1 AND uuid != ?2)"
+        " OR EXISTS (SELECT 1 FROM overlay WHERE integer = ?1 AND uuid != ?2)",
+        (image.integer, image.uuid),
+    ).get
+    return bool(found)
 
 
 def holder(connection: apsw.Connection, integer: int) -> str | None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import apsw
 import outcome
@@ -42,6 +42,16 @@ async def inline(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
 
 
+class Outsiders(Protocol):
+    """Other processes that have the file open."""
+
+    async def let_go(self) -> None:
+        """Returns when none of them has the file open any more."""
+
+    async def resume(self) -> None:
+        """They may open it again, under the same name."""
+
+
 class _Waiting:
     """A job on its way to the writer."""
 
@@ -58,13 +68,14 @@ class Database:
 
     def __init__(self, path: Path, writer: apsw.Connection, run: RunInThread) -> None:
         self.path = path
-        self.reader = _connect(path)
+        self.outsiders: Outsiders | None = None
+        self.reader = connect_reader(path)
         self._writer = writer
         self._run = run
         self._queue: deque[_Waiting] = deque()
         self._wake = trio.Event()
         self._ended = False
-        self._readers = [_connect(path) for _ in range(READERS)]
+        self._readers = [connect_reader(path) for _ in range(READERS)]
         self._readers_free = trio.Semaphore(READERS)
         self._writing = trio.Lock()  # a round of writes, or the file's replacement
         self.on_round: Callable[[float], None] = lambda duration_s: None  # told how long each transaction took
@@ -85,6 +96,10 @@ class Database:
         assert waiting.result is not None
         result: T = waiting.result.unwrap()
         return result
+
+    def look(self, job: Job[T]) -> T:
+        """Runs `job`, which must be quick, at once and inside one read transaction."""
+        return _in_snapshot(self.reader, job)
 
     async def read(self, job: Job[T]) -> T:
         """Runs `job` in a thread, inside one read transaction, on a connection of its own."""
@@ -157,6 +172,8 @@ class Database:
                 prepared = await self._run(prepare)
                 for _ in range(READERS):
                     await self._readers_free.acquire()
+                if self.outsiders is not None:
+                    await self.outsiders.let_go()
                 # Closing the last connection folds the write-ahead log into the old file and removes it: it must not
                 # be there when the new file takes the name.
                 self.close()
@@ -169,10 +186,12 @@ class Database:
                     sync_path(self.path.parent)
                 finally:
                     self._writer = open_writer(self.path)
-                    self.reader = _connect(self.path)
-                    self._readers = [_connect(self.path) for _ in range(READERS)]
+                    self.reader = connect_reader(self.path)
+                    self._readers = [connect_reader(self.path) for _ in range(READERS)]
                     for _ in range(READERS):
                         self._readers_free.release()
+                    if self.outsiders is not None:
+                        await self.outsiders.resume()
 
     def close(self) -> None:
         for connection in (self.reader, *self._readers, self._writer):
@@ -225,7 +244,12 @@ def _in_snapshot(connection: apsw.Connection, job: Job[T]) -> T:
         connection.execute("COMMIT")
 
 
-def _connect(path: Path, flags: int = apsw.SQLITE_OPEN_READONLY) -> apsw.Connection:
+def connect_reader(path: Path) -> apsw.Connection:
+    """A connection that only reads. Any process of this user may have one, while the daemon has the store open."""
+    return _connect(path, apsw.SQLITE_OPEN_READONLY)
+
+
+def _connect(path: Path, flags: int) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=flags)
     connection.set_busy_timeout(10_000)
     connection.pragma("cache_size", -CACHE_KIB)

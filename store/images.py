@@ -96,7 +96,7 @@ def text_problem(value: str, chars_max: int) -> str | None:
         return f"must have at most {chars_max} characters, has {len(value)}"
     if "\x00" in value:
         return "may not contain a NUL"
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
         return "may not contain half of a surrogate pair"
     return None
 
@@ -209,9 +209,11 @@ def _in_range(integer: int) -> int | None:
     return integer if integer <= INT64_MAX else None
 
 
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
 def is_uuid(text: str) -> bool:
     """Whether `text` is a UUID in its usual form, 8-4-4-4-12 hexadecimal digits (RFC 9562, section 4)."""
-    parts = text.split("-")
-    return [len(part) for part in parts] == [8, 4, 4, 4, 12] and all(
-        char in "0123456789abcdefABCDEF" for part in parts for char in part
-    )
+    digits = text.replace("-", "")
+    dashed = len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-"
+    return dashed and len(digits) == 32 and _HEX.issuperset(digits)

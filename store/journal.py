@@ -6,17 +6,19 @@ means that it stays longer.
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
 
-from store import aliases, catalogue, ranges
+from store import aliases, catalogue, keys, ranges, shared
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image
 from store.operations import (
     Assign,
     Create,
+    Drop,
     Operation,
     Outcome,
     Point,
@@ -67,6 +69,10 @@ class Receipt:
     detail: str = ""
     finished_at: float | None = None
 
+    @property
+    def is_finished(self) -> bool:
+        return self.state != "journaled"
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -96,7 +102,10 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
         if outcome.state is State.REFUSED:
             raise Refused(outcome)
         if image is not None and isinstance(operation, Create):
-            return _repeated(connection, me, image)
+            if found is None or found.source is not catalogue.Source.PROVISIONAL:
+                return _repeated(connection, me, image)
+            # Another zone made it and this one was told: one image has one integer.
+            operation = replace(operation, integer=image.integer)
     _check_room(connection, limits)
     if isinstance(operation, Create | Assign) and not operation.integer:
         integer = ranges.take(connection, at)
@@ -106,6 +115,7 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
             )
         operation = replace(operation, integer=integer)
     sequence = _store(connection, operation, at)
+    keys.journaled(connection, me, sequence, operation)
     after = refresh_overlay(connection, uuid, me) if uuid else None
     if after is not None and len(after.encode()) > RECORD_BYTES_MAX:
         raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
@@ -150,20 +160,27 @@ def _store(connection: apsw.Connection, operation: Operation, at: float) -> int:
         (len(data),),
     ).get
     about = aliases.journal_key(operation.alias) if isinstance(operation, Point) else subject(operation)
-    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?)", (sequence, about, data, at))
+    needs = shared.based_on(connection, operation)
+    connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?)", (sequence, about, data, at, needs))
     return sequence
 
 
 def read(connection: apsw.Connection, after: int, entries_max: int, bytes_max: int) -> list[tuple[int, bytes]]:
-    """(sequence, operation) of the writes behind `after`, in order: at least one if any, then within the bounds."""
+    """(sequence, operation) of the writes behind `after`, in order: at least one if any, then within the bounds.
+
+    Ends before a write that is based on what another node made and the log does not have yet: it has to come behind.
+    What is held (`store.holding`) is left out.
+    """
     found: list[tuple[int, bytes]] = []
     size = 0
     rows = connection.execute(
-        "SELECT sequence, operation FROM journal WHERE sequence > ? ORDER BY sequence LIMIT ?", (after, entries_max)
+        "SELECT sequence, operation, needs FROM journal WHERE sequence > ?"
+        " AND sequence < ifnull((SELECT sequence FROM hold), 9223372036854775807) ORDER BY sequence LIMIT ?",
+        (after, entries_max),
     )
-    for sequence, operation in rows:
+    for sequence, operation, needs in rows:
         size += len(operation)
-        if found and size > bytes_max:
+        if (found and size > bytes_max) or shared.missing(connection, needs):
             break
         found.append((sequence, operation))
     return found
@@ -173,6 +190,12 @@ def backlog(connection: apsw.Connection) -> Backlog:
     entries, size, sequence = connection.execute("SELECT journal_entries, journal_bytes, sequence FROM node").get
     oldest: float | None = connection.execute("SELECT at FROM journal ORDER BY sequence LIMIT 1").get
     return Backlog(entries, size, oldest, sequence)
+
+
+def is_waiting(connection: apsw.Connection, through: int) -> bool:
+    """Whether some write up to this sequence is not applied yet."""
+    found: int = connection.execute("SELECT EXISTS (SELECT 1 FROM journal WHERE sequence <= ?)", (through,)).get
+    return bool(found)
 
 
 def has_grant(connection: apsw.Connection) -> bool:
@@ -219,7 +242,9 @@ def _forget(connection: apsw.Connection, sequence: int, size: int) -> None:
 def settle(connection: apsw.Connection, write: Write, outcome: Outcome, position: int, now: float) -> None:
     """Takes an applied write of this node off the journal and keeps its receipt."""
     row: Any = connection.execute("SELECT operation, at FROM journal WHERE sequence = ?", (write.sequence,)).fetchone()
-    if row is None or decode(row[0]) != write.operation:
+    known = decode(row[0]) if row is not None else None
+    too_late = isinstance(known, Drop) and known.entry == encode(write.operation)  # it was in the log already
+    if known != write.operation and not too_late:
         raise Impossible(
             f"write {write.id} was made under this node's ID, but not by what this data directory knows: an older copy"
             " was put back, or two daemons share it; give the node an empty data directory, so that it gets a new ID"
@@ -247,19 +272,48 @@ def settle(connection: apsw.Connection, write: Write, outcome: Outcome, position
 
 
 def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | None:
-    """Works out anew how this node's unapplied writes leave the record; returns that, None when there are none."""
+    """Works out anew how unapplied writes leave the record; returns that, None when there are none.
+
+    On a committed record only this node's own writes show, as applying would take them now. Where there is none yet,
+    other nodes' writes show as well: creates first, and this node's own changes last and whole.
+    """
     rows: Any = connection.execute("SELECT sequence, operation FROM journal WHERE uuid = ? ORDER BY sequence", (uuid,))
-    waiting = [Write(me, sequence, decode(operation), buffered=True) for sequence, operation in rows]
-    connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid,))
-    if not waiting:
-        return None
     record = catalogue.committed(connection, uuid)
+    own = [Write(me, sequence, decode(operation), buffered=record is not None) for sequence, operation in rows]
+    others = shared.of_image(connection, uuid) if record is None else []
+    connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid,))
+    if not own and not others:
+        return None
     image = Image.decode(record) if record is not None else None
-    for write in waiting:
+    for write in _in_order(own, others):
         image, _ = _foresee(image, write)
     if image is not None:
+        if others and catalogue.holds_integer(connection, image):
+            image = replace(image, integer=None)  # what others say must not break the own promise
         catalogue.put(connection, "overlay", image)
+        if not own:
+            connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid,))
     return image
+
+
+def take_in(
+    connection: apsw.Connection, me: str, rows: Iterable[shared.Row], entries_max: int, bytes_max: int
+) -> list[shared.Row]:
+    """Keeps what other nodes' journals gave and shows it as provisional records; returns what was new."""
+    kept = shared.keep(connection, me, rows, entries_max, bytes_max)
+    for uuid in {uuid for _, uuid in kept if uuid is not None}:
+        refresh_overlay(connection, uuid, me)
+    return [row for row, _ in kept]
+
+
+def _in_order(own: list[Write], others: list[Write]) -> list[Write]:
+    if not others:
+        return own
+    ordered: list[Write] = []
+    for makes in (True, False):
+        sides = (own, others) if makes else (others, own)
+        ordered += [write for side in sides for write in side if isinstance(write.operation, Create) is makes]
+    return ordered
 
 
 def kind_of(operation: Operation) -> str:
@@ -300,6 +354,16 @@ def receipts(connection: apsw.Connection, limit: int, only_waiting: bool = False
     return found
 
 
+def seen(connection: apsw.Connection, sequence: int) -> dict[str, float]:
+    """The zones that have applied this node's `sequence`-th write, and when this node knew; "" stands for all."""
+    rows: Any = connection.execute("SELECT zone, at FROM seen WHERE sequence = ?", (sequence,)).fetchall()
+    return dict(rows)
+
+
+def note_seen(connection: apsw.Connection, sequence: int, zones: Iterable[str], at: float) -> None:
+    connection.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", [(sequence, zone, at) for zone in zones])
+
+
 def has_receipts_before(connection: apsw.Connection, before: float) -> bool:
     """Whether some receipt finished before the wall-clock time `before`."""
     found: Any = connection.execute("SELECT EXISTS (SELECT 1 FROM receipts WHERE finished_at < ?)", (before,)).get
@@ -308,8 +372,7 @@ def has_receipts_before(connection: apsw.Connection, before: float) -> bool:
 
 def forget_receipts(connection: apsw.Connection, before: float, limit: int) -> int:
     """Removes at most `limit` receipts that finished before the wall-clock time `before`; returns how many."""
-    connection.execute(
-        "DELETE FROM receipts WHERE sequence IN (SELECT sequence FROM receipts WHERE finished_at < ? LIMIT ?)",
-        (before, limit),
-    )
-    return connection.changes()
+    old = connection.execute("SELECT sequence FROM receipts WHERE finished_at < ? LIMIT ?", (before, limit)).fetchall()
+    for table in ("seen", "receipts"):
+        connection.executemany(f"DELETE FROM {table} WHERE sequence = ?", old)  # noqa: S608  # our own names
+    return len(old)

@@ -2,7 +2,7 @@
 
 Intuition: every list is an order that ends with the UUID, so a page is "the next rows behind these values" (keyset) and
 the thousandth page costs what the first costs. A query is split into *branches* that do not overlap (one's own images,
-public ones, those shared with one, this node's own unapplied writes); each is one scan of one index in the order asked
+public ones, those shared with one, unapplied writes); each is one scan of one index in the order asked
 for, and the streams are merged as they are read. Which index drives a branch is decided by looking how many rows each
 candidate has, up to a bound, because the catalogue keeps no statistics. What still reads too much is stopped.
 
@@ -24,6 +24,7 @@ from store.catalogue import (
     Found,
     Source,
     member_facet,
+    overlay_source,
     property_facet,
     tag_facet,
     value_facet,
@@ -32,6 +33,9 @@ from store.errors import TooBroad
 from store.images import FIELDS, Image, Scalar
 
 PAGE_BYTES_MAX = 8_388_608  # of records in one page; a page ends early rather than be larger
+QUICK_LIMIT = 100  # a page of at most so many records ...
+QUICK_BYTES = 262_144  # ... and bytes, and ...
+QUICK_STEPS = 20_000  # ... of so little work costs less than handing it to a thread
 SORT_MAX = 20_000  # so many rows are sorted for a page; above, the index of the order is walked instead
 COUNT_MAX = 3_000  # of candidates to drive a scan, the one with fewest rows is taken, counted so far
 STEPS_MAX = 100_000_000  # of SQLite's machine for one page, about two seconds
@@ -105,20 +109,43 @@ def place(image: Image, order: Order) -> tuple[Scalar, ...]:
 
 
 def page(connection: apsw.Connection, query: Query) -> Page:
-    """At most `query.limit` records, own unapplied writes included. Raises TooBroad."""
+    """At most `query.limit` records, unapplied writes included. Raises TooBroad."""
+    with _bounded(connection, STEPS_MAX, _STEPS_TOLD):
+        return _page(connection, query, PAGE_BYTES_MAX)
+
+
+def _page(connection: apsw.Connection, query: Query, bytes_max: int) -> Page:
     assert query.order[-1][0] == "uuid"
     found: list[Found] = []
     size = 0
-    with _bounded(connection):
-        streams = [_stream(connection, source, parts) for source, parts in _statements(connection, query)]
-        for row in heapq.merge(*streams, key=_comparison(query.order)):
-            table = "overlay" if row[-1] is Source.JOURNAL else "images"
-            record: bytes = connection.execute(f"SELECT record FROM {table} WHERE uuid = ?", (row[-2],)).get  # noqa: S608  # our own names
-            size += len(record)
-            if len(found) == query.limit or (found and size > PAGE_BYTES_MAX):
-                return Page(found, more=True)
-            found.append(Found(Image.decode(record), row[-1]))
+    streams = [_stream(connection, source, parts) for source, parts in _statements(connection, query)]
+    for row in heapq.merge(*streams, key=_comparison(query.order)):
+        record, source = _record(connection, row[-2], row[-1])
+        size += len(record)
+        if len(found) == query.limit or (found and size > bytes_max):
+            return Page(found, more=True)
+        found.append(Found(Image.decode(record), source))
     return Page(found, more=False)
+
+
+def quick_page(connection: apsw.Connection, query: Query) -> Page | None:
+    """As `page`, when that is little work: about a millisecond at most. None when it would be more."""
+    if query.limit > QUICK_LIMIT:
+        return None
+    try:
+        with _bounded(connection, QUICK_STEPS, QUICK_STEPS):
+            found = _page(connection, query, QUICK_BYTES)
+    except TooBroad:
+        return None
+    return None if found.more and len(found.found) < query.limit else found
+
+
+def _record(connection: apsw.Connection, uuid: str, source: Source) -> tuple[bytes, Source]:
+    if source is Source.LOCAL:
+        data: bytes = connection.execute("SELECT record FROM images WHERE uuid = ?", (uuid,)).get
+        return data, source
+    row: Any = connection.execute("SELECT record, provisional FROM overlay WHERE uuid = ?", (uuid,)).fetchone()
+    return row[0], overlay_source(row[1])
 
 
 def _stream(
@@ -131,15 +158,15 @@ def _stream(
 
 
 @contextmanager
-def _bounded(connection: apsw.Connection) -> Iterator[None]:
-    left = STEPS_MAX // _STEPS_TOLD
+def _bounded(connection: apsw.Connection, steps_max: int, told: int) -> Iterator[None]:
+    left = steps_max // told
 
     def too_many() -> bool:
         nonlocal left
         left -= 1
         return left < 0
 
-    connection.set_progress_handler(too_many, _STEPS_TOLD)
+    connection.set_progress_handler(too_many, told)
     try:
         yield
     except apsw.InterruptError:

@@ -26,12 +26,22 @@ MemberChange = tuple[Membership | None, Membership | None]  # (what the writer s
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who asked for a write, where and when. `by` is a name for people, `at` is in seconds since 1970."""
+    """Who asked for a write, where and when, and by what a repeat of the request is known again.
+
+    `by` is a name for people. `at` is in seconds since 1970 by the clock of `zone`. `key` and `payload` are digests of
+    the caller's Idempotency-Key and of the request, KEY_BYTES each, empty without a key, which counts for `keep_s`.
+    """
 
     zone: str
     by: str
     at: int
     request: str = ""  # the ID that the answer to the request carries
+    key: bytes = b""
+    payload: bytes = b""
+    keep_s: int = 0
+
+
+KEY_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +63,8 @@ class Update:
     """Changes to a record. `if_match` is the write that the client's copy came from, or None.
 
     A location that is both removed and added keeps its place and gets the new metadata. `members` is by project,
-    `presence` by zone.
+    `presence` by zone. `resolves` is the number of the conflict that this settles, 0 for none; `take` says for whom
+    (`store.conflicts`).
     """
 
     uuid: str
@@ -68,6 +79,8 @@ class Update:
     members: Mapping[str, MemberChange] = field(default_factory=dict)
     origin: Origin | None = None
     presence: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
+    resolves: int = 0
+    take: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,28 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """Burns what is left of the ranges of a node that does not return. Nothing of them is ever granted again."""
+
+    node: str
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Stands in the place of a waiting write that an operator took out: the sequence has no gap, and it is recorded.
+
+    `entry` is the encoded operation that was dropped, `uuid` its image if it has one.
+    """
+
+    uuid: str | None
+    at: str
+    reason: str
+    entry: bytes
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """Changes to which images an alias names: by zone, "" for every zone not named (`store.aliases`)."""
 
@@ -107,9 +142,9 @@ class Point:
     origin: Origin | None = None
 
 
-ImageOperation = Create | Update | Delete | Assign
-Operation = ImageOperation | Grant | Point
-_CODES: tuple[type, ...] = (Create, Update, Delete, Assign, Grant, Point)
+ImageOperation = Create | Update | Delete | Assign | Drop
+Operation = ImageOperation | Grant | Retire | Point
+_CODES: tuple[type, ...] = (Create, Update, Delete, Assign, Grant, Retire, Drop, Point)
 _CODES_BY_NUMBER: dict[int, Any] = dict(enumerate(_CODES))
 
 
@@ -133,6 +168,7 @@ class State(Enum):
     DONE = "done"
     CONFLICT = "conflict"
     REFUSED = "refused"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +241,7 @@ def _plain(operation: Operation, name: str) -> Any:
 
 def subject(operation: Operation) -> str | None:
     """The UUID of the image that an operation is about; None when it is about none."""
-    return None if isinstance(operation, Grant | Point) else operation.uuid
+    return None if isinstance(operation, Grant | Retire | Point) else operation.uuid
 
 
 def encode_write(write: Write) -> bytes:
@@ -239,8 +275,12 @@ def by_of(operation: Operation) -> tuple[str, str]:
 def perform(image: Image | None, write: Write, position: int) -> tuple[Image | None, Outcome]:
     """The record after `write` at `position`, and the outcome. The record is unchanged unless the outcome says so."""
     operation = write.operation
-    assert not isinstance(operation, Grant | Point), "ranges and aliases are no matter of a record"
+    assert not isinstance(operation, Grant | Retire | Point), "ranges and aliases are no matter of a record"
     match operation:
+        case Drop():
+            return image, dropped(operation)
+        case Update() if operation.take == "ours" and image is not None:
+            return image, _done(image)  # even of one that was deleted
         case Create():
             return _create(image, write, operation, position)
         case Update() | Delete() | Assign() if image is None:
@@ -263,6 +303,11 @@ def perform(image: Image | None, write: Write, position: int) -> tuple[Image | N
                 return image, _done(image)
             image = replace(image, integer=operation.integer, write=write.id, position=position, by=by_of(operation))
             return image, _done(image)
+
+
+def dropped(operation: Drop) -> Outcome:
+    by = operation.origin.by if operation.origin is not None else "nobody"
+    return Outcome(State.DROPPED, "dropped", f"dropped by {by}: {operation.reason}", operation.uuid)
 
 
 def _done(image: Image) -> Outcome:
@@ -289,8 +334,24 @@ def _create(image: Image | None, write: Write, operation: Create, position: int)
         return image, Outcome(State.REFUSED, "gone", detail, image.uuid)
     if same_content(image, made):
         return image, _done(image)
+    if write.buffered:
+        # Two zones made it without knowing of each other, and both were answered: what does not clash survives.
+        return _update(image, write, _as_change(operation), position)
     detail = f"image {image.uuid} exists with other content"
     return image, Outcome(State.REFUSED, "exists", detail, image.uuid, image.integer)
+
+
+def _as_change(operation: Create) -> Update:
+    """A create as a change of the record that says nothing yet."""
+    return Update(
+        operation.uuid,
+        operation.at,
+        fields={name: (DEFAULTS[name], value) for name, value in operation.fields.items() if name in DEFAULTS},
+        properties={name: (None, value) for name, value in operation.properties.items()},
+        tags_added=operation.tags,
+        locations_added=operation.locations,
+        origin=operation.origin,
+    )
 
 
 def same_content(one: Image, other: Image) -> bool:
@@ -305,13 +366,23 @@ def same_content(one: Image, other: Image) -> bool:
     )
 
 
+# What an update may have without changing the image.
+_ASIDE: Mapping[str, Any] = {
+    "if_match": None,
+    "origin": None,
+    "resolves": 0,
+    "take": "",
+    "members": {},
+    "presence": {},
+}
+
+
 def _update(image: Image, write: Write, operation: Update, position: int) -> tuple[Image, Outcome]:
     lost: list[tuple[str, Any, Any]] = []
     new_fields = take(image.fields, operation.fields, write.buffered, "", lost)
     new_properties = take(image.properties, operation.properties, write.buffered, "properties/", lost)
     tags = (set(image.tags) | set(operation.tags_added)) - set(operation.tags_removed)
-    beside = Update(operation.uuid, operation.at, if_match=operation.if_match, origin=operation.origin)
-    if replace(operation, members={}, presence={}) != beside:
+    if replace(operation, **_ASIDE) != Update(operation.uuid, operation.at):
         new_fields["updated_at"] = operation.at  # sharing an image, or storing it, does not change the image
     changed = replace(
         image,

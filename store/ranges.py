@@ -6,11 +6,15 @@ the record that carries it is safe.
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import apsw
 
 from store.operations import Grant, Outcome, State
 
+CEILINGS = (2**31 - 1, 2**53 - 1)
+DATES_MAX_DAYS = 2_000_000  # calendars end
 DAY_S = 86_400
 RATE_DAYS = 7  # the rate is the busiest of the last week's days
 
@@ -39,11 +43,31 @@ def grant(connection: apsw.Connection, node: str, operation: Grant, position: in
     stop = min(start + operation.count, operation.ceiling + 1)
     if stop <= start:
         return Outcome(State.REFUSED, "exhausted", f"no integer is left below {operation.ceiling}")
-    connection.execute("INSERT INTO ranges VALUES (?, ?, ?, ?)", (start, stop, node, position))
+    connection.execute(
+        "INSERT INTO ranges (start, stop, node, position) VALUES (?, ?, ?, ?)", (start, stop, node, position)
+    )
     connection.execute("UPDATE replica SET next_integer = ?", (stop,))
     if own:
         connection.execute("INSERT INTO leases VALUES (?, ?, ?)", (start, start, stop))
     return Outcome(State.DONE)
+
+
+def retire(connection: apsw.Connection, node: str, position: int, own: bool) -> Outcome:
+    """Applies a retirement: what is left of the node's ranges is burnt; `own`: this node, which gets new ones."""
+    connection.execute("UPDATE ranges SET retired = ? WHERE node = ? AND retired = 0", (position, node))
+    if not connection.changes():
+        return Outcome(State.REFUSED, "not-found", f"node {node} holds no range")
+    if own:
+        connection.execute("DELETE FROM leases")
+    return Outcome(State.DONE)
+
+
+def held_by(connection: apsw.Connection, node: str) -> tuple[int, int]:
+    """(ranges, integers in them) that were granted to a node and not retired; what it has used counts too."""
+    count, integers = connection.execute(
+        "SELECT count(*), coalesce(sum(stop - start), 0) FROM ranges WHERE node = ? AND retired = 0", (node,)
+    ).get
+    return count, integers
 
 
 def take(connection: apsw.Connection, at: float) -> int | None:
@@ -67,6 +91,12 @@ def leases(connection: apsw.Connection) -> list[Lease]:
     ]
 
 
+def has_any(connection: apsw.Connection) -> bool:
+    """Whether an integer is left in this node's leases."""
+    found: int = connection.execute("SELECT EXISTS (SELECT 1 FROM leases WHERE next < stop)").get
+    return bool(found)
+
+
 def runway(connection: apsw.Connection, at: float) -> Runway:
     left: int = connection.execute("SELECT coalesce(sum(stop - next), 0) FROM leases").get
     rate: int = connection.execute(
@@ -75,9 +105,26 @@ def runway(connection: apsw.Connection, at: float) -> Runway:
     return Runway(left, float(rate), left / rate if rate else None)
 
 
-def granted(connection: apsw.Connection, integer: int) -> tuple[str, int, int, int] | None:
-    """(node, start, stop, position) of the range that `integer` was granted in."""
+def outlook(ceiling: int, used: int, per_day: float, now: float) -> dict[str, Any]:
+    """When the counter, at `used`, reaches `ceiling` if `per_day` are used; `now` is the wall clock. No date: never."""
+    left = max(0, ceiling - used)
+    days = 0.0 if not left else left / per_day if per_day else None
+    return {
+        "ceiling": ceiling,
+        "left": left,
+        "days": round(days, 1) if days is not None else None,
+        "runs_out_at": _date(now + days * DAY_S) if days is not None and days < DATES_MAX_DAYS else None,
+    }
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def granted(connection: apsw.Connection, integer: int) -> tuple[str, int, int, int, int] | None:
+    """(node, start, stop, position, where it was retired or 0) of the range that `integer` was granted in."""
     return connection.execute(
-        "SELECT node, start, stop, position FROM ranges WHERE start <= ? AND stop > ? ORDER BY start DESC LIMIT 1",
+        "SELECT node, start, stop, position, retired FROM ranges WHERE start <= ? AND stop > ?"
+        " ORDER BY start DESC LIMIT 1",
         (integer, integer),
     ).fetchone()

@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from store import apply, catalogue, identity, journal, log
+from store import apply, catalogue, identity, journal, keys, log, shared
 from store.apply import Applied
 from store.database import sync_path
 from store.entries import Entry, EntryKind, HardState, Membership
@@ -22,8 +22,14 @@ from store.errors import CannotOpen, Impossible, StorageFull
 from store.migrate import migrate, migrations
 from store.operations import Write, decode
 
-REPLICATED = ("images", "facets", "history", "aliases", "marks", "ranges", "conflicts", "replica", "checkpoints")
-LOCAL = ("node", "peers", "leases", "usage", "journal", "receipts")
+REPLICATED = (
+    *("images", "facets", "history", "aliases", "marks", "ranges", "conflicts", "idempotency"),
+    *("replica", "checkpoints"),
+)
+LOCAL = (
+    *("node", "peers", "leases", "usage", "journal", "receipts", "shared", "holders", "seen"),
+    *("pending_keys", "answers", "hold"),
+)
 PART_BYTES = 4_194_304  # read and sent at a time
 COPY_PAGES = 2_048  # of a store, between two looks at whether it is done
 
@@ -182,10 +188,15 @@ def _settle(connection: apsw.Connection, me: str) -> None:
         journal.keep_settled(connection, Write(me, sequence, decode(data)), len(data), at, position)
     connection.execute(
         "INSERT OR IGNORE INTO leases SELECT start, start, stop FROM ranges WHERE node = ?"
-        " AND start NOT IN (SELECT start FROM leases)",
+        " AND retired = 0 AND start NOT IN (SELECT start FROM leases)",
         (me,),
     )
-    waiting: Any = connection.execute("SELECT DISTINCT uuid FROM journal WHERE uuid NOT LIKE 'alias:%'").fetchall()
+    connection.execute("DELETE FROM leases WHERE start IN (SELECT start FROM ranges WHERE retired > 0)")
+    shared.forget_applied(connection)
+    keys.forget_applied(connection)
+    waiting: Any = connection.execute(
+        "SELECT uuid FROM journal WHERE uuid NOT LIKE 'alias:%' UNION SELECT uuid FROM shared WHERE uuid IS NOT NULL"
+    ).fetchall()
     for (uuid,) in waiting:
         journal.refresh_overlay(connection, uuid, me)
 

@@ -26,8 +26,23 @@ from store.images import (
     is_uuid,
     text_problem,
 )
-from store.operations import Assign, Create, Delete, Grant, Operation, Origin, Point, Update
+from store.operations import (
+    KEY_BYTES,
+    Assign,
+    Create,
+    Delete,
+    Drop,
+    Grant,
+    Operation,
+    OperationError,
+    Origin,
+    Point,
+    Retire,
+    Update,
+    decode,
+)
 
+TAKES = ("", "ours", "theirs", "value")
 INTEGER_MAX = 2**53 - 1
 OPERATION_BYTES_MAX = 1_048_576  # encoded; a log entry, a forwarded batch and a peer's message must hold it with room
 RECORD_BYTES_MAX = 262_144  # in canonical form; an update carries what it saw and what it wants, so twice this fits
@@ -43,6 +58,11 @@ def unsound(operation: Operation) -> str | None:
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
         case Delete(uuid, at, if_match, origin):
             return _uuid(uuid) or _text(at, 20) or _optional(if_match) or _origin(origin)
+        case Retire(node, origin):
+            return _uuid(node) or _origin(origin)
+        case Drop(uuid, at, reason, entry, origin):
+            named = _uuid(uuid) if uuid is not None else None
+            return named or _text(at, 20) or _text(reason, NAME_CHARS_MAX) or _entry(entry) or _origin(origin)
         case Point():
             return _point(operation)
         case Update():
@@ -87,7 +107,14 @@ def _update(operation: Any) -> str | None:
         or _members(operation.members)
         or _origin(operation.origin)
         or _presence(operation.presence)
+        or _resolves(operation.resolves, operation.take)
     )
+
+
+def _resolves(number: object, take: object) -> str | None:
+    if type(number) is not int or not 0 <= number < 2**53:
+        return "the number of a conflict is out of range"
+    return None if take in TAKES and bool(number) == bool(take) else "a conflict is resolved by ours, theirs or value"
 
 
 def _point(operation: Any) -> str | None:
@@ -124,6 +151,15 @@ def _optional(value: object) -> str | None:
     return None if value is None else _text(value, NAME_CHARS_MAX)
 
 
+def _entry(entry: Any) -> str | None:
+    """What a `Drop` stands for must be what a node could have journaled: the ledger shows it."""
+    try:
+        dropped = decode(entry)
+    except OperationError:
+        return "the dropped entry is none"
+    return "a drop cannot be dropped" if isinstance(dropped, Drop) else unsound(dropped)
+
+
 def _origin(origin: Any) -> str | None:
     if origin is None:
         return None
@@ -131,6 +167,11 @@ def _origin(origin: Any) -> str | None:
         return "the origin is none"
     if type(origin.at) is not int or not 0 <= origin.at < 2**40:
         return "the time of the origin is out of range"
+    if type(origin.keep_s) is not int or not 0 <= origin.keep_s < 2**40:
+        return "the life of the key is out of range"
+    for digest in (origin.key, origin.payload):
+        if type(digest) is not bytes or len(digest) not in (0, KEY_BYTES):
+            return "the key is no digest"
     return (
         _text(origin.zone, ZONE_CHARS_MAX) or _text(origin.by, NAME_CHARS_MAX) or _text(origin.request, NAME_CHARS_MAX)
     )

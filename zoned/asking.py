@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -61,6 +61,25 @@ class Asker:
             detail = answer.get("detail", answer) if isinstance(answer, dict) else answer
             fail(text(detail), EXITS.get(status, 1))
         return answer
+
+    def lines(self, path: str) -> Iterator[str]:
+        """The lines of an answer without end, as they come. Ends the process when there is none, or it breaks off."""
+        connection = UnixConnection(self.socket, self.timeout_s)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                self.ask("GET", path)  # says what is wrong
+            for line in answer:
+                yield line.decode(errors="replace").rstrip("\n")
+        except TimeoutError:
+            fail(f"the daemon at {self.socket} fell silent for {self.timeout_s:g} s", 6)
+        except (OSError, http.client.HTTPException) as error:
+            fail(
+                f"the daemon at {self.socket} is gone: {error}; start `zoned run`, or name its socket with --socket", 3
+            )
+        finally:
+            connection.close()
 
     def raw(self, method: str, path: str, document: Any = None) -> tuple[int, http.client.HTTPMessage, Any]:
         """Status, headers and body (parsed if it is JSON, else as text), whatever they are."""

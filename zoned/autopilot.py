@@ -28,6 +28,7 @@ from zoned.raft.quorum import is_sound, majority
 
 LOOK_S = 1.0
 STABLE_S = 5.0  # a newcomer must have been up, and a learner near the head, for so long
+COMING_S = 3 * STABLE_S  # a learner that is up is expected to be well by then; later it keeps nobody else waiting
 REMOVED_MAX = 64  # removed nodes remembered
 NEAR_ENTRIES = 1_000  # behind the head by at most so many counts as near
 
@@ -40,13 +41,14 @@ class SteerRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A node that might vote: its zone, whether it has been well (up; a learner: near the head) for long enough, and
-    whether it says that it is a witness."""
+    """A node that might vote: its zone, whether it has been well (up; a learner: near the head) for long enough,
+    whether it says that it is a witness, and whether it is a young learner that may soon be well."""
 
     node_id: str
     zone: str
     well: bool
     witness: bool = False
+    coming: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +123,12 @@ def _one_promoted(membership: Membership, ready: Sequence[str], wanted: int) -> 
 def _one_more_learner(
     membership: Membership, candidates: Iterable[Candidate], ready: Sequence[str], wanted: int, hearing: Hearing
 ) -> Membership | None:
-    """A node that is new here, if it could come to vote. A learner that is not well holds nobody's place."""
+    """A node that is new here, if it could come to vote. A learner that is not well for long holds nobody's place."""
+    candidates = list(candidates)
     living = sum(one not in hearing.lost for one in membership.voters)
     waiting = len(_promotable(membership, ready, wanted - living))
-    if living + waiting >= wanted:
+    coming = sum(one.coming for one in candidates if one.node_id in membership.learners)
+    if living + waiting + coming >= wanted:
         return None
     known = {*membership.voters, *membership.learners, *membership.removed}
     labelled = sum(one in membership.witnesses for one in (*membership.voters, *ready))
@@ -206,6 +210,7 @@ class Autopilot:
         self._members = members
         self._settings = settings
         self._near_since: dict[str, float] = {}
+        self._learner_since: dict[str, float] = {}
         self._away_since: dict[str, float] = {}
 
     async def serve(self) -> None:
@@ -215,6 +220,7 @@ class Autopilot:
             membership = core.membership
             if not core.is_registry or membership is None:
                 self._near_since.clear()
+                self._learner_since.clear()
                 self._away_since.clear()
                 continue
             now = trio.current_time()
@@ -243,11 +249,13 @@ class Autopilot:
         core = self._node.core
         progress = core.progress
         for view in self._members.values():
-            node_id, since = view.node_id, view.since
+            node_id, since, young = view.node_id, view.since, False
             if node_id in membership.learners:
                 peer = progress.get(node_id)
                 near = peer is not None and peer.active and peer.match + NEAR_ENTRIES >= core.commit
                 since = self._near_since[node_id] = self._near_since.get(node_id, now) if near else now
+                young = now - self._learner_since.setdefault(node_id, now) < COMING_S
             ours = view.facts.get("cluster") in (None, "", membership.cluster_id)
             well = view.is_up and ours and now - since >= STABLE_S
-            yield Candidate(node_id, view.zone, well, view.facts.get("witness") is True)
+            coming = view.is_up and ours and young and not well
+            yield Candidate(node_id, view.zone, well, view.facts.get("witness") is True, coming)

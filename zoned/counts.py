@@ -64,6 +64,11 @@ class Counts:
             self.lookups[record.status, source.decode("latin-1")] += 1
             self.lookup_s.add(record.duration_s)
 
+    def looked_up(self, is_native: bool, method: str, status: int, source: str, number: int) -> None:
+        """Lookups that a worker answered; it does not time each one."""
+        self.requests["zone" if is_native else "v2", method, status] += number
+        self.lookups[status, source] += number
+
     def write(self, state: str, duration_s: float) -> None:
         self.writes[state] += 1
         self.write_s.add(duration_s)

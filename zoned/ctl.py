@@ -20,10 +20,14 @@ from zoned.asking import (
     show_one,
     show_rows,
 )
-from zoned.ctl_aliases import aliases, history, presence
+from zoned.ctl_aliases import aliases, history, presence, watch
+from zoned.ctl_conflicts import conflicts
+from zoned.ctl_drill import drill
+from zoned.ctl_ids import ids
 from zoned.ctl_operating import config, explain, health, log, support_bundle, wait
 from zoned.ctl_registry import backup, registry, sync
 from zoned.ctl_tls import tls
+from zoned.ctl_writes import writes
 
 
 class _Careful(click.Group):
@@ -61,6 +65,10 @@ def status(context: click.Context, form: str | None) -> None:
     where = f"{registry['zone']} (term {registry['term']})" if registry["known"] else "none known: writes are buffered"
     runway = f"{ids['runway_days']:g} days" if ids["runway_days"] is not None else "no integer taken yet"
     waiting = f"{journal['entries']} writes, oldest {age(journal['oldest_age_s'])}" if journal["entries"] else "empty"
+    if journal["drain_per_s"] and journal["entries"]:
+        waiting += f", {journal['drain_per_s']:g} leave a second, all in {age(journal['drain_ends_in_s'])}"
+    if journal["held_from"] is not None:
+        waiting += f", HELD from sequence {journal['held_from']} on"
     lines = [
         ("zone", f"{node['zone']}, up {age(node['uptime_s'])}, version {node['version']}"),
         ("url", node["url"]),
@@ -73,6 +81,7 @@ def status(context: click.Context, form: str | None) -> None:
             f"at most {age(document['staleness_s'])}" if document["staleness_s"] is not None else "not known",
         ),
         ("journal", waiting),
+        ("conflicts", f"{document['conflicts']['open']} open"),
         ("integers", f"{ids['left']} left, runway {runway}"),
         ("zones", f"{zones['up']} of {zones['known']} up"),
     ]
@@ -120,6 +129,7 @@ def zones_why(context: click.Context, zone: str, form: str | None) -> None:
         ("state", lambda one: one["state"]),
         ("since", lambda one: age(one["since_s"])),
         ("last ack", lambda one: age(one["acked_s"])),
+        ("answers", lambda one: one["answers"]),
         ("suspected by", lambda one: one["suspected_by"]),
         ("confirmed by", lambda one: ", ".join(one["confirmed_by"]) or None),
         ("convicted in", lambda one: age(one["convicted_in_s"])),
@@ -144,7 +154,8 @@ def drain(context: click.Context, switch: str, form: str | None) -> None:
 @FORM
 @click.pass_context
 def reachability(context: click.Context, form: str | None) -> None:
-    """Who believes what of whom: a row per observer, a column per node, as each observer says itself."""
+    """Who believes what of whom: a row per observer, a column per node, as each observer says itself. `relayed`: alive,
+    but answers that observer only through others, so the link between the two is bad."""
     asker = asker_of(context, form)
     nodes = asker.get("/zone/v1/reachability")["nodes"]
 
@@ -261,79 +272,6 @@ def image_show(context: click.Context, reference: str, form: str | None) -> None
     show_one(asker, document, lines)
 
 
-@main.group()
-def writes() -> None:
-    """This node's own writes."""
-
-
-@writes.command("list")
-@click.option("-n", "--limit", type=click.IntRange(1, 1_000), default=100, show_default=True, help="Newest so many.")
-@click.option("--waiting", is_flag=True, help="Only those not yet committed.")
-@FORM
-@click.pass_context
-def writes_list(context: click.Context, limit: int, waiting: bool, form: str | None) -> None:
-    """Receipts, newest first."""
-    asker = asker_of(context, form)
-    path = f"/zone/v1/writes?limit={limit}" + ("&state=journaled" if waiting else "")
-    columns: list[Column] = [
-        ("sequence", lambda one: one["sequence"]),
-        ("kind", lambda one: one["kind"]),
-        ("state", lambda one: one["state"]),
-        ("at", lambda one: one["at"]),
-        ("position", lambda one: one["position"]),
-        ("integer", lambda one: one["integer"]),
-        ("uuid", lambda one: one["uuid"]),
-        ("detail", lambda one: one["detail"]),
-    ]
-    show_rows(asker, asker.get(path)["writes"], columns, "no writes")
-
-
-@writes.command("show")
-@click.argument("write_id")
-@FORM
-@click.pass_context
-def writes_show(context: click.Context, write_id: str, form: str | None) -> None:
-    """One receipt, by the ID that the write's answer named."""
-    asker = asker_of(context, form)
-    document = asker.get(f"/zone/v1/writes/{quote(write_id, safe='')}")
-    show_one(asker, document, list(document.items()))
-
-
-@main.group(invoke_without_command=True)
-@FORM
-@click.pass_context
-def ids(context: click.Context, form: str | None) -> None:
-    """Integer ranges of this node and how long they last."""
-    asker = context.obj = asker_of(context, form)
-    if context.invoked_subcommand is None:
-        document = asker.get("/zone/v1/ids")
-        lines = [
-            ("left", document["left"]),
-            ("rate per day", document["rate_per_day"]),
-            ("runway days", document["runway_days"]),
-            *(
-                (f"lease from {one['start']}", f"next {one['next']}, up to {one['stop'] - 1}")
-                for one in document["leases"]
-            ),
-        ]
-        show_one(asker, document, lines)
-
-
-@ids.command("lookup")
-@click.argument("reference")
-@FORM
-@click.pass_context
-def ids_lookup(context: click.Context, reference: str, form: str | None) -> None:
-    """UUID, integer and EC2 name of one image, from any of them."""
-    asker = asker_of(context, form)
-    document = asker.get(f"/zone/v1/ids/{quote(reference, safe='')}")
-    lines = [(name, document[name]) for name in ("uuid", "integer", "ami", "deleted_at")]
-    granted = document["granted"]
-    if granted:
-        lines.append(("granted to", f"{granted['node_id']} (range {granted['start']} to {granted['stop'] - 1})"))
-    show_one(asker, document, lines)
-
-
 for command in (
     registry,
     sync,
@@ -341,6 +279,7 @@ for command in (
     aliases,
     history,
     presence,
+    watch,
     tls,
     health,
     wait,
@@ -348,5 +287,9 @@ for command in (
     log,
     config,
     support_bundle,
+    writes,
+    conflicts,
+    ids,
+    drill,
 ):
     main.add_command(command)

@@ -1,5 +1,6 @@
-"""zonectl's commands about names that point to images, and about one record: its history, where its bytes are."""
+"""zonectl's commands about names that point to images, one record's history and bytes, and the stream of changes."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -131,3 +132,23 @@ def presence(context: click.Context, reference: str, form: str | None) -> None:
     show_rows(asker, document["zones"], columns, "nobody has said anything of its bytes")
     if asker.form == "table":
         click.echo(f"bootable in {document['zone']}: {document['bootable_here']} ({document['why']})", err=True)
+
+
+@click.command()
+@click.option("--from", "position", type=click.IntRange(0), help="The last position you have. Default: from now on.")
+@click.option("--count", type=click.IntRange(1), help="End after so many changes.")
+@click.pass_context
+def watch(context: click.Context, position: int | None, count: int | None) -> None:
+    """Changes of images as they are applied here, one JSON text per line; heartbeats are left out."""
+    asker: Asker = context.obj
+    heartbeat_s = max(1, min(10, int(asker.timeout_s / 2)))
+    start = f"&from={position}" if position is not None else ""
+    seen = 0
+    for line in asker.lines(f"/zone/v1/watch?heartbeat={heartbeat_s}{start}"):
+        if json.loads(line)["type"] == "heartbeat":
+            continue
+        click.echo(line)
+        seen += 1
+        if seen == count:
+            return
+    click.echo("the daemon stopped", err=True)

@@ -7,37 +7,44 @@ under way), then replication, then gossip with a good-bye, and the store last.
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 
 import structlog
 import trio
 
 from conf import Config, ConfigError
-from gossip import Address, Gossip
+from gossip import Address, Gossip, MemberView
 from store import identity
-from store.database import open_database
+from store.database import Database, open_database
+from store.identity import Identity
 from zoned import paths, systemd
 from zoned.admin import admin_routes
 from zoned.api.peers import make_peer_app
 from zoned.auth import Doors
 from zoned.bootstrap import Donor
+from zoned.drain import Drain
+from zoned.drills import Cut, CutPoster, Drills, Switch
 from zoned.errors import StoreDamaged
-from zoned.faces import open_faces, open_sockets, serve_peers
+from zoned.faces import Sockets, open_faces, open_sockets, serve_peers
 from zoned.founding import Founding
 from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
+from zoned.peer_tls import connect_by, open_tls
 from zoned.peers import Peers
-from zoned.posting import Poster
-from zoned.proxy import Proxy, limits
+from zoned.proxy import Proxy, limits, shared_limits
+from zoned.queue import Queue
+from zoned.receipts import Receipts
 from zoned.replication import Replication
 from zoned.settings import Settings
+from zoned.sharing import Sharing
 from zoned.staleness import Staleness
+from zoned.steering import steering_routes
 from zoned.supervise import Backoff
 from zoned.zone import Zone
 
@@ -56,6 +63,10 @@ class Running:
     socket: Path
     zone: Zone
     registry_url: str = ""
+
+    @classmethod
+    def of(cls, sockets: Sockets, zone: Zone) -> "Running":
+        return cls(sockets.url, sockets.peer_address, sockets.admin_path, zone, sockets.registry_url)
 
 
 async def run(settings: Settings, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
@@ -108,12 +119,12 @@ async def serve(
         me = await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
-        sockets = await open_sockets(config, stack)
-        poster = Poster()
+        sockets, cut = await open_sockets(config, stack), Cut()
+        tls = open_tls(config, me)
+        poster = CutPoster(cut, connect_by(tls))
         stack.push_async_callback(poster.aclose)
-        where = (sockets.udp, sockets.peer_address)
         async with (
-            open_membership(config, directory, me, own, database, *where, poster.post, rng) as gossip,
+            open_membership(config, directory, me, own, database, *sockets.plane, poster.post, rng) as gossip,
             trio.open_nursery() as inner,
         ):
             peers = Peers(poster, Roster(gossip), config.gossip.label)
@@ -122,46 +133,70 @@ async def serve(
                 me.node_id, config.gossip.label, config.registry.expect, database, peers, members.values()
             )
             replication = Replication(me.node_id, database, peers, members, founding, config.registry, rng)
-            proxy = Proxy(
-                me.node_id,
-                database,
-                replication,
-                config.registry,
-                limits(config.journal, str(directory)),
-                Backoff(0.05, 1.0, rng),
-            )
-            replication.listen(proxy.on_applied)
+            switch = Switch(replication)
+            proxy, sharing = _write_path(me, settings, directory, database, peers, members, replication, switch, rng)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
-            zone = Zone(me, database, proxy, replication, gossip, staleness, _for_users(config, sockets.url), settings)
+            url = _for_users(config, sockets.url)
+            receipts = Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
+            zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
             database.on_round = zone.counts.store_commit_s.add
-            settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
 
+            drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
+            inner.start_soon(drills.serve)
             donor = Donor(database)
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
-            peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor)
-            await inner.start(serve_peers, peer_app, sockets.peer, config.peers)
+            peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor, sharing)
+            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers, tls)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
             await inner.start(replication.serve)
             await inner.start(proxy.serve)
+            await inner.start(sharing.serve)
             await inner.start(Leasing(database, proxy, config.ids).serve)
             async with trio.open_nursery() as faces:
-                steering = admin_routes(replication, database)
-                await open_faces(faces, sockets, zone, Doors(config, directory, stack), steering)
+                operating = steering_routes(Queue(database, proxy, sharing), config.ids, drills)
+                steering = [*admin_routes(replication, database), *operating]
+                doors = Doors(config, directory, stack)
+                workers = await open_faces(faces, sockets, zone, doors, steering, database)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
-                registry_url = sockets.registry_url
-                task_status.started(Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, registry_url))
+                task_status.started(Running.of(sockets, zone))
                 systemd.notify(READY=1)
                 faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone.status()))
                 faces.start_soon(_end_if_damaged, zone)
                 await stop.wait()
                 zone.feed.end()
+                if workers is not None:
+                    await workers.drain()
                 faces.cancel_scope.cancel()  # finishes the requests under way, while everything below still works
             await replication.step_down(STEP_DOWN_TIMEOUT_S)
             await gossip.leave(LEAVE_TIMEOUT_S)
             inner.cancel_scope.cancel()
+
+
+def _write_path(
+    me: Identity,
+    settings: Settings,
+    directory: Path,
+    database: Database,
+    peers: Peers,
+    members: Mapping[str, MemberView],
+    replication: Replication,
+    switch: Switch,
+    rng: Random,
+) -> tuple[Proxy, Sharing]:
+    """This node's outgoing writes, and what it does for those of others."""
+    now, backoff = settings.config, Backoff(0.05, 1.0, rng)
+    drain = Drain(now.journal.drain_max_per_s, rng)
+    bounds = limits(now.journal, str(directory))
+    proxy = Proxy(me.node_id, database, switch, now.registry, bounds, backoff, drain)
+    replication.listen(proxy.on_applied)
+    bounds = shared_limits(now.journal, str(directory))
+    sharing = Sharing(me.node_id, database, peers, members, replication, proxy, now.registry, bounds, rng)
+    settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
+    settings.listen(lambda changed: sharing.set_limits(shared_limits(changed.journal, str(directory))))
+    return proxy, sharing
 
 
 def _for_users(config: Config, url: str) -> str | None:
@@ -189,6 +224,9 @@ class Roster:
     def address_of(self, node_id: str) -> Address | None:
         view = self._gossip.members.get(node_id)
         return view.address if view is not None else None
+
+    def nearest(self, views: Iterable[MemberView]) -> Sequence[MemberView]:
+        return self._gossip.nearest(views)
 
 
 async def hear(gossip: Gossip, replication: Replication) -> None:

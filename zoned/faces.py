@@ -9,27 +9,27 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 import trio
 from starlette.routing import BaseRoute
 
 from conf import Config, Http, Peers
 from gossip import Address
-from zoned import clock, paths
-from zoned.api import request_id
+from store.database import Database
+from zoned import clock, logs, paths
 from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
+from zoned.api.forward import from_workers
 from zoned.api.guard import with_caller
 from zoned.api.http1 import HttpLimits
 from zoned.api.lookup import make_lookup
 from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
 from zoned.auth import Doors
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
+from zoned.peer_tls import PeerTls
+from zoned.workers import Workers, inner_limits, open_inner
 from zoned.zone import Zone
 
 PEER_GRACE_S = 1.0
-
-logger = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,17 @@ class Sockets:
     def peer_address(self) -> Address:
         return bound_address(self.peer)
 
+    @property
+    def plane(self) -> tuple[trio.socket.SocketType, Address]:
+        """What gossip speaks by: its datagrams, and where its streams are taken."""
+        return self.udp, self.peer_address
+
 
 async def open_sockets(config: Config, stack: AsyncExitStack) -> Sockets:
     """Every listener, bound. Raises CannotStart. `stack` takes away what must not stay behind."""
     listen = config.http.listen
     public = take_inherited("http", "http.listen", listen) or await open_tcp("http.listen", listen)
+    stack.push_async_callback(public.aclose)
     registry, registry_url = await _open_registry(config.http.registry_listen)
     peer, udp = await open_tcp_and_udp("peers.listen", config.peers.listen)
     admin, admin_path = await _open_admin(config, stack)
@@ -81,26 +87,48 @@ async def _open_admin(config: Config, stack: AsyncExitStack) -> tuple[trio.Socke
 
 
 async def open_faces(
-    faces: trio.Nursery, sockets: Sockets, zone: Zone, doors: Doors, steering: Sequence[BaseRoute]
-) -> None:
-    """Lets users in, each by the door of the listener; `steering` are the admin socket's own routes."""
+    faces: trio.Nursery,
+    sockets: Sockets,
+    zone: Zone,
+    doors: Doors,
+    steering: Sequence[BaseRoute],
+    database: Database,
+) -> Workers | None:
+    """Lets users in, each by the door of the listener; `steering` are the admin socket's own routes.
+
+    Returns the workers, if there are any: they are to be drained before the rest is cancelled.
+    """
     bounds, observe = _limits(zone.settings.config.http), _observer(zone)
-    app = with_caller(make_app(zone), doors.api, doors.guesses)
-    lookup = None if zone.is_witness else make_lookup(zone, doors.api.known)
-    await faces.start(_serve, app, sockets.public, bounds, observe, lookup)
     app = with_caller(make_app(zone, steering), doors.admin, doors.guesses)
     await faces.start(_serve, app, sockets.admin, bounds, observe, None)
     for listener in sockets.registry:
         app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses)
         await faces.start(_serve, app, listener, bounds, observe, None)
+    app = with_caller(make_app(zone), doors.api, doors.guesses)
+    if zone.is_witness or not zone.settings.config.http.workers:
+        lookup = None if zone.is_witness else make_lookup(zone, doors.api.known)
+        await faces.start(_serve, app, sockets.public, bounds, observe, lookup)
+        return None
+    inner = open_inner()
+    # Workers write the lines of `log.requests`; what they hand on is only counted here.
+    await faces.start(_serve, from_workers(app), inner, inner_limits(bounds), zone.counts.request, None)
+    workers = Workers(zone, bounds, database, sockets.public, inner.socket.getsockname(), doors.trusted)
+    await faces.start(workers.publish)
+    await faces.start(workers.serve)
+    return workers
 
 
 async def serve_peers(
-    app: App, listener: trio.SocketListener, settings: Peers, *, task_status: trio.TaskStatus[HttpServer]
+    app: App,
+    listener: trio.SocketListener,
+    settings: Peers,
+    tls: PeerTls | None,
+    *,
+    task_status: trio.TaskStatus[HttpServer],
 ) -> None:
     """The peer plane."""
     bounds = HttpLimits(body_bytes_max=settings.body_bytes_max, grace_s=PEER_GRACE_S)
-    await _serve(app, listener, bounds, None, None, task_status=task_status)
+    await serve_http(app, [listener], bounds, now=clock.wall, security=tls, task_status=task_status)
 
 
 async def _serve(
@@ -142,20 +170,6 @@ def _observer(zone: Zone) -> Callable[[RequestRecord], None]:
     def observe(record: RequestRecord) -> None:
         counts.request(record)
         if settings.config.log.requests:
-            _log_request(record)
+            logs.request(record)
 
     return observe
-
-
-def _log_request(record: RequestRecord) -> None:
-    told_id = next((value for name, value in record.headers if name == request_id.HEADER), b"-")
-    logger.info(
-        "request",
-        request_id=told_id.decode("latin-1"),
-        method=record.method,
-        path=record.path,
-        status=record.status,
-        bytes=record.sent_bytes,
-        duration_ms=round(record.duration_s * 1_000, 2),
-        client=record.client,
-    )

@@ -158,10 +158,8 @@ class Follower:
         able = [view for view in able if view.node_id != self._failed] or able
         head = max((_position(view) for view in able), default=0)
         ahead = [view for view in able if _position(view) + BEHIND_MAX >= head]
-        near = [view for view in ahead if view.rtt_s is not None]
-        if near:
-            return min(near, key=lambda view: view.rtt_s or 0.0).node_id
-        return self._rng.choice(ahead).node_id if ahead else None
+        self._rng.shuffle(ahead)  # those at no known distance share the work
+        return next((view.node_id for view in self._peers.nearest(ahead)), None)
 
     async def _pull(self, donor: str) -> bool:
         reader = self._database.reader

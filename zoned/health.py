@@ -60,6 +60,14 @@ CODES: Mapping[str, Code] = {
         "The journal is filling; when it is full, writes here are refused with 507.",
         "Bring the registry back, send writers to another zone, or raise journal.entries_max and journal.bytes_max.",
     ),
+    "JOURNAL_HELD": Code(
+        "Writes of this node are held back by an operator; they wait here, and nobody else has them.",
+        "zonectl writes release when the reason is gone; zonectl writes list --waiting shows them.",
+    ),
+    "CONFLICTS_OPEN": Code(
+        "Values that were written during an outage lost against others; both are kept for a person to choose.",
+        "zonectl conflicts list, then zonectl conflicts resolve ID --take ours|theirs|value.",
+    ),
     "DISK_FULL": Code(
         "The disk of the store is filling; below journal.free_disk_min_bytes writes here are refused with 507.",
         "Make room on the disk of node.data_dir.",
@@ -67,6 +75,10 @@ CODES: Mapping[str, Code] = {
     "IDS_SHORT": Code(
         "This node's integers will not last; records made then get theirs only when a registry grants a range.",
         "With a registry a range comes by itself within seconds. Without one, create in another zone meanwhile.",
+    ),
+    "IDS_CEILING": Code(
+        "The counter of integers comes near ids.ceiling; records made above it have a UUID only.",
+        "Raise ids.ceiling on every node, if old clients allow; zonectl ids says when it is reached.",
     ),
     "REPLICAS_DIFFER": Code(
         "Two nodes had different catalogues at an equal position. One of them is damaged.",
@@ -83,6 +95,10 @@ CODES: Mapping[str, Code] = {
     "DRAINING": Code(
         "This node sends its users elsewhere because it was told to.",
         "zonectl drain off when the maintenance is over.",
+    ),
+    "DRILL": Code(
+        "A live drill breaks something of this node on purpose; it ends by itself.",
+        "zonectl drill --stop ends it now.",
     ),
     "CONFIG_REFUSED": Code(
         "The last reload of the configuration was refused; the daemon goes on with what it had.",
@@ -146,6 +162,7 @@ class Picture:
 
 
 CRITICAL_FACTOR = 10  # staleness of so many times the bound is critical
+NEAR_CEILING = 0.9  # of the integers
 OLD_S, VERY_OLD_S = 3_600.0, 86_400.0
 WAL_BYTES_MAX = 268_435_456
 
@@ -162,6 +179,7 @@ def examine(picture: Picture, bounds: Bounds) -> list[Finding]:
         _journal,
         _disk,
         _integers,
+        _conflicts,
         _others,
         _node,
     )
@@ -203,6 +221,8 @@ def _journal(picture: Picture, bounds: Bounds) -> Iterator[Finding]:
     if age_s > OLD_S:
         severity = Severity.CRITICAL if age_s > VERY_OLD_S else Severity.WARNING
         yield Finding("JOURNAL_OLD", severity, f"the oldest of {entries} waiting writes is {age_s / 3_600:.1f} h old")
+    if journal["held_from"] is not None:
+        yield Finding("JOURNAL_HELD", Severity.WARNING, f"from sequence {journal['held_from']} on")
     full = max(entries / picture.entries_max, journal["bytes"] / picture.bytes_max)
     too_many = bounds.journal_entries is not None and entries > bounds.journal_entries
     if full > 0.5 or too_many:
@@ -228,6 +248,16 @@ def _integers(picture: Picture, bounds: Bounds) -> Iterator[Finding]:
     elif days is not None and days < bounds.runway_days:
         severity = Severity.CRITICAL if days < 1 else Severity.WARNING
         yield Finding("IDS_SHORT", severity, f"{ids['left']} integers last {days:g} days")
+    used = ids["counter"] / ids["ceiling"]
+    if used > NEAR_CEILING:
+        severity = Severity.CRITICAL if used >= 1 else Severity.WARNING
+        yield Finding("IDS_CEILING", severity, f"{used:.1%} of {ids['ceiling']} are given out")
+
+
+def _conflicts(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
+    count = picture.status["conflicts"]["open"]
+    if count:
+        yield Finding("CONFLICTS_OPEN", Severity.WARNING, f"{count} wait for a person", count)
 
 
 def _others(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
@@ -248,6 +278,8 @@ def _others(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
 def _node(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
     if picture.status["node"]["draining"]:
         yield Finding("DRAINING", Severity.WARNING, "as asked")
+    if picture.status["node"]["drill"]:
+        yield Finding("DRILL", Severity.WARNING, picture.status["node"]["drill"])
     if picture.reload_failed:
         yield Finding("CONFIG_REFUSED", Severity.WARNING, "the log names the mistakes")
 

@@ -20,6 +20,9 @@ from zoned.proxy import Proxy
 LOOK_S = 1.0  # how often the runway is looked at; a look costs two small reads
 NUMBER_MAX = 200  # records numbered in one look
 
+LOUD_DAYS = 7.0  # a runway shorter than this is told
+LOUD_PART = 0.9  # of the ceiling: from here on it is told
+
 logger = structlog.get_logger()
 
 
@@ -37,6 +40,7 @@ class Leasing:
         self._proxy = proxy
         self._settings = settings
         self._exhausted = False
+        self._told = (False, False)
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Looks and asks, for ever; has looked once when it says that it started."""
@@ -51,8 +55,10 @@ class Leasing:
 
     async def _look(self) -> None:
         reader = self._database.reader
-        count = wanted(self._settings, ranges.runway(reader, clock.wall()))
-        exhausted = catalogue.replica(reader).next_integer > self._settings.ceiling
+        runway, counter = ranges.runway(reader, clock.wall()), catalogue.replica(reader).next_integer
+        count = wanted(self._settings, runway)
+        exhausted = counter > self._settings.ceiling
+        self._tell(runway, counter)
         if exhausted and not self._exhausted:
             logger.error("integers are used up", ceiling=self._settings.ceiling)
         self._exhausted = exhausted
@@ -64,3 +70,13 @@ class Leasing:
                 await self._proxy.submit(Assign(uuid), wait=False)
             except Refused:
                 break  # none left, or the record went away meanwhile; the next look sees which
+
+    def _tell(self, runway: ranges.Runway, counter: int) -> None:
+        """Loud long before: once when the runway gets short, and once when the ceiling comes near."""
+        short = runway.days is not None and runway.days < min(LOUD_DAYS, self._settings.runway_days / 2)
+        near = counter > self._settings.ceiling * LOUD_PART
+        if short and not self._told[0]:
+            logger.error("integers run short", left=runway.left, days=round(runway.days or 0.0, 2))
+        if near and not self._told[1]:
+            logger.error("the ceiling of integers is near", counter=counter, ceiling=self._settings.ceiling)
+        self._told = (short, near)

@@ -14,6 +14,9 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from zoned.api import request_id
+from zoned.api.server import RequestRecord
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # syslog(3) severities, as sd-daemon(3) puts them before a line.
 PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -104,4 +107,19 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=True,
+    )
+
+
+def request(record: RequestRecord) -> None:
+    """One line for one served request."""
+    told_id = next((value for name, value in record.headers if name == request_id.HEADER), b"-")
+    structlog.get_logger().info(
+        "request",
+        request_id=told_id.decode("latin-1"),
+        method=record.method,
+        path=record.path,
+        status=record.status,
+        bytes=record.sent_bytes,
+        duration_ms=round(record.duration_s * 1_000, 2),
+        client=record.client,
     )

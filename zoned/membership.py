@@ -204,11 +204,12 @@ async def publish(gossip: Gossip, replication: Replication, zone: Zone) -> None:
             registry=replication.registry_term,
             draining=zone.draining,
         )
-        days, staleness_s = zone.runway().days, zone.staleness.bound_s
+        runway, staleness_s = zone.runway(), zone.staleness.bound_s
         gossip.report(
             **replication.verifier.vitals(),
             staleness_s=round(staleness_s, 1) if staleness_s is not None else None,
-            runway_days=round(days, 1) if days is not None else None,
+            runway_days=round(runway.days, 1) if runway.days is not None else None,
+            ids_per_day=runway.rate,
             load=round(os.getloadavg()[0], 1),
         )
         replication.verifier.compare()

@@ -75,6 +75,10 @@ class _Daemon(Collector):
         yield _gauge("write_buffer_records", "Own writes that are not applied yet.", journal["entries"])
         yield _gauge("write_buffer_bytes", "Their size.", journal["bytes"])
         yield _gauge("write_buffer_oldest_seconds", "The age of the oldest of them.", journal["oldest_age_s"] or 0.0)
+        yield _gauge("write_buffer_held", "Whether an operator holds writes back.", journal["held_from"] is not None)
+        yield _gauge("write_drain_per_second", "Own writes that are applied a second.", journal["drain_per_s"])
+        yield _gauge("conflicts_open", "Conflicts that wait for a person.", status["conflicts"]["open"])
+        yield _gauge("ids_counter", "Integers given out to all zones.", ids["counter"])
         yield _gauge("ids_remaining", "Integers in this node's ranges.", ids["left"])
         days = ids["runway_days"]
         yield _gauge(

@@ -13,6 +13,7 @@ import msgpack
 import structlog
 import trio
 
+from gossip import MemberView
 from zoned.api import request_id
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.posting import Poster
@@ -31,9 +32,13 @@ logger = structlog.get_logger()
 
 
 class AddressBook(Protocol):
-    """Where a node is reached now; None when it is not known."""
+    """Where nodes are."""
 
-    def address_of(self, node_id: str) -> tuple[str, int] | None: ...
+    def address_of(self, node_id: str) -> tuple[str, int] | None:
+        """Where a node is reached now; None when it is not known."""
+
+    def nearest(self, views: Iterable[MemberView]) -> Sequence[MemberView]:
+        """The same, the nearest first."""
 
 
 class Peers:
@@ -43,6 +48,10 @@ class Peers:
         self._poster = poster
         self._book = book
         self._headers = f"{LABEL_HEADER}: {label}\r\ncontent-type: {MSGPACK}\r\n{RECIPIENT_HEADER}: ".encode()
+
+    def nearest(self, views: Iterable[MemberView]) -> Sequence[MemberView]:
+        """The same, the nearest first."""
+        return self._book.nearest(views)
 
     async def ask(self, node_id: str, path: str, body: Any, timeout_s: float) -> Any:
         """POSTs `body` to `/peer/v1/` + `path` of the node; its answer, unpacked.
@@ -67,7 +76,9 @@ class Peers:
         answer = None
         try:
             with trio.move_on_after(timeout_s):
-                answer = await self._poster.post(address, f"/peer/v1/{path}", headers, data, ANSWER_BYTES_MAX)
+                answer = await self._poster.post(
+                    address, f"/peer/v1/{path}", headers, data, ANSWER_BYTES_MAX, name=node_id
+                )
         except OSError as error:
             # Addresses come from gossip: an unusable one is a peer that cannot be reached, and nothing more.
             raise PeerUnreachable(f"{where}: {error}") from None

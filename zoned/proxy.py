@@ -8,6 +8,7 @@ lost answer, a deposed registry or a crash of either side just means sending the
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from random import Random
 from typing import Protocol
 
 import structlog
@@ -15,19 +16,22 @@ import trio
 from structlog.contextvars import bound_contextvars
 
 from conf import Journal, Registry
-from store import apply, catalogue, journal, ranges
+from store import apply, catalogue, holding, journal, ranges
 from store.apply import Applied
 from store.database import Database
+from store.errors import JournalFull
 from store.images import Image
 from store.journal import Journaled, Limits, Receipt
 from store.operations import Create, Operation, Write, decode, subject
 from zoned import clock
 from zoned.api import request_id
+from zoned.drain import Drain
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.registry import Accepted, Answer, NotRegistry, Overloaded
 from zoned.supervise import Backoff, Signal, first_of
 
 FORWARD_BYTES_MAX = 1_048_576
+UNPACED_PER_S = 1e9
 STALL_S = 5.0  # accepted, yet not applied for so long: sent again, in case an election lost it
 REQUEST_IDS_MAX = 10_000  # remembered, of clients whose writes wait
 REQUEST_IDS_SENT = 50  # sent with one batch
@@ -69,7 +73,14 @@ class Proxy:
     """One node's outgoing writes."""
 
     def __init__(
-        self, me: str, database: Database, forwarder: Forwarder, settings: Registry, limits: Limits, backoff: Backoff
+        self,
+        me: str,
+        database: Database,
+        forwarder: Forwarder,
+        settings: Registry,
+        limits: Limits,
+        backoff: Backoff,
+        drain: Drain | None = None,
     ) -> None:
         self.me = me
         self._database = database
@@ -77,16 +88,23 @@ class Proxy:
         self._settings = settings
         self._limits = limits
         self._backoff = backoff
+        self.drain = drain or Drain(UNPACED_PER_S, Random(0))
+        self.refuses = ""  # why every write is refused as if the journal were full; empty: it is not
+        self.refused = 0  # writes, for that
+        self.journaled = Signal()  # for whoever shares the journal with other nodes
         self._news = Signal()
         self._settled = trio.Event()  # replaced whenever own writes were applied
         self._waiters: dict[int, trio.Event] = {}
         # Sequences answered as buffered. What an earlier run of the daemon left counts as buffered too: its clients
         # are long gone.
         self._buffered_through = journal.backlog(database.reader).last_sequence
+        # Up to here writes may have left this node; of what an earlier run did nothing is known.
+        self.left_through = self._buffered_through
         self._buffered: set[int] = set()
         self._request_ids: dict[int, str] = {}  # of the clients whose writes wait, for the logs of both sides
         self._sent = 0  # highest sequence the present registry has accepted
         self._failing = False
+        self._blocked = False  # by other nodes' writes, which have to be applied first
         self._away_since: float | None = trio.current_time()
 
     def set_limits(self, limits: Limits) -> None:
@@ -100,6 +118,9 @@ class Proxy:
 
         Raises Refused, JournalFull or StorageFull when it was not journaled.
         """
+        if self.refuses:
+            self.refused += 1
+            raise JournalFull(self.refuses)
         if isinstance(operation, Create):
             await self._wait_for_range()
         now, limits, me = clock.wall(), self._limits, self.me
@@ -108,16 +129,28 @@ class Proxy:
             return Submitted(made.write_id, None, made.image)
         if (asked_by := request_id.current()) is not None and len(self._request_ids) < REQUEST_IDS_MAX:
             self._request_ids[made.sequence] = asked_by
-        patience_s = self._patience_s() if wait else 0.0
-        if wait and not patience_s:
-            self._buffered.add(made.sequence)  # before it can be forwarded
+        self.journaled.set()
+        if wait:
+            receipt = await self.outcome(made.sequence)
+        else:
+            self._news.set()
+            receipt = journal.receipt(self._database.reader, made.sequence)
+        waits = receipt is not None and not receipt.is_finished
+        image = None if waits else self._image_after(operation)  # while it waits the view has not moved
+        return Submitted(made.write_id, receipt, image or made.image)
+
+    async def outcome(self, sequence: int) -> Receipt | None:
+        """The receipt of an own write for its client, after `registry.wait_s` at most; then it counts as buffered."""
+        patience_s = 0.0 if holding.held(self._database.reader) else self._patience_s()
+        if not patience_s:
+            self._buffered.add(sequence)  # before it can be forwarded
         self._news.set()
         if patience_s:
-            await self.wait_for(made.sequence, patience_s)
-        receipt = journal.receipt(self._database.reader, made.sequence)
-        if wait and receipt is not None and receipt.state == "journaled":
-            self._buffered.add(made.sequence)
-        return Submitted(made.write_id, receipt, self._image_after(operation) or made.image)
+            await self.wait_for(sequence, patience_s)
+        receipt = journal.receipt(self._database.reader, sequence)
+        if receipt is not None and receipt.state == "journaled":
+            self._buffered.add(sequence)
+        return receipt
 
     def _image_after(self, operation: Operation) -> Image | None:
         uuid = subject(operation)
@@ -126,8 +159,10 @@ class Proxy:
 
     async def _wait_for_range(self) -> None:
         """A create that comes while the node's first range is under way waits for it, as it would for its outcome."""
+        if ranges.has_any(self._database.reader):
+            return
         with trio.move_on_after(self._patience_s()):
-            while not ranges.leases(self._database.reader) and journal.has_grant(self._database.reader):
+            while not ranges.has_any(self._database.reader) and journal.has_grant(self._database.reader):
                 await self._settled.wait()
 
     async def wait_for(self, sequence: int, timeout_s: float) -> None:
@@ -146,8 +181,20 @@ class Proxy:
         is_away = away is not None and trio.current_time() - away >= self._settings.wait_s
         return 0.0 if is_away else self._settings.wait_s
 
+    @property
+    def is_away(self) -> bool:
+        """Whether clients do not wait, because the registry is known to be away."""
+        return not self._patience_s()
+
+    @property
+    def settled(self) -> trio.Event:
+        """Set when own writes are applied the next time."""
+        return self._settled
+
     def on_applied(self, position: int, applied: Sequence[Applied]) -> None:
         """Own writes were applied: their clients get answers. A snapshot brings no outcomes, only the mark."""
+        if self._blocked:
+            self._news.set()
         if not applied and self._waiters:
             self._request_ids.clear()
             done = apply.mark(self._database.reader, self.me)
@@ -160,10 +207,17 @@ class Proxy:
             if event is not None:
                 event.set()
         if applied:
+            self.drain.settled(len(applied), trio.current_time())
             self._failing = False  # whatever the last answer was, writes do come through
             self._news.set()
             self._settled.set()
             self._settled = trio.Event()
+
+    def wake(self) -> None:
+        """Sends what waits now, again if it was sent already."""
+        self._sent = 0
+        self._news.set()
+        self.journaled.set()
 
     # The registry's side.
 
@@ -184,6 +238,8 @@ class Proxy:
                 # Another registry knows nothing of what this one accepted.
                 self._sent = 0
                 self._failing = False
+                if journal.backlog(self._database.reader).entries > self._settings.forward_batch_max:
+                    await trio.sleep(self.drain.stagger_s())
 
     def _mark_away(self, away: bool) -> None:
         if not away:
@@ -195,6 +251,7 @@ class Proxy:
         reader = self._database.reader
         after = max(self._sent, apply.mark(reader, self.me))
         rows = journal.read(reader, after, self._settings.forward_batch_max, FORWARD_BYTES_MAX)
+        self._blocked = not rows and journal.backlog(reader).last_sequence > after
         return [Write(self.me, sequence, decode(data), self._is_buffered(sequence)) for sequence, data in rows]
 
     def _is_buffered(self, sequence: int) -> bool:
@@ -213,7 +270,8 @@ class Proxy:
 
     async def _send(self, registry: str, batch: Sequence[Write], changed: trio.Event) -> None:
         # When this node is the registry, forwarding never waits: heartbeats must get their turn all the same.
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.drain.pause_s(len(batch), trio.current_time()))
+        self.left_through = max(self.left_through, batch[-1].sequence)
         try:
             with self._named(batch):
                 answer = await self._forwarder.forward(registry, batch)
@@ -237,3 +295,8 @@ class Proxy:
 def limits(settings: Journal, directory: str) -> Limits:
     """The journal's bounds from its configuration table."""
     return Limits(settings.entries_max, settings.bytes_max, settings.free_disk_min_bytes, directory)
+
+
+def shared_limits(settings: Journal, directory: str) -> Limits:
+    """The bounds of what is kept of other nodes' journals."""
+    return Limits(settings.shared_entries_max, settings.shared_bytes_max, settings.free_disk_min_bytes, directory)

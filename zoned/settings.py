@@ -16,7 +16,15 @@ from zoned import clock
 
 # Tables and keys that running parts follow; the rest needs a restart.
 LIVE = frozenset(
-    ("log.level", "log.requests", "journal.entries_max", "journal.bytes_max", "journal.free_disk_min_bytes")
+    (
+        "log.level",
+        "log.requests",
+        "journal.entries_max",
+        "journal.bytes_max",
+        "journal.free_disk_min_bytes",
+        "journal.shared_entries_max",
+        "journal.shared_bytes_max",
+    )
 )
 
 logger = structlog.get_logger()

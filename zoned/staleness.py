@@ -62,8 +62,8 @@ class Staleness:
     def __init__(self, replication: Replication) -> None:
         self._replication = replication
         self._bound = Bound()
+        self.moved = trio.Event()  # set and replaced whenever the bound may have moved
         self._history = replication.cluster_id
-        self._moved = trio.Event()
 
     @property
     def bound_s(self) -> float | None:
@@ -102,10 +102,12 @@ class Staleness:
         """A position such that everything committed before `instant`, by `clock.boot`, is at or below it; None when
         nothing was proved for PROOF_S.
         """
+        history = self._replication.cluster_id
         with trio.move_on_after(PROOF_S):
             while self._bound.fresh_at is None or self._bound.fresh_at < instant:
-                await self._moved.wait()
-            return self._replication.positions.position
+                await self.moved.wait()
+            if self._replication.cluster_id == history:
+                return self._replication.positions.position
         return None
 
     async def wait_until(self, at_most_s: float, deadline: float) -> bool:
@@ -114,7 +116,7 @@ class Staleness:
             if not self._is_at_most(at_most_s):
                 await self.ask()
             while not self._is_at_most(at_most_s):
-                await self._moved.wait()
+                await self.moved.wait()
             return True
         return False
 
@@ -132,5 +134,5 @@ class Staleness:
             await moved.wait()
 
     def _tell(self) -> None:
-        self._moved.set()
-        self._moved = trio.Event()
+        self.moved.set()
+        self.moved = trio.Event()

@@ -1,7 +1,7 @@
 """What the faces may ask of this daemon: look up, list, write, tell its state. The HTTP and admin sides know only this.
 
-Lookups are point reads in the calling task; lists run in a thread. Nothing here waits for another node, except
-`submit`, which waits for the outcome of a write for a bounded time.
+Lookups are point reads in the calling task, and so are short lists; others run in a thread. Nothing here waits for
+another node, except `submit`, which waits for the outcome of a write for a bounded time.
 """
 
 import math
@@ -14,23 +14,40 @@ from typing import Any
 import apsw
 import trio
 
+from conf import Idempotency
 from gossip import Gossip, MemberView
-from store import aliases, catalogue, history, journal, listing, log, presence, ranges
+from store import (
+    aliases,
+    catalogue,
+    conflicts,
+    history,
+    holding,
+    journal,
+    keys,
+    listing,
+    log,
+    presence,
+    ranges,
+    shared,
+)
 from store.aliases import Alias
-from store.catalogue import Found
+from store.catalogue import Found, Source
+from store.conflicts import Conflict
 from store.database import Database
 from store.errors import Refused
 from store.history import Change
 from store.identity import Identity
 from store.images import Image
 from store.journal import Receipt
+from store.keys import Answer, Known
 from store.listing import Page, Query
-from store.operations import Operation
+from store.operations import Operation, Origin
 from zoned import __version__, clock
 from zoned.counts import Counts
 from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
 from zoned.origin import stamped
 from zoned.proxy import Proxy, Submitted
+from zoned.receipts import Receipts
 from zoned.replication import Replication, role_of
 from zoned.settings import Settings
 from zoned.staleness import Staleness
@@ -48,6 +65,9 @@ class Sizes:
     free_bytes: int
 
 
+DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.IOError)
+
+
 class Zone:
     """One running daemon, seen from its faces."""
 
@@ -59,6 +79,7 @@ class Zone:
         replication: Replication,
         gossip: Gossip,
         staleness: Staleness,
+        receipts: Receipts,
         url: str | None,
         settings: Settings,
     ) -> None:
@@ -67,11 +88,14 @@ class Zone:
         self.mutes = Mutes()
         self.settings = settings
         self.identity = identity
+        self.keys_running: set[bytes] = set()  # of requests under way, on whichever face
         self.gossip = gossip
         self.staleness = staleness
+        self.receipts = receipts
         self.positions = replication.positions
         self.replication = replication
         self.draining = False
+        self.drill: str | None = None  # the one that is live
         self.damaged = trio.Event()
         self.damage = ""
         self.feed = Feed(database, replication.positions)
@@ -79,6 +103,8 @@ class Zone:
         self._database = database
         self._proxy = proxy
         self._members = gossip.members
+        self._history_as_of: tuple[int, trio.Event] | None = None
+        self._history = ""
         self._started = trio.current_time()
 
     @property
@@ -90,9 +116,17 @@ class Zone:
         return self.replication.positions.position
 
     @property
+    def fresh_at(self) -> float | None:
+        """The time, by `clock.boot`, up to which everything committed is here now; None: unknown."""
+        return self.staleness.fresh_at
+
+    @property
     def history(self) -> str:
         """Which history the positions are of: another one after `recover` or `restore`; "" before the first entry."""
-        return self.replication.cluster_id[:HISTORY_CHARS]
+        now = (self.position, self.replication.changed())
+        if now != self._history_as_of:  # it stands in the log, which is too far for every answer
+            self._history_as_of, self._history = now, self.replication.cluster_id[:HISTORY_CHARS]
+        return self._history
 
     @property
     def is_witness(self) -> bool:
@@ -105,11 +139,22 @@ class Zone:
 
     def find(self, reference: str | int) -> Found | None:
         """The record by UUID or integer, tombstones included."""
-        with self._noticing_damage():
+        try:  # the block of _noticing_damage costs a fifth of such a read
             return catalogue.find(self._database.reader, reference)
+        except DAMAGE as error:
+            self._note(error)
+            raise
+
+    def find_record(self, reference: str | int) -> tuple[bytes, Source] | None:
+        """The record's canonical form and where it was found."""
+        with self._noticing_damage():
+            return catalogue.find_record(self._database.reader, reference)
 
     async def page(self, query: Query) -> Page:
         with self._noticing_damage():
+            quick = self._database.look(lambda c: listing.quick_page(c, query))
+            if quick is not None:
+                return quick
             return await self._database.read(lambda c: listing.page(c, query))
 
     def changes_of(self, image: Image) -> list[Change]:
@@ -144,12 +189,17 @@ class Zone:
         return False, "nobody has said that the bytes are here"
 
     def round_trips_ms(self, near: str) -> dict[str, float]:
-        """Milliseconds from a zone to the others: measured from this one, from another as coordinates predict."""
+        """Milliseconds from a zone to the others: measured from this one where they can be, else as
+        coordinates predict."""
         origins = [view.node_id for view in self._members.values() if view.zone == near]
         found = {near: 0.0}
         for view in self._members.values():
-            measured = [view.rtt_s] if near == self.name else [self.gossip.estimate_s(n, view.node_id) for n in origins]
-            for rtt_s in measured:
+            apart = (
+                [self.gossip.distance_s(view.node_id)]
+                if near == self.name
+                else [self.gossip.estimate_s(origin, view.node_id) for origin in origins]
+            )
+            for rtt_s in apart:
                 if rtt_s is not None:
                     found[view.zone] = min(round(rtt_s * 1_000, 2), found.get(view.zone, math.inf))
         return found
@@ -159,10 +209,13 @@ class Zone:
         """A store that cannot be read must not go on answering "not found": the daemon ends."""
         try:
             yield
-        except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
-            self.damage = f"{type(error).__name__}: {error}"
-            self.damaged.set()
+        except DAMAGE as error:
+            self._note(error)
             raise
+
+    def _note(self, error: Exception) -> None:
+        self.damage = f"{type(error).__name__}: {error}"
+        self.damaged.set()
 
     async def submit(self, operation: Operation) -> Submitted:
         """Journals the write and waits for its outcome for a bounded time; see `Proxy.submit`."""
@@ -177,23 +230,54 @@ class Zone:
         finally:
             self.counts.write(state, trio.current_time() - began)
 
-    def receipt(self, write_id: str) -> Receipt | None:
-        """The receipt of a write of this node; None if it has none (any more)."""
-        node, _, sequence = write_id.rpartition(".")
-        if node != self.identity.node_id or not sequence.isascii() or not sequence.isdigit() or len(sequence) > 18:
-            return None
-        return journal.receipt(self._database.reader, int(sequence))
+    # Requests that are known by their Idempotency-Key.
 
-    async def wait_for(self, receipt: Receipt, timeout_s: float) -> Receipt:
-        """The receipt once the write is applied, or as it is after `timeout_s`."""
-        await self._proxy.wait_for(receipt.sequence, timeout_s)
-        return journal.receipt(self._database.reader, receipt.sequence) or receipt
+    @property
+    def idempotency(self) -> Idempotency:
+        return self.settings.config.idempotency
 
-    async def receipts(self, limit: int, only_waiting: bool) -> list[Receipt]:
+    def known_write(self, origin: Origin) -> Known | None:
+        """The write of the request with this key, applied or waiting, whichever node took it."""
+        reader = self._database.reader
+        return keys.applied(reader, origin) or keys.pending(reader, origin.key)
+
+    async def settled(self, write: Known, origin: Origin) -> Known:
+        """The write once its outcome is known; a waiting one of this node is waited for as its first client did."""
+        if write.state == "journaled" and write.node == self.identity.node_id:
+            await self._proxy.outcome(write.sequence)
+            return self.known_write(origin) or write
+        return write
+
+    def answer_to(self, origin: Origin) -> Answer | None:
+        return keys.answer(self._database.reader, origin.key, origin.at)
+
+    async def keep_answer(self, origin: Origin, given: Answer) -> None:
+        most = self.idempotency.answers_max
+        await self._database.write(lambda c: keys.keep_answer(c, origin, given, most))
+
+    def keys_full(self) -> bool:
+        return keys.count(self._database.reader) >= self.idempotency.keys_max
+
+    async def last_receipts(self, limit: int, only_waiting: bool) -> list[Receipt]:
+        """The newest receipts, newest first."""
         return await self._database.read(lambda c: journal.receipts(c, limit, only_waiting))
 
     def runway(self) -> ranges.Runway:
         return ranges.runway(self._database.reader, clock.wall())
+
+    async def conflicts(self, limit: int, only_open: bool, before: int) -> list[Conflict]:
+        """Entries of the ledger, newest first."""
+        return await self._database.read(lambda c: conflicts.newest(c, limit, only_open, before))
+
+    def conflict(self, number: int) -> Conflict | None:
+        return conflicts.get(self._database.reader, number)
+
+    def conflicts_open(self) -> int:
+        return conflicts.count_open(self._database.reader)
+
+    def journal_last(self) -> int:
+        """The sequence of the last write that was journaled here."""
+        return journal.backlog(self._database.reader).last_sequence
 
     def write_id(self, sequence: int) -> str:
         return f"{self.identity.node_id}.{sequence}"
@@ -201,7 +285,27 @@ class Zone:
     def granted(self, integer: int) -> dict[str, Any] | None:
         """The range that an integer was granted in."""
         row = ranges.granted(self._database.reader, integer)
-        return dict(zip(("node_id", "start", "stop", "position"), row, strict=True)) if row else None
+        return dict(zip(("node_id", "start", "stop", "position", "retired"), row, strict=True)) if row else None
+
+    async def held_by(self, node: str) -> tuple[int, int]:
+        """(ranges, integers in them) of a node that were not retired."""
+        return await self._database.read(lambda c: ranges.held_by(c, node))
+
+    async def ids_outlook(self) -> dict[str, Any]:
+        """This node's ranges and runway, and when each ceiling is reached at the rate of all nodes that are up."""
+        others = (view for view in self._members.values() if view.node_id != self.identity.node_id and view.is_up)
+        rates = [view.vitals.get("ids_per_day") for view in others]
+        per_day = self.runway().rate + sum(rate for rate in rates if isinstance(rate, int | float))
+        status = self.ids_status()
+        used = status["counter"]
+        granted, integers = await self.held_by(self.identity.node_id)
+        return {
+            **status,
+            "ranges": granted,
+            "granted": integers,
+            "all_zones_per_day": per_day,
+            "ceilings": [ranges.outlook(ceiling, used, per_day, clock.wall()) for ceiling in ranges.CEILINGS],
+        }
 
     def check_store(self) -> None:
         """Reads the store; raises what the store raises when it cannot be read."""
@@ -250,6 +354,7 @@ class Zone:
                 "url": self.url,
                 "uptime_s": round(trio.current_time() - self._started, 1),
                 "draining": self.draining,
+                "drill": self.drill,
             },
             "registry": self._registry_status(),
             "catalogue": {"position": replica.position, "images": replica.images, "hash": replica.digest},
@@ -260,6 +365,7 @@ class Zone:
             "snapshot": asdict(fetching) if fetching is not None else None,
             "staleness_s": round(bound_s, 3) if (bound_s := self.staleness.bound_s) is not None else None,
             "journal": self.journal_status(),
+            "conflicts": {"open": self.conflicts_open()},
             "ids": self.ids_status(),
             "zones": self._count_zones(),
         }
@@ -285,7 +391,19 @@ class Zone:
     def journal_status(self) -> dict[str, Any]:
         backlog = journal.backlog(self._database.reader)
         age_s = max(0.0, clock.wall() - backlog.oldest_at) if backlog.oldest_at is not None else None
-        return {"entries": backlog.entries, "bytes": backlog.bytes, "oldest_age_s": age_s}
+        now, drain, held = trio.current_time(), self._proxy.drain, holding.held(self._database.reader)
+        ends_in_s = drain.ends_in_s(backlog.entries, now)
+        kept = shared.stock(self._database.reader)
+        return {
+            "entries": backlog.entries,
+            "bytes": backlog.bytes,
+            "oldest_age_s": age_s,
+            "drain_per_s": round(drain.rate(now), 1),
+            "drain_ends_in_s": round(ends_in_s, 1) if ends_in_s is not None else None,
+            "held_from": held.sequence if held is not None else None,
+            "shared_entries": kept.entries,
+            "shared_bytes": kept.bytes,
+        }
 
     def ids_status(self) -> dict[str, Any]:
         runway = self.runway()
@@ -293,6 +411,8 @@ class Zone:
             "left": runway.left,
             "rate_per_day": runway.rate,
             "runway_days": round(runway.days, 2) if runway.days is not None else None,
+            "counter": catalogue.replica(self._database.reader).next_integer - 1,
+            "ceiling": self.settings.config.ids.ceiling,
             "leases": [asdict(lease) for lease in ranges.leases(self._database.reader)],
         }
 

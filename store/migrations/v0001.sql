@@ -9,7 +9,9 @@ CREATE TABLE node (                     -- who this node is; exactly one row
     promise BLOB,                       -- the membership this node promised to found with, if any
     sequence INTEGER NOT NULL DEFAULT 0,        -- the last journal sequence given
     journal_entries INTEGER NOT NULL DEFAULT 0,
-    journal_bytes INTEGER NOT NULL DEFAULT 0
+    journal_bytes INTEGER NOT NULL DEFAULT 0,
+    shared_entries INTEGER NOT NULL DEFAULT 0,
+    shared_bytes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE TABLE peers (                    -- where other nodes were reached; never forgotten unless they left
@@ -96,7 +98,7 @@ CREATE TABLE facets (                   -- what live records are found by beside
     PRIMARY KEY (facet, created_at, uuid)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE overlay (                  -- records as this node's own unapplied writes would leave them
+CREATE TABLE overlay (                  -- records as unapplied writes would leave them: own ones, and shared ones
     uuid TEXT PRIMARY KEY,
     integer INTEGER UNIQUE,
     deleted INTEGER NOT NULL,
@@ -118,7 +120,8 @@ CREATE TABLE overlay (                  -- records as this node's own unapplied 
     os_hash_algo TEXT,
     os_hash_value TEXT,
     creator TEXT NOT NULL,
-    record BLOB NOT NULL
+    record BLOB NOT NULL,
+    provisional INTEGER NOT NULL DEFAULT 0      -- 1: by other nodes' writes only
 ) STRICT;
 CREATE INDEX overlay_newest ON overlay (created_at, uuid) WHERE deleted = 0;
 
@@ -143,8 +146,10 @@ CREATE TABLE ranges (                   -- every integer range ever granted
     start INTEGER PRIMARY KEY,
     stop INTEGER NOT NULL,              -- exclusive
     node TEXT NOT NULL,
-    position INTEGER NOT NULL
+    position INTEGER NOT NULL,
+    retired INTEGER NOT NULL DEFAULT 0  -- the position where its rest was burnt
 ) STRICT;
+CREATE INDEX ranges_node ON ranges (node);
 
 CREATE TABLE leases (                   -- what this node still has of its own ranges
     start INTEGER PRIMARY KEY,
@@ -161,9 +166,33 @@ CREATE TABLE journal (                  -- this node's own writes, not yet appli
     sequence INTEGER PRIMARY KEY,
     uuid TEXT,                          -- what it is about: an image, an alias as alias:NAME, null: a range
     operation BLOB NOT NULL,
-    at REAL NOT NULL                    -- wall clock, seconds since 1970
+    at REAL NOT NULL,                   -- wall clock, seconds since 1970
+    needs BLOB                          -- writes of other nodes that it was based on (store.shared), NULL for none
 ) STRICT;
 CREATE INDEX journal_uuid ON journal (uuid, sequence);
+
+CREATE TABLE shared (                   -- other nodes' writes, not yet applied from the log: pulled from their journals
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    uuid TEXT,
+    operation BLOB NOT NULL,
+    at REAL NOT NULL,                   -- by the clock of the node that made it
+    needs BLOB,
+    PRIMARY KEY (node, sequence)
+) STRICT;
+CREATE INDEX shared_uuid ON shared (uuid, node, sequence) WHERE uuid IS NOT NULL;
+
+CREATE TABLE holders (                  -- up to which sequence other nodes hold this node's journal
+    node TEXT PRIMARY KEY,
+    through INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE seen (                     -- which zones have applied a write of this node, as far as anybody asked
+    sequence INTEGER NOT NULL,
+    zone TEXT NOT NULL,                 -- "" once every zone has
+    at REAL NOT NULL,                   -- when this node knew
+    PRIMARY KEY (sequence, zone)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE receipts (                 -- what became of this node's own writes
     sequence INTEGER PRIMARY KEY,
@@ -181,12 +210,65 @@ CREATE INDEX log_memberships ON log (kind, position) WHERE kind = 2;
 CREATE INDEX receipts_age ON receipts (finished_at);
 
 CREATE TABLE conflicts (                -- values that lost against the order of the log; for a person to resolve
+    number INTEGER PRIMARY KEY,
     position INTEGER NOT NULL,
+    at TEXT NOT NULL,                   -- when the losing write was asked for
+    uuid TEXT,
     what TEXT NOT NULL,
-    uuid TEXT NOT NULL,
+    committed TEXT NOT NULL,            -- JSON
+    committed_write TEXT NOT NULL,      -- the last write to the record before this one
+    wanted TEXT NOT NULL,               -- JSON
+    node TEXT NOT NULL,                 -- of the losing write
+    sequence INTEGER NOT NULL,
+    zone TEXT NOT NULL,
+    by TEXT NOT NULL,
+    take TEXT,                          -- ours, theirs, value, dropped; null while it is open
+    resolved_at TEXT,
+    resolved_by TEXT,
+    resolved_zone TEXT,
+    resolved_write TEXT,
+    note TEXT NOT NULL DEFAULT ''
+) STRICT;
+CREATE INDEX conflicts_open ON conflicts (number) WHERE take IS NULL;
+CREATE INDEX conflicts_write ON conflicts (node, sequence);
+
+CREATE TABLE idempotency (              -- requests that were applied, by their Idempotency-Key; oldest go first
+    number INTEGER PRIMARY KEY,
+    key BLOB NOT NULL,
+    payload BLOB NOT NULL,
+    until INTEGER NOT NULL,             -- seconds since 1970
     node TEXT NOT NULL,
     sequence INTEGER NOT NULL,
-    committed TEXT NOT NULL,            -- JSON
-    wanted TEXT NOT NULL,               -- JSON
-    PRIMARY KEY (position, what)
+    uuid TEXT,
+    buffered INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    code TEXT NOT NULL
+) STRICT;
+CREATE INDEX idempotency_key ON idempotency (key);
+
+CREATE TABLE pending_keys (             -- keys of writes that are known here and not applied yet
+    key BLOB NOT NULL,
+    payload BLOB NOT NULL,
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    uuid TEXT,
+    PRIMARY KEY (key, node, sequence)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE answers (                  -- what this node answered to requests with a key; oldest go first
+    number INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,
+    payload BLOB NOT NULL,
+    until INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    headers BLOB NOT NULL,              -- msgpack
+    body BLOB NOT NULL                  -- zlib
+) STRICT;
+
+CREATE TABLE hold (                     -- from where on this node's journal is held back; no row: it is not
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    sequence INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    by TEXT NOT NULL,
+    at TEXT NOT NULL
+) STRICT;

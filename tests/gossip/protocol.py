@@ -144,8 +144,9 @@ dead < left; facts by the largest (generation, revision). A sender's claims are 
 
 ## Entries of a full state
 
-`[state, id, generation, incarnation, revision, zone, host, port, facts, public, signature, beat, vitals]`, `state` being
-0 alive, 1 suspect, 2 dead, 3 left; of a row that left the signature is the one of its good-bye. `keyring` is empty
+`[state, id, generation, incarnation, revision, zone, host, port, facts, public, signature, beat, vitals, relayed]`, `state`
+being 0 alive, 1 suspect, 2 dead, 3 left; of a row that left the signature is the one of its good-bye. `relayed`: it answers
+the teller only through others; it changes no belief, it is there for people who ask who reaches whom. `keyring` is empty
 unless the frame is sealed. A full state without entries is a question: it tells nothing and is answered in full. One entry:
 
 ```
@@ -172,6 +173,21 @@ Ed25519 (RFC 8032). A node's ID is a UUID of version 8 made of SHA-256 of `"zone
 
 as msgpack, the ID as text. Where members sign, an unsigned description or good-bye is void, and so is an accusation at
 a version that the accused has not stated itself.
+
+Acks, nacks, digests and vitals are not signed: they are sent all the time, and a signature and its check cost 0.15 ms. So
+who holds a member's data directory or, where nothing is sealed, can send from anywhere, can answer a ping in another's name
+if it sees the ping (keeping a dead member alive for that prober), and can report vitals of another (position, staleness,
+load, runway) with a beat of its own making. Neither changes an address, a role, facts, or who votes: vitals choose whom to
+ask first, a wrong choice costs one refused request, and what is compared by them (hashes of the catalogue) is asked again
+of the node itself before anybody is told. A verdict on a member that is answered for by another waits until others probe it.
+
+## Two copies of one node
+
+A copy of a data directory that is started while it reaches the original or one of its peers is refused. Two that started
+while they were cut off from each other both speak as one ID with one generation, signed by one key, so nobody can tell which
+is right. When they meet, whoever hears a description of itself from an address that is not its own logs an error. The one
+with the larger (host, port) answers with a larger revision and the other does not, so all tables come to hold that one;
+neither stops. Stop the wrong one. The right one, started anew, has a larger generation and wins everywhere at once.
 
 ## Seals
 

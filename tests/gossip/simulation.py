@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from gossip.codec import decode_exchange, decode_packet, encode_exchange, encode_packet
-from gossip.effects import ON_STREAM, Change, Effect, Exchange, Notify, Send
+from gossip.effects import ON_STREAM, Change, Copied, Effect, Exchange, Notify, Send
 from gossip.members import Event
 from gossip.messages import Address, Entry, ExchangeState, Member, Packet, State
 from gossip.options import GossipOptions
@@ -81,6 +81,7 @@ class Cluster:
         self._numbers: dict[Address, int] = {}
         self._generation: Counter[int] = Counter()
         self._armed: dict[int, float] = {}
+        self._ahead: Counter[int] = Counter()
         self._answers: list[Packet] = []
         self._core = core
         self._seeds = seeds
@@ -91,18 +92,21 @@ class Cluster:
 
     # --- what a test does -----------------------------------------------------------------------------------------
 
-    def start(self, number: int, host: str | None = None, book: Iterable[Address] = ()) -> None:
+    def start(
+        self, number: int, host: str | None = None, book: Iterable[Address] = (), copy_of: int | None = None
+    ) -> None:
         self._generation[number] += 1
+        identity = number if copy_of is None else copy_of
         address = (host or f"10.0.0.{number}", PORT)
-        me = Member(node_id(number), self._generation[number], f"zone-{number}", *address)
+        me = Member(node_id(identity), self._generation[number], f"zone-{number}", *address)
         if self.options.stream_only:
             me = replace(me, facts={STREAM_FACT: True})
         self.addresses[number] = address
         self._numbers[address] = number
-        core = self._core(self.options, LABEL, me, Random(self.rng.random()), self.now)
+        core = self._core(self.options, LABEL, me, Random(self.rng.random()), self.clock(number))
         self.cores[number] = core
         seeds = [(f"10.0.0.{seed}", PORT) for seed in self._seeds]
-        self._do(number, core.join(seeds, self.now, book=tuple(book)))
+        self._do(number, core.join(seeds, self.clock(number), book=tuple(book)))
 
     def kill(self, *numbers: int) -> None:
         for number in numbers:
@@ -118,7 +122,7 @@ class Cluster:
         entries = tuple(Entry(core.me, State.ALIVE) for core in self.cores.values())
         for number, core in self.cores.items():
             others = ExchangeState(node_id((number + 1) % len(self.cores)), 1, entries)
-            core.merge(others, self.now)
+            core.merge(others, self.clock(number))
             core._queue.clear()
             self._arm(number)
 
@@ -127,11 +131,20 @@ class Cluster:
         for number in numbers:
             waiting = self.paused.pop(number)
             core = self.cores[number]
-            if timers_first and core.deadline <= self.now:
-                self._do(number, core.wake(self.now))
+            if timers_first and core.deadline <= self.clock(number):
+                self._do(number, core.wake(self.clock(number)))
             for arrive in waiting[-500:]:
                 arrive()
             self._arm(number)
+
+    def jump(self, number: int, seconds: int) -> None:
+        """This node's monotonic clock leaps ahead, as after a suspend that nobody else noticed."""
+        self._ahead[number] += seconds
+        self._arm(number)
+
+    def clock(self, number: int) -> float:
+        """What the node's own clock shows."""
+        return self.now + self._ahead[number]
 
     def partition(self, *sides: Sequence[int]) -> None:
         for one, other in itertools.permutations(sides, 2):
@@ -141,10 +154,10 @@ class Cluster:
         self.cut.clear()
 
     def publish(self, number: int, **facts: Any) -> None:
-        self._do(number, self.cores[number].update_facts(facts, self.now))
+        self._do(number, self.cores[number].update_facts(facts, self.clock(number)))
 
     def leave(self, number: int) -> None:
-        self._do(number, self.cores[number].leave(self.now))
+        self._do(number, self.cores[number].leave(self.clock(number)))
 
     def run(self, seconds: float) -> None:
         self.run_until(lambda: False, seconds)
@@ -190,15 +203,16 @@ class Cluster:
 
     def _arm(self, number: int) -> None:
         core = self.cores[number]
-        due = max(core.deadline, self.now)
+        due = max(core.deadline - self._ahead[number], self.now)
         self._armed[number] = due
         self._at(due, lambda: self._wake(number, core, due))
 
     def _wake(self, number: int, core: Swim, due: float) -> None:
         if self.cores.get(number) is not core or number in self.paused or self._armed[number] != due:
             return
-        effects = core.wake(self.now)
-        assert core.deadline > self.now, "a core that wants to be woken at once again would spin"
+        now = max(self.clock(number), core.deadline)  # no less for the rounding of a sum
+        effects = core.wake(now)
+        assert core.deadline > now, "a core that wants to be woken at once again would spin"
         self._do(number, effects)
 
     def _do(self, number: int, effects: list[Effect]) -> None:
@@ -218,6 +232,8 @@ class Cluster:
                     if event is Event.DIED:
                         about = UUID(view.node_id).int - 1
                         self.deaths.append(Death(self.now, number, about, about in self.cores))
+                case Notify(Copied()):
+                    self.events[f"copied {number}"] += 1
                 case Notify():
                     self.events["other"] += 1
         self._arm(number)
@@ -249,7 +265,7 @@ class Cluster:
         if number in self.paused:
             self.paused[number].append(partial(self._arrive, source, sender, address, data))
             return
-        self._do(number, self.cores[number].receive(decode_packet(LABEL, data), sender, self.now))
+        self._do(number, self.cores[number].receive(decode_packet(LABEL, data), sender, self.clock(number)))
 
     def _post(self, number: int, address: Address, packet: Packet) -> None:
         """A packet by HTTP: neither lost nor doubled, and answered to the sender alone."""
@@ -262,14 +278,14 @@ class Cluster:
             if target is None or target in self.paused or (number, target) in self.cut or (target, number) in self.cut:
                 return
             self._answers = []
-            self._do(target, self.cores[target].receive(decode_packet(LABEL, data), ON_STREAM, self.now))
+            self._do(target, self.cores[target].receive(decode_packet(LABEL, data), ON_STREAM, self.clock(target)))
             answers = self._answers
             self._at(self.now + self._delay(), lambda: back(answers))
 
         def back(answers: list[Packet]) -> None:
             if self.cores.get(number) is core and number not in self.paused:
                 for answer in answers:
-                    self._do(number, core.receive(answer, address, self.now))
+                    self._do(number, core.receive(answer, address, self.clock(number)))
 
         self._at(self.now + self._delay(), arrive)
 
@@ -284,13 +300,14 @@ class Cluster:
             return
         if (number, target) in self.cut or (target, number) in self.cut:
             return
-        self._do(target, self.cores[target].merge(_copy(core.exchange_state(self.now)), self.now))
-        answer = _copy(self.cores[target].exchange_state(self.now))
+        state = _copy(core.exchange_state(self.clock(number)))
+        self._do(target, self.cores[target].merge(state, self.clock(target)))
+        answer = _copy(self.cores[target].exchange_state(self.clock(target)))
         self._at(self.now + self._delay(), lambda: self._merge(number, core, address, answer))
 
     def _merge(self, number: int, core: Swim, address: Address, answer: ExchangeState) -> None:
         if self.cores.get(number) is core and number not in self.paused:
-            self._do(number, core.merge(answer, self.now, address))
+            self._do(number, core.merge(answer, self.clock(number), address))
 
 
 def _copy(state: ExchangeState) -> ExchangeState:

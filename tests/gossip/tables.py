@@ -1,9 +1,9 @@
 """The tables of the gossip simulation: false alarms under pauses, speed of detection, cost per member, coordinates.
 
-    python -m tests.gossip.tables [--full] [--write FILE]
+    python -m tests.gossip.tables [--full] [--only TABLES] [--write FILE]
 
-Everything is seeded and in virtual time, so the figures depend on the code alone. `--full` takes about a quarter of an
-hour, the default about two minutes. The model of a pause is Lifeguard's: for a while some members stop, all at once,
+Everything is seeded and in virtual time, so the figures depend on the code alone. `--full` takes about twenty
+minutes, the default about three. The model of a pause is Lifeguard's: for a while some members stop, all at once,
 then run a little, and stop again; packets wait in their socket buffers. When they go on, the variants see to their
 timers first, as programs with a thread per timer do; zoned hears what waits in the socket before it looks at any clock.
 """
@@ -25,7 +25,10 @@ from tests.gossip.simulation import Cluster, Network
 from tests.gossip.topologies import ACCEPTED, SEED, circle, drift, outcome
 
 MEMBERS = 128
-PAUSED_S = 60.0  # virtual seconds of one run with pauses
+OPTIONS = {"lan": GossipOptions.lan(), "wan": GossipOptions.wan()}
+PAUSED_S = {"lan": 60.0, "wan": 160.0}  # virtual seconds of one run with pauses: as many probes in both
+LEAPERS = 48
+LEAP_PAUSE_S = 3  # so that innocents come under suspicion, or a leap would have nobody to convict
 RUN_S = 0.001  # between two pauses the paused run so long: enough to ask, not to hear the answer
 WIDE = Network(loss=0.01, delay_s=(0.01, 0.1))
 
@@ -82,12 +85,12 @@ class Alarms:
     about_paused: int = 0
 
 
-def pauses(variant: str, length_s: float, count: int, seed: int, members: int = MEMBERS) -> Alarms:
+def pauses(variant: str, length_s: float, count: int, seed: int, profile: str, members: int = MEMBERS) -> Alarms:
     core, changes = VARIANTS[variant]
-    cluster = formed(members, seed, replace(GossipOptions.lan(), **changes), core)
+    cluster = formed(members, seed, replace(OPTIONS[profile], **changes), core)
     cluster.deaths.clear()
     paused = cluster.rng.sample(range(members), count)
-    end = cluster.now + PAUSED_S
+    end = cluster.now + PAUSED_S[profile]
     while cluster.now < end:
         cluster.pause(*paused)
         cluster.run(length_s)
@@ -105,23 +108,67 @@ def pauses(variant: str, length_s: float, count: int, seed: int, members: int = 
 
 
 def pause_table(full: bool) -> Iterator[str]:
-    cells = [(4.0, 4), (8.0, 4), (16.0, 4)] if full else [(16.0, 1)]
-    seeds = (1,)
-    yield f"## False alarms under pauses, N = {MEMBERS}, `lan`, {PAUSED_S:.0f} s per run"
+    yield from _pause_table("lan", [(4.0, 4), (8.0, 4), (16.0, 4)] if full else [(16.0, 1)])
+
+
+def wide_pause_table(full: bool) -> Iterator[str]:
+    yield from _pause_table("wan", [(8.0, 4), (20.0, 4), (40.0, 4)] if full else [(20.0, 4)])
+
+
+def _pause_table(profile: str, cells: Sequence[tuple[float, int]]) -> Iterator[str]:
+    yield f"## False alarms under pauses, N = {MEMBERS}, `{profile}`, {PAUSED_S[profile]:.0f} s per run"
     yield ""
     yield (
         "Members pause together for the length given, run for 1 ms, pause again. Verdicts of death about members "
-        f"that never paused, summed over {len(seeds)} seed(s): all / at members that never paused either. "
+        "that never paused, with one seed: all / at members that never paused either. "
         "The gap is as short as it takes for plain SWIM to raise any; zoned's row also hears packets before timers."
     )
     yield ""
     yield "| | " + " | ".join(f"{length_s:g} s, {count} paused" for length_s, count in cells) + " | sum |"
     yield "| --- |" + " --- |" * (len(cells) + 1)
     for variant in VARIANTS:
-        runs = [[pauses(variant, *cell, seed) for seed in seeds] for cell in cells]
-        sums = [(sum(run.anywhere for run in each), sum(run.at_healthy for run in each)) for each in runs]
+        runs = [pauses(variant, *cell, 1, profile) for cell in cells]
+        sums = [(run.anywhere, run.at_healthy) for run in runs]
         sums.append((sum(one for one, _ in sums), sum(one for _, one in sums)))
         yield f"| {variant} | " + " | ".join(f"{one} / {other}" for one, other in sums) + " |"
+    yield ""
+
+
+def leaps(core: type[Swim], leap_s: int, seed: int) -> tuple[int, int]:
+    """False verdicts, and those of one true death, while each second one member's clock leaps ahead and two pause."""
+    cluster = formed(LEAPERS, seed, OPTIONS["lan"], core)
+    cluster.deaths.clear()
+    cluster.run(1)
+    for second in range(60):
+        if second == 30:
+            cluster.kill(0)
+        if second % LEAP_PAUSE_S == 0:
+            paused = cluster.rng.sample(range(1, 10), 2)
+            cluster.pause(*paused)
+        cluster.jump(cluster.rng.randrange(10, LEAPERS), leap_s)
+        cluster.run(1)
+        if second % LEAP_PAUSE_S == LEAP_PAUSE_S - 1:
+            cluster.resume(*paused)
+    cluster.run(30)
+    return cluster.false_deaths(), sum(death.about == 0 for death in cluster.deaths)
+
+
+def leap_table(full: bool) -> Iterator[str]:
+    seeds = range(4 if full else 1)
+    yield f"## Clocks that leap ahead, N = {LEAPERS}, `lan`, 60 s, one member's leap each second"
+    yield ""
+    yield "As after a suspend that only the member's own clock shows. Two others at a time pause for "
+    yield f"{LEAP_PAUSE_S} s, which brings them under suspicion, and one dies. Summed over {len(seeds)} seed(s): false "
+    yield f"verdicts of death / verdicts on the one that died (of {(LEAPERS - 1) * len(seeds)})."
+    yield ""
+    yield "| | 2 s | 10 s | 300 s |"
+    yield "| --- | --- | --- | --- |"
+    for name, core in (("as if nothing had happened", Startled), ("zoned (stalls forgiven)", Swim)):
+        cells = []
+        for leap_s in (2, 10, 300):
+            found = [leaps(core, leap_s, seed) for seed in seeds]
+            cells.append(f"{sum(one for one, _ in found)} / {sum(one for _, one in found)}")
+        yield f"| {name} | " + " | ".join(cells) + " |"
     yield ""
 
 
@@ -220,17 +267,20 @@ def coordinate_table(full: bool) -> Iterator[str]:
     yield ""
 
 
-TABLES = (pause_table, variant_table, detection_table, cost_table, coordinate_table)
+TABLES = (pause_table, wide_pause_table, leap_table, variant_table, detection_table, cost_table, coordinate_table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The tables of the gossip simulation.")
     parser.add_argument("--full", action="store_true", help="more lengths, counts, sizes and seeds")
     parser.add_argument("--write", type=Path, help="also into this file")
+    parser.add_argument("--only", default="", help="tables by the names of their functions, separated by commas")
     asked = parser.parse_args()
     lines = ["# Gossip, simulated", "", "Made by `make sim-gossip`. Virtual time, seeded, bare cores.", ""]
     print("\n".join(lines))
     for table in TABLES:
+        if asked.only and table.__name__ not in asked.only.split(","):
+            continue
         began = time.monotonic()
         for line in table(asked.full):
             lines.append(line)

@@ -487,6 +487,8 @@ async def test_nodes_know_how_far_they_are_apart() -> None:
         await poll(lambda: a.estimate_s(ident(2), ident(3)) is not None)
         assert (a.estimate_s(ident(2), ident(3)) or 9) < 0.2
         assert a.estimate_s(ident(2), ident(9)) is None
+        assert a.distance_s(ident(2)) == (a.round_trip_s(ident(2)) or (9,))[0]
+        assert a.distance_s(ident(9)) is None
         assert {view.node_id for view in a.nearest(a.members.values())} == set(a.members)
 
 

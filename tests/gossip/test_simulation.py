@@ -133,6 +133,18 @@ def test_a_suspended_node_convicts_nobody_for_its_own_sleep() -> None:
     assert not [death for death in cluster.deaths if death.by == 0]
 
 
+def test_clocks_that_leap_ahead_convict_nobody() -> None:
+    cluster = formed(10, 3)
+    cluster.kill(9)  # somebody is under suspicion while clocks leap
+    for _ in range(30):
+        cluster.jump(cluster.rng.randrange(1, 9), cluster.rng.choice([3, 30, 300]))
+        cluster.run(cluster.rng.uniform(0.5, 4))
+    assert cluster.false_deaths() == 0
+    cluster.run(60)
+    assert cluster.is_whole()
+    assert cluster.all_believe(9, State.DEAD)
+
+
 @pytest.mark.parametrize("length_s", [10, 600, 90_000])
 def test_a_partition_heals_by_itself_however_long_it_was(length_s: float) -> None:
     cluster = formed(6, int(length_s), seeds=(0,))
@@ -192,6 +204,76 @@ def test_an_one_way_link_is_survived_through_helpers() -> None:
     cluster.cut.add((1, 2))
     cluster.run(120)
     assert cluster.false_deaths() == 0
+
+
+@pytest.mark.parametrize("size", [3, 6])
+def test_two_who_cannot_reach_each_other_live_and_know_all_through_a_third(size: int) -> None:
+    cluster = formed(size, 8)
+    cluster.partition([1], [2])
+    for round_ in range(10):
+        cluster.cores[1].update_vitals({"position": round_})
+        cluster.publish(1, x=round_)
+        cluster.run(12)
+        assert cluster.cores[2].views[node_id(1)].facts["x"] == round_
+        assert cluster.cores[2].views[node_id(1)].vitals["position"] == round_
+    assert (cluster.deaths, cluster.events["suspected"]) == ([], 0)
+    relayed = {
+        (number, view.node_id) for number, core in cluster.cores.items() for view in core.views.values() if view.relayed
+    }
+    assert relayed == {(1, node_id(2)), (2, node_id(1))}
+    cluster.heal()
+    cluster.run(30)
+    assert not any(view.relayed for core in cluster.cores.values() for view in core.views.values())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_news_lost_between_two_who_cannot_reach_each_other_comes_by_a_third(late: bool) -> None:
+    """Every broadcast of it is lost, so only full states can bring it; 2 gets it of somebody who exchanged with 1."""
+    cluster = formed(4, 9)
+    cluster.partition([1], [2])
+    cluster.run(20 if late else 1)
+    cluster.dropped = lambda packet: any(isinstance(part, Alive) for part in packet.parts)
+    cluster.publish(1, x=1)
+    cluster.run(3)
+    cluster.dropped = lambda packet: False
+    assert cluster.run_until(lambda: cluster.cores[2].views[node_id(1)].facts.get("x") == 1, 30) < 30
+    assert cluster.deaths == []
+
+
+@pytest.mark.parametrize(("host", "wins"), [("10.0.0.9", "10.0.0.9"), ("10.0.0.00", "10.0.0.1")])
+def test_two_copies_that_were_cut_off_are_reported_and_one_address_stands(host: str, wins: str) -> None:
+    cluster = formed(5, 8)
+    cluster.partition([0, 1], [2, 3, 4, 9])
+    cluster.run(60)
+    cluster.start(9, host=host, book=[("10.0.0.2", 9293)], copy_of=1)
+    cluster.publish(9, side="b")
+    cluster.publish(1, side="a")
+    cluster.run(30)
+    assert cluster.cores[0].views[node_id(1)].address == ("10.0.0.1", 9293)
+    assert cluster.cores[2].views[node_id(1)].address == (host, 9293)
+    assert not any(name.startswith("copied") for name in cluster.events)
+    cluster.heal()
+    others = [cluster.cores[number] for number in (0, 2, 3, 4)]
+    shadowed = "copied 1" if wins == host else "copied 9"  # the other may never hear of it
+
+    def agreed() -> bool:
+        return all(core.views[node_id(1)].address == (wins, 9293) and core.views[node_id(1)].is_up for core in others)
+
+    assert cluster.run_until(lambda: agreed() and cluster.events[shadowed] > 0, 120) < 120
+    cluster.run(60)  # the shadowed one may still have been refuting its death
+    said = max(core.views[node_id(1)].member.incarnation for core in others)
+    cluster.run(120)
+    assert agreed()
+    assert max(core.views[node_id(1)].member.incarnation for core in others) <= said + 1, "they outbid each other"
+    cluster.kill(1)
+    cluster.start(1, book=[("10.0.0.2", 9293)])
+    newest = (2, ("10.0.0.1", 9293))
+    others = [cluster.cores[number] for number in (0, 2, 3, 4)]
+
+    def is_newest(core: Swim) -> bool:
+        return (core.views[node_id(1)].generation, core.views[node_id(1)].address) == newest
+
+    assert cluster.run_until(lambda: all(map(is_newest, others)), 5) < 5
 
 
 def test_chaos_ends_in_order() -> None:

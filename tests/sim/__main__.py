@@ -4,11 +4,13 @@ import argparse
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.sim.checkers import Violation
 from tests.sim.mutants import MUTANTS
+from tests.sim.outage import run_outage
 from tests.sim.swarm import PROFILES, draw
 from tests.sim.world import Fault, World
 from tests.sim.writes import run_writes
@@ -36,9 +38,11 @@ def main() -> int:
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="plant this fault: the run ought to fail")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--writes", action="store_true", help="the whole write path instead of Raft alone")
+    parser.add_argument("--outage", action="store_true", help="the write path of five zones that scatter and share")
     arguments = parser.parse_args()
-    if arguments.writes:
-        return _writes(range(arguments.first, arguments.first + arguments.seeds))
+    if arguments.writes or arguments.outage:
+        way, run = ("outage", run_outage) if arguments.outage else ("writes", run_writes)
+        return _writes(range(arguments.first, arguments.first + arguments.seeds), way, run)
     if arguments.seed is not None:
         return _story(arguments.seed, arguments.profile, arguments.mutant)
     started = time.perf_counter()
@@ -63,14 +67,14 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _writes(seeds: range) -> int:
+def _writes(seeds: range, way: str, run: Callable[[int], str | None]) -> int:
     failed = 0
     for seed in seeds:
-        wrong = run_writes(seed)
+        wrong = run(seed)
         if wrong is not None:
             failed += 1
-            print(f"seed {seed}: {wrong}\n  again: python -m tests.sim --writes --first {seed} --seeds 1", flush=True)
-    print(f"{len(seeds)} seeds of the write path: {failed} failed")
+            print(f"seed {seed}: {wrong}\n  again: python -m tests.sim --{way} --first {seed} --seeds 1", flush=True)
+    print(f"{len(seeds)} seeds of {way}: {failed} failed")
     return 1 if failed else 0
 
 

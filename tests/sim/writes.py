@@ -17,7 +17,7 @@ from store import apply, catalogue, identity, journal, ranges
 from store.entries import EntryKind
 from store.errors import Refused
 from store.migrate import migrate
-from store.operations import Create, Delete, Grant, Operation, Point, Update, Write, decode, encode_write
+from store.operations import Create, Delete, Drop, Grant, Operation, Point, Retire, Update, Write, decode, encode_write
 from tests.sim.checkers import Violation
 from tests.sim.swarm import Profile, draw
 from tests.sim.world import Host, World
@@ -259,19 +259,23 @@ class WriteWorld(World):
                 raise Violation(f"replicas differ: {first.host.id} and {node.host.id}")
         if catalogue.recount(first.reader) != catalogue.replica(first.reader):
             raise Violation("the running hash is not that of the records")
+        self._check_notes(first.reader)
+        return events
+
+    def _check_notes(self, replica: apsw.Connection) -> None:
+        """The clients' notes against what every replica holds."""
         for node, sequence, operation in self.notes.writes:
-            self._check_write(node, sequence, operation, first.reader)
+            self._check_write(node, sequence, operation, replica)
         for image, integer in self.notes.integers.items():
-            found = catalogue.find(first.reader, image)
+            found = catalogue.find(replica, image)
             if found is None or found.image.integer != integer:
                 raise Violation(f"{image} was promised integer {integer}, and has {found and found.image.integer}")
-        return events
 
     def _check_write(self, node: Node, sequence: int, operation: Operation, replica: apsw.Connection) -> None:
         receipt = journal.receipt(node.reader, sequence)
         if receipt is None or receipt.state == "journaled":
             raise Violation(f"write {sequence} of {node.host.id} has no outcome")
-        assert not isinstance(operation, Grant | Point)
+        assert not isinstance(operation, Grant | Retire | Drop | Point)
         found = catalogue.find(replica, operation.uuid)
         if receipt.state != "committed":
             if isinstance(operation, Create) or receipt.code != "gone":

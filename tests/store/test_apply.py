@@ -159,7 +159,7 @@ def test_ranges_never_overlap_and_end_at_the_ceiling(connection):
     entries = [entry(n, n, Grant(4, 10), OTHER) for n in (1, 2, 3, 4)]
     apply(connection, entries, ME, NOW)
     assert list(connection.execute("SELECT start, stop FROM ranges")) == [(1, 5), (5, 9), (9, 11)]
-    assert ranges.granted(connection, 6) == (OTHER, 5, 9, 2)
+    assert ranges.granted(connection, 6) == (OTHER, 5, 9, 2, 0)
     assert ranges.granted(connection, 11) is None
 
 

@@ -144,6 +144,7 @@ def walked(connection: apsw.Connection, query: Query) -> list[str]:
     seen: list[str] = []
     while True:
         page = listing.page(connection, query)
+        assert listing.quick_page(connection, query) in (None, page)
         seen += [one.image.uuid for one in page.found]
         assert len(page.found) <= query.limit
         if not page.more:
@@ -228,6 +229,19 @@ def test_a_question_that_reads_too_much_is_stopped_and_the_connection_goes_on(fi
         listing.page(connection, Query(10, tests=(("size", "=", 77),)))
     monkeypatch.undo()
     assert listing.page(connection, Query(10)).more
+
+
+def test_little_work_is_done_at_once_and_more_is_left_to_a_thread(filled, monkeypatch):
+    connection = filled.connection
+    quick, slow = Query(10), Query(10, tests=(("size", "=", 77),))
+    assert listing.quick_page(connection, quick) == listing.page(connection, quick)
+    assert listing.quick_page(connection, Query(listing.QUICK_LIMIT + 1)) is None
+    monkeypatch.setattr(listing, "QUICK_STEPS", 100)
+    assert listing.quick_page(connection, slow) is None
+    monkeypatch.undo()
+    monkeypatch.setattr(listing, "QUICK_BYTES", 1)
+    assert listing.quick_page(connection, quick) is None
+    assert listing.page(connection, quick).more
 
 
 @pytest.mark.parametrize(

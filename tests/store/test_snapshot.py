@@ -8,7 +8,7 @@ import pytest
 from store import apply as applying
 from store import catalogue, identity, journal, log, ranges, snapshot
 from store.apply import apply
-from store.database import open_database, open_writer
+from store.database import connect_reader, open_database, open_writer
 from store.entries import Entry, EntryKind, HardState, Membership
 from store.errors import CannotOpen, Impossible, StorageFull
 from store.operations import Create, Delete, Grant, Update, encode
@@ -204,6 +204,37 @@ async def test_a_store_that_somebody_else_reads_is_not_replaced_and_goes_on(tmp_
         assert database.reader.execute("PRAGMA integrity_check").get == "ok"
 
 
+async def test_other_processes_let_go_of_the_store_before_it_is_replaced(tmp_path: Path, limits: journal.Limits):
+    donor(tmp_path / "donor").close()
+    snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    async with open_database(tmp_path / "mine") as database:
+        await database.write(lambda c: identity.start(c, ME, "a", "zoned"))
+        await database.write(lambda c: journal.append(c, ME, Grant(50, CEILING), NOW, limits))
+        seen: list[int] = []
+
+        class Reader:
+            connection = connect_reader(database.path)
+
+            async def let_go(self) -> None:
+                seen.append(catalogue.replica(self.connection).images)
+                self.connection.close()
+
+            async def resume(self) -> None:
+                self.connection = connect_reader(database.path)
+                seen.append(catalogue.replica(self.connection).images)
+
+        def prepare() -> Path:
+            snapshot.adopt(tmp_path / "s", database.path, ME, lambda c: None)
+            return tmp_path / "s"
+
+        reader = Reader()
+        reader.connection.execute("SELECT count(*) FROM images").fetchall()
+        database.outsiders = reader
+        await database.replace(prepare)
+        assert seen == [0, 19]
+        reader.connection.close()
+
+
 async def test_a_receipt_never_says_more_than_the_snapshot_shows(tmp_path: Path, limits: journal.Limits):
     """A write that the log refused, met in a snapshot, is `applied`, not `committed`."""
     source = donor(tmp_path / "donor")
@@ -222,7 +253,7 @@ async def test_a_receipt_never_says_more_than_the_snapshot_shows(tmp_path: Path,
 
             def put(c: apsw.Connection, operation: Update = operation, data: bytes = data) -> None:
                 c.execute("UPDATE node SET sequence = sequence + 1, journal_entries = journal_entries + 1")
-                c.execute("INSERT INTO journal SELECT sequence, ?, ?, 0.0 FROM node", (operation.uuid, data))
+                c.execute("INSERT INTO journal SELECT sequence, ?, ?, 0.0, NULL FROM node", (operation.uuid, data))
 
             await database.write(put)
 

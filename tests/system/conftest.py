@@ -72,3 +72,10 @@ async def settled(client: httpx.AsyncClient, daemons: list[Daemon]) -> dict[str,
     assert all(state["catalogue"] == states[0]["catalogue"] for state in states), states
     catalogue: dict[str, Any] = states[0]["catalogue"]
     return catalogue
+
+
+def with_workers(daemon: Daemon, count: int = 2) -> Daemon:
+    """The same daemon, not started yet, with lookup workers."""
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace("[http]\n", f"[http]\nworkers = {count}\n"))
+    return daemon

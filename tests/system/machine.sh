@@ -2,7 +2,7 @@
 # Becomes the first process of a machine of its own: private mounts, processes, network, host name, control groups.
 # Called as: unshare ... sh machine.sh STAGE. Nothing of the real machine may be changed from in here: every mount is
 # made read-only first, what must be written lies on fresh tmpfs, and the last check before systemd starts refuses to
-# go on if anything else can be written. systemd finds no units but those in STAGE/units: not the distribution's
+# go on if anything else can be written. systemd finds no units but those of the test: not the distribution's
 # tmpfiles, sysctl or remount services, which would clean /tmp or set kernel variables for everybody.
 set -eu
 stage=$1
@@ -15,7 +15,7 @@ cut -d' ' -f5 /proc/self/mountinfo | sort -u | while read -r point; do
 done
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/box /run/lock /run/systemd/system
-for part in tree python site units; do
+for part in tree python site units opt; do
     [ -e "$stage/$part" ] || continue
     mkdir "/run/box/$part"
     mount --bind "$(readlink -f "$stage/$part")" "/run/box/$part"
@@ -24,16 +24,17 @@ done
 mkdir /run/box/out
 mount --bind "$stage/out" /run/box/out   # the one place that the test reads back
 mount -o remount,bind,rw /run/box/out
-for place in /tmp /var /root /home /srv /mnt /media /dev/shm /sys/fs/cgroup; do
+for place in /tmp /var /root /home /srv /mnt /media /opt /dev/shm /sys/fs/cgroup; do
     [ -d "$place" ] && mount -t tmpfs -o mode=755 tmpfs "$place"
 done
 chmod 1777 /tmp
-# A copy of what programs look up in /etc; the configuration is where the unit wants it.
-mkdir /run/box/etc /run/box/etc/zoned
+mkdir /opt/zoned
+mount --bind /run/box/opt /opt/zoned
+# A copy of what programs look up in /etc.
+mkdir -p /run/box/etc/systemd/system
 for part in alternatives passwd group nsswitch.conf hosts machine-id localtime os-release ld.so.cache ssl resolv.conf; do
     [ ! -e "/etc/$part" ] || cp -a "/etc/$part" /run/box/etc/
 done
-cp /run/box/units/zoned.toml /run/box/etc/zoned/
 mount --bind /run/box/etc /etc
 mkdir -p /var/lib /var/tmp /var/log /var/cache
 chmod 1777 /var/tmp
@@ -57,6 +58,6 @@ ls -A /tmp | grep -q . && { echo "machine.sh: /tmp is not private" >&2; exit 99;
 [ "${2:-}" != check ] || exit 0
 
 exec env -i container=lxc PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-    SYSTEMD_UNIT_PATH=/run/box/units SYSTEMD_GENERATOR_PATH=/nonexistent SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/nonexistent \
+    SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/box/units SYSTEMD_GENERATOR_PATH=/nonexistent SYSTEMD_ENVIRONMENT_GENERATOR_PATH=/nonexistent \
     SYSTEMD_SYSTEM_PRESET_PATH=/nonexistent \
     /lib/systemd/systemd --system --unit=box.target --show-status=no --log-target=console --log-level=info

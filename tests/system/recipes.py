@@ -1,6 +1,6 @@
 """docs/operations.md, run: its console blocks against a real fleet, what they print compared with the page.
 
-`python -m tests.system.recipes` runs everything and writes what was really printed into the page.
+`python -m tests.system.recipes [SECTION...]` runs all, or these, and writes what was really printed into the page.
 """
 
 import re
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.system.test_operations import zonectl
@@ -51,7 +52,7 @@ def same(printed: list[str], expected: list[str]) -> bool:
 
 
 class Machines:
-    """The three zones of the page."""
+    """The zones of the page."""
 
     def __init__(self, root: Path, daemons: list[Daemon]) -> None:
         self._root = root
@@ -66,6 +67,10 @@ class Machines:
                 return []
             case ["systemctl", "stop", "zoned"]:
                 daemon.stop()
+                return []
+            case ["systemctl", "restart", "zoned"]:
+                daemon.stop()
+                daemon.start()
                 return []
             case ["poweroff", "-f"]:
                 daemon.kill()
@@ -98,7 +103,7 @@ def play(root: Path, steps: list[Step], learn: bool = False) -> list[list[str]]:
     """Runs a recipe on a fresh fleet; what each step printed at last. With `learn` nothing is expected."""
     root.mkdir(parents=True, exist_ok=True)
     printed: list[list[str]] = []
-    with ended(make(root, zone_names(3), 3, "voters = 3\n")) as daemons:
+    with ended(fleet_of(root, {zone for zone, _, _ in steps})) as daemons:
         prepare(daemons)
         machines = Machines(root, daemons)
         for zone, command, expected in steps:
@@ -119,6 +124,14 @@ def play(root: Path, steps: list[Step], learn: bool = False) -> list[list[str]]:
     return printed
 
 
+def fleet_of(root: Path, zones: set[str]) -> list[Daemon]:
+    """The three voters of the page, and a fourth node that only follows where a recipe names its zone."""
+    daemons = make(root, zone_names(4 if "zone-d" in zones else 3), 3, "voters = 3\n")
+    for follower in daemons[3:]:
+        follower.config.write_text(follower.config.read_text().replace("expect = 3", "expect = 0"))
+    return daemons
+
+
 def prepare(daemons: list[Daemon]) -> None:
     """Three zones, some records, the registry in zone-a."""
     for daemon in daemons:
@@ -129,7 +142,7 @@ def prepare(daemons: list[Daemon]) -> None:
         time.sleep(0.3)
         said = zonectl(first, "registry", "status").stdout
         zones = zonectl(first, "zones").stdout
-        if re.search(r"^zone +zone-a$", said, re.M) and zones.count("alive") == 3:
+        if re.search(r"^zone +zone-a$", said, re.M) and zones.count("alive") == len(daemons):
             break
         if re.search(r"^zone +zone-[bc]$", said, re.M):
             zonectl(first, "registry", "transfer", "zone-a")
@@ -140,12 +153,15 @@ def prepare(daemons: list[Daemon]) -> None:
         subprocess.run(words, capture_output=True, timeout=30, check=True)
 
 
-def learn() -> None:
-    """Writes what the commands print into the page."""
+def learn(wanted: Sequence[str]) -> None:
+    """Writes what the commands print into the page: of the sections named, or of all."""
     text = PAGE.read_text().splitlines()
     outputs: list[list[str]] = []
     with tempfile.TemporaryDirectory() as directory:
         for number, (section, steps) in enumerate(recipes().items()):
+            if wanted and section not in wanted:
+                outputs += [printed for _, _, printed in steps]
+                continue
             print(section, flush=True)
             outputs += play(Path(directory) / str(number), steps, learn=True)
     lines, inside = [], False
@@ -162,4 +178,4 @@ def learn() -> None:
 
 if __name__ == "__main__":
     assert shutil.which("curl")
-    learn()
+    learn(sys.argv[1:])

@@ -4,7 +4,7 @@ import httpx
 import pytest
 import trio
 
-from tests.system.conftest import settled, start_all, status, until
+from tests.system.conftest import settled, start_all, status, until, with_workers
 from zoned.fleet import Daemon
 
 pytestmark = pytest.mark.system
@@ -28,6 +28,8 @@ async def fill(client: httpx.AsyncClient, daemon: Daemon, count: int, name: str)
 async def test_a_voter_and_a_newcomer_far_behind_install_a_snapshot(fleet, client):
     daemons = fleet(4, expect=3, extra=f"voters = 3\nlog_entries_keep = {KEEP}\n")
     *founders, newcomer = daemons
+    for daemon in (founders[-1], newcomer):
+        with_workers(daemon, 1)  # other processes that have the replaced store open
     await start_all(client, founders)
     await fill(client, founders[0], 20, "early")
     await settled(client, founders)
@@ -53,6 +55,11 @@ async def test_a_voter_and_a_newcomer_far_behind_install_a_snapshot(fleet, clien
     answer = await client.post(f"{sleeper.url}/zone/v1/images", json={"name": "by the sleeper"})
     assert answer.status_code == 201
     await settled(client, daemons)
+    for daemon in (sleeper, newcomer):
+        # Through the worker that had the old store open until it was asked to let go of it.
+        shown = await client.get(f"{daemon.url}/zone/v1/images/{answer.json()['uuid']}")
+        assert (shown.status_code, shown.headers["zone-source"]) == (200, "local")
+        assert not [line for line in daemon.log.read_text().splitlines() if "worker" in line]
     # A restart on the installed store.
     for daemon in (sleeper, newcomer):
         daemon.kill()

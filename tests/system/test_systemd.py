@@ -1,6 +1,7 @@
 """Goal: the shipped units do what docs/operations.md says. Method: a real systemd runs them, on its own machine."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.machine import ROOT, UNITS, Machine, machine
+from tests.system.machine import ROOT, Machine, machine
+from tests.system.recipes import PAGE
 
 pytestmark = pytest.mark.system
+UNITS = ("zoned.service", "zoned.socket", "zoned-admin.socket")
 EXPOSURE_MAX = 1.5
 
 # New connections without pause, until its standard input ends; says how many were answered and what went wrong.
@@ -40,8 +43,18 @@ print(json.dumps({"done": done, "wrong": wrong[:10], "slowest": slowest}))
 def box(tmp_path_factory: pytest.TempPathFactory):
     before = sorted(path.name for path in Path("/etc").iterdir())
     with machine(tmp_path_factory.mktemp("machine")) as started:
+        done = started.run("sh", "-euc", f"cd /run/box/tree\n{install_commands()}")
+        assert done.returncode == 0, done.stdout + done.stderr + started.ends()
         yield started
     assert sorted(path.name for path in Path("/etc").iterdir()) == before
+
+
+def install_commands() -> str:
+    """What docs/operations.md says, after the programs are in /opt/zoned."""
+    section = PAGE.read_text().partition("## Install")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```sh\n(.*?)```", section, re.S)
+    assert "pip install" in blocks[0]
+    return "\n".join(blocks[1:])
 
 
 def python(box: Machine, *words: str) -> list[str]:
@@ -51,7 +64,7 @@ def python(box: Machine, *words: str) -> list[str]:
 
 
 def zonectl(box: Machine, *words: str) -> subprocess.CompletedProcess[str]:
-    return box.run(*python(box, "-c", "from zoned.ctl import main; main()", *words))
+    return box.run("zonectl", *words)
 
 
 def active(box: Machine) -> None:
@@ -68,7 +81,7 @@ def test_it_starts_ready_with_a_status_line_and_zonectl_finds_it(box):
     said = zonectl(box, "-f", "json", "status")
     assert said.returncode == 0, said.stderr
     status = json.loads(said.stdout)
-    assert status["node"]["url"] == "http://127.0.0.1:9292"
+    assert (status["node"]["url"], status["node"]["zone"]) == ("http://127.0.0.1:9292", "zone-a")
     # A user of its own, who may read the store; nobody else may.
     owner = box.run("stat", "-L", "-c", "%u %a", "/var/lib/zoned/zoned.db").stdout.split()
     assert int(owner[0]) >= 61184  # systemd's range of dynamic users
@@ -77,11 +90,21 @@ def test_it_starts_ready_with_a_status_line_and_zonectl_finds_it(box):
     assert box.run("stat", "-c", "%a", "/run/zoned/zoned.sock").stdout.strip() == "600"
 
 
+def test_the_readmes_first_steps_work_as_they_stand(box):
+    active(box)
+    block = re.findall(r"In another terminal:\n\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)[0]
+    assert zonectl(box, "wait", "registry").returncode == 0
+    for line in block.replace(".venv/bin/", "/opt/zoned/bin/").splitlines():
+        done = box.run("sh", "-c", line)
+        assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+        assert "ubuntu" in done.stdout or not line.endswith(("/v2/images", "image list")), f"{line}: {done.stdout}"
+
+
 def test_a_reload_takes_the_file_in_the_same_process(box):
     active(box)
     before = pid(box)
     config = "/etc/zoned/zoned.toml"
-    box.run("sh", "-c", f"printf '[log]\\nrequests = true\\n' >> {config}")
+    box.run("sed", "-i", "s/^#requests = false/requests = true/", config)
     box.systemctl("reload", "zoned")
     box.until("the reload is logged", lambda: "configuration reloaded" in box.log.read_text())
     assert '"changed": ["log.requests"]' in box.log.read_text()
@@ -90,7 +113,7 @@ def test_a_reload_takes_the_file_in_the_same_process(box):
     box.run("sh", "-c", f"echo nonsense >> {config}")
     box.systemctl("reload", "zoned")
     box.until("the mistake is logged", lambda: "configuration not reloaded" in box.log.read_text())
-    box.run("sed", "-i", "/nonsense/d; /^requests/d", config)
+    box.run("sed", "-i", "/nonsense/d; s/^requests = true/#requests = false/", config)
     active(box)
     assert pid(box) == before
 

@@ -160,6 +160,15 @@ def test_an_operator_removes_for_good_and_only_what_can_be_missed() -> None:
         without(members("abc"), "x", "abc", "a")
 
 
+def test_young_learners_are_waited_for_and_old_ones_hold_no_place() -> None:
+    """Learners become well only after some seconds; without patience every node would be a learner by then."""
+    young = [Candidate(one, f"zone-{one}", False, coming=True) for one in "bcde"]
+    assert next_step(members("a", "bcde"), [*nodes("afg"), *young], 5) is None
+    assert next_step(members("a", "bcd"), [*nodes("afg"), *young[:3]], 5) == members("a", "bcdf")
+    old = nodes("afg", ill="bcde")
+    assert next_step(members("a", "bcde"), old, 5) == members("a", "bcdef")
+
+
 # The shell, with a core that does at once what it is told, under a virtual clock.
 
 

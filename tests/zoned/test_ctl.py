@@ -161,7 +161,8 @@ def test_the_table_of_an_image_shows_its_properties_and_locations(zonectl, recor
 def test_status_is_one_screen(zonectl, served):
     lines = good(zonectl("status")).splitlines()
     assert [line.split()[0] for line in lines] == [
-        *("zone", "url", "role", "registry", "catalogue", "hash", "staleness", "journal", "integers", "zones"),
+        *("zone", "url", "role", "registry", "catalogue", "hash", "staleness"),
+        *("journal", "conflicts", "integers", "zones"),
     ]
     assert served.url in lines[1]
     assert "alpha (term " in lines[3]

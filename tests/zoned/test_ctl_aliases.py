@@ -70,3 +70,19 @@ def test_history_and_presence_of_an_image(zonectl, image, served: Served) -> Non
     table = zonectl("presence", made["uuid"], form="table")
     assert "alpha" in table.stdout
     assert table.stderr.startswith("bootable in alpha: True (verified here at ")
+
+
+def test_the_stream_is_printed_without_heartbeats_up_to_a_count(served: Served, image) -> None:
+    start = int(httpx.get(f"{served.url}/zone/v1/status").headers["zone-position"])
+    made = [image()["uuid"] for _ in range(2)]
+    result = invoke(served.socket, "watch", "--from", start, "--count", 2)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (result.exit_code, [one["uuid"] for one in lines]) == (0, made)
+    assert {one["type"] for one in lines} == {"created"}
+
+
+def test_a_stream_that_cannot_begin_says_why(served: Served, cut_off: Served, tmp_path: Path) -> None:
+    nobody = invoke(tmp_path / "no.sock", "watch")
+    assert (nobody.exit_code, nobody.stderr.count("\n")) == (3, 1)
+    unsynced = invoke(cut_off.socket, "watch")
+    assert (unsynced.exit_code, "not received the catalogue" in unsynced.stderr) == (1, True)

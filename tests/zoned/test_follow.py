@@ -1,19 +1,26 @@
 """Following the log: positions that can be waited for, and what donor and follower say to each other."""
 
-from typing import Any
+import random
+from collections.abc import Iterable
+from typing import Any, cast
 
 import pytest
 import trio
 
+from gossip import FactValue, Member, MemberView, State
+from gossip.coordinates import Distances
 from store import apply, catalogue, log
 from store.database import Database
 from store.entries import Entry, EntryKind
 from store.operations import Create, Write, encode_write
 from tests.zoned.conftest import ME, OTHER
 from zoned import follow
+from zoned.bootstrap import Fetcher
 from zoned.errors import PeerRefused
-from zoned.follow import Positions, cluster_id, give, unpack
+from zoned.follow import Follower, Positions, cluster_id, give, unpack
 from zoned.founding import founding_entry, founding_membership
+from zoned.peers import Peers
+from zoned.posting import Poster
 
 AT = "2026-11-22T09:00:00Z"
 OURS = founding_membership("tests", [OTHER])
@@ -110,3 +117,52 @@ async def test_a_donor_holds_the_answer_until_something_newer_is_applied(databas
 def test_what_is_no_batch_of_entries_is_refused(packed):
     with pytest.raises(PeerRefused):
         unpack(packed)
+
+
+async def test_the_donor_is_the_nearest_voter_that_is_near_the_head_and_did_not_just_fail(database):
+    """By round trips: 10 ms, 200 ms, one that is near but far behind, one that does not vote, one never measured."""
+    await keep(database, entries(0), 1)
+    cluster = cluster_id(database.reader)
+    distances = Distances(random.Random(1))
+
+    def voter(name: str, rtt_s: float | None, position: int = 5_000, **facts: FactValue) -> MemberView:
+        if rtt_s is not None:
+            distances.measured(name, rtt_s, None)
+        told = {"voter": True, "cluster": cluster, **facts}
+        member = Member(name, 1, name, "127.0.0.1", 1, facts=told)
+        return MemberView(member, State.ALIVE, 0.0, beat=1, vitals={"position": position})
+
+    views = {
+        view.node_id: view
+        for view in (
+            voter("far", 0.2),
+            voter("near", 0.01),
+            voter("behind", 0.001, position=5),
+            voter("follower", 0.001, voter=False),
+            voter("foreign", 0.001, cluster="other"),
+            voter("unmeasured", None),
+        )
+    }
+
+    class Book:
+        def address_of(self, node_id: str) -> None: ...
+
+        def nearest(self, among: Iterable[MemberView]) -> list[MemberView]:
+            return [views[name] for name in distances.nearest((view.node_id, None) for view in among)]
+
+    follower = Follower(
+        ME,
+        database,
+        Peers(Poster(), Book(), "tests"),
+        views.values(),
+        lambda position, applied: None,
+        cast(Fetcher, None),
+        random.Random(1),
+    )
+    assert follower._choose() == "near"
+    for failed, then in (("near", "far"), ("far", "near")):
+        follower._failed = failed
+        assert follower._choose() == then
+    del views["near"], views["far"]
+    follower._failed = "unmeasured"
+    assert follower._choose() == "behind"  # nobody else is left

@@ -1,6 +1,7 @@
 """Health by value: one picture in which all is well, then one thing wrong at a time; mutes that end or are outgrown."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,22 @@ def zone(name: str, **other: Any) -> dict[str, Any]:
 REGISTRY = {"known": True, "role": "voter", "zone": "b", "voters": ["id-a", "id-b", "id-c"], "witnesses": []}
 
 
+def journal(entries: int = 0, bytes: int = 0, oldest_age_s: float | None = None, held_from: Any = None) -> Any:
+    return {"entries": entries, "bytes": bytes, "oldest_age_s": oldest_age_s, "held_from": held_from}
+
+
+def ids(left: int = 1_000, runway_days: float | None = 143.2, counter: int = 5_000) -> dict[str, Any]:
+    return {"left": left, "runway_days": runway_days, "counter": counter, "ceiling": 10_000}
+
+
 def status(**other: Any) -> dict[str, Any]:
     return {
-        "node": {"draining": False},
+        "node": {"draining": False, "drill": None},
         "registry": REGISTRY,
         "staleness_s": 0.4,
-        "journal": {"entries": 0, "bytes": 0, "oldest_age_s": None},
-        "ids": {"left": 1_000, "runway_days": 143.2},
+        "journal": journal(),
+        "ids": ids(),
+        "conflicts": {"open": 0},
         "diverged": [],
         **other,
     }
@@ -61,28 +71,33 @@ def test_nothing_is_the_matter_when_all_is_well():
         ({"status": status(staleness_s=301.0)}, [("STALE", "CRITICAL")]),
         ({"status": status(staleness_s=None)}, []),
         (
-            {"status": status(journal={"entries": 2, "bytes": 9, "oldest_age_s": 4_000.0})},
+            {"status": status(journal=journal(2, 9, 4_000.0))},
             [("JOURNAL_OLD", "WARNING")],
         ),
         (
-            {"status": status(journal={"entries": 2, "bytes": 9, "oldest_age_s": 90_000.0})},
+            {"status": status(journal=journal(2, 9, 90_000.0))},
             [("JOURNAL_OLD", "CRITICAL")],
         ),
-        ({"status": status(journal={"entries": 51, "bytes": 9, "oldest_age_s": 1.0})}, [("JOURNAL_FULL", "WARNING")]),
-        ({"status": status(journal={"entries": 1, "bytes": 950, "oldest_age_s": 1.0})}, [("JOURNAL_FULL", "CRITICAL")]),
+        ({"status": status(journal=journal(51, 9, 1.0))}, [("JOURNAL_FULL", "WARNING")]),
+        ({"status": status(journal=journal(1, 950, 1.0))}, [("JOURNAL_FULL", "CRITICAL")]),
         ({"free_bytes": (1 << 30) + 5}, [("DISK_FULL", "WARNING")]),
         ({"free_bytes": (1 << 30) - 5}, [("DISK_FULL", "CRITICAL")]),
         ({"wal_bytes": 1 << 29}, [("WAL_GROWS", "WARNING")]),
-        ({"status": status(ids={"left": 9, "runway_days": 6.9})}, [("IDS_SHORT", "WARNING")]),
-        ({"status": status(ids={"left": 9, "runway_days": 0.9})}, [("IDS_SHORT", "CRITICAL")]),
-        ({"status": status(ids={"left": 0, "runway_days": 0.0})}, [("IDS_SHORT", "CRITICAL")]),
-        ({"status": status(ids={"left": 9, "runway_days": None})}, []),
+        ({"status": status(ids=ids(9, 6.9))}, [("IDS_SHORT", "WARNING")]),
+        ({"status": status(ids=ids(9, 0.9))}, [("IDS_SHORT", "CRITICAL")]),
+        ({"status": status(ids=ids(0, 0.0))}, [("IDS_SHORT", "CRITICAL")]),
+        ({"status": status(ids=ids(9, None))}, []),
         (
             {"status": status(diverged=[{"node_id": "id-b", "position": 7}])},
             [("REPLICAS_DIFFER", "CRITICAL")],
         ),
         ({"zones": [zone("a"), zone("b"), zone("c", version="2")]}, [("VERSIONS_DIFFER", "WARNING")]),
-        ({"status": status(node={"draining": True})}, [("DRAINING", "WARNING")]),
+        ({"status": status(node={"draining": True, "drill": None})}, [("DRAINING", "WARNING")]),
+        ({"status": status(journal=journal(held_from=7))}, [("JOURNAL_HELD", "WARNING")]),
+        ({"status": status(conflicts={"open": 2})}, [("CONFLICTS_OPEN", "WARNING")]),
+        ({"status": status(ids=ids(counter=9_001))}, [("IDS_CEILING", "WARNING")]),
+        ({"status": status(ids=ids(counter=10_000))}, [("IDS_CEILING", "CRITICAL")]),
+        ({"status": status(node={"draining": False, "drill": "partition"})}, [("DRILL", "WARNING")]),
         ({"reload_failed": True}, [("CONFIG_REFUSED", "WARNING")]),
     ],
 )
@@ -98,8 +113,14 @@ def test_every_code_that_is_found_is_explained_and_every_explained_code_can_be_f
     assert all(code.means.endswith(".") and code.do for code in CODES.values())
 
 
+def test_the_page_for_operators_lists_the_codes_as_they_are():
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    for name, code in CODES.items():
+        assert f"| `{name}` | {code.means} | {code.do} |\n" in page
+
+
 def test_a_caller_may_be_stricter():
-    waiting = replace(GOOD, status=status(journal={"entries": 3, "bytes": 9, "oldest_age_s": 1.0}))
+    waiting = replace(GOOD, status=status(journal=journal(3, 9, 1.0)))
     assert found(waiting) == []
     assert found(waiting, Bounds(journal_entries=2)) == [("JOURNAL_FULL", "WARNING")]
     assert found(GOOD, Bounds(staleness_s=0.1)) == [("STALE", "WARNING")]

@@ -9,7 +9,7 @@ from conf import Ids
 from store import catalogue, journal, ranges
 from store.operations import Create
 from store.ranges import Runway
-from tests.zoned.conftest import until
+from tests.zoned.conftest import captured_logs, until
 from tests.zoned.test_proxy import AT, Way, backlog, running
 from zoned import leasing
 from zoned.leasing import Leasing, wanted
@@ -82,3 +82,17 @@ async def test_what_was_made_without_an_integer_is_numbered_once_a_range_arrives
         assert len(set(numbers())) == 3
         assert catalogue.recount(database.reader) == catalogue.replica(database.reader)
         nursery.cancel_scope.cancel()
+
+
+async def test_it_is_loud_long_before_integers_run_out(database):
+    way = Way(database, registry=None)
+    async with running(database, way) as proxy:
+        with captured_logs() as lines:
+            watch = Leasing(database, proxy, Ids(ceiling=2**31 - 1))
+            for left, counter in ((1_000, 1), (60, 1), (50, 1), (1_000, 2_000_000_000), (900, 2_000_000_001), (10, 1)):
+                watch._tell(Runway(left, 10.0, left / 10), counter)
+        assert [line["event"] for line in lines if line["log_level"] == "error"] == [
+            "integers run short",
+            "the ceiling of integers is near",
+            "integers run short",
+        ]

@@ -83,10 +83,11 @@ def test_a_zone_without_registry_says_so_and_leaves_out_what_it_cannot_know(cut_
 
 
 def test_labels_stay_few_whatever_clients_ask_for(served: Served):
-    for number in range(50):
-        httpx.get(f"{served.url}/v2/images/{number:08x}-0000-4000-8000-000000000000")
-        httpx.get(f"{served.url}/made-up-{number}/x")
-        httpx.request(f"METHOD{number}", f"{served.url}/v2/images")
+    with httpx.Client(base_url=served.url) as client:
+        for number in range(50):
+            client.get(f"/v2/images/{number:08x}-0000-4000-8000-000000000000")
+            client.get(f"/made-up-{number}/x")
+            client.request(f"METHOD{number}", "/v2/images")
     samples = scrape(served)
     assert sum(map(len, samples.values())) < 700
     assert "made-up" not in str(samples)

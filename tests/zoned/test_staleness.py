@@ -104,6 +104,8 @@ async def test_what_was_proved_in_a_history_that_was_given_up_is_forgotten(autoj
 class Registry:
     """Answers with `index` until it is gone (None)."""
 
+    cluster_id = "c"
+
     def __init__(self) -> None:
         self.cluster_id = "one"
         self.positions = Positions(7)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from store.catalogue import Found
-from store.images import is_alias_name, parse_reference
+from store.images import Image, is_alias_name, parse_reference
 from store.operations import Operation
 from zoned.api import problems
 from zoned.api.caller import caller_of
@@ -74,6 +74,24 @@ def look_up(zone: Zone, reference: str, *, integers: bool, tombstones: bool = Fa
     return found
 
 
+# A property by which an image says how old, in seconds, a zone's knowledge may be that still serves it.
+STALE_RULE = "zoned_stale_max_s"
+
+
+def check_rule(zone: Zone, image: Image) -> None:
+    """Raises Problem 503 when this zone may be too far behind for this image: it may have been switched off since."""
+    said = image.properties.get(STALE_RULE)
+    if said is None:
+        return
+    most_s = int(said) if said.isascii() and said.isdigit() and len(said) <= 9 else 0
+    bound_s = zone.staleness.bound_s
+    if bound_s is not None and bound_s <= most_s:
+        return
+    known = f"may be {bound_s:.0f} s behind" if bound_s is not None else "cannot say how far behind it is"
+    detail = f"this zone {known}, and image {image.uuid} says {STALE_RULE} {said[:20]}; ask a zone that has a registry"
+    raise Problem(503, "stale", detail, {"Retry-After": str(problems.RETRY_AFTER_S)})
+
+
 def visible(request: Request, *, tombstones: bool = False) -> Found:
     """The record that a native path names. Raises Problem: one that the caller may not see was never there."""
     zone, reference = zone_of(request), request.path_params["reference"]
@@ -82,6 +100,7 @@ def visible(request: Request, *, tombstones: bool = False) -> Found:
         raise problems.not_found(reference, zone.position)
     if found.image.deleted_at is not None and not tombstones:
         raise problems.gone(reference, found.image.deleted_at)
+    check_rule(zone, found.image)
     return found
 
 

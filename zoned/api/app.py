@@ -16,11 +16,13 @@ from zoned import clock
 from zoned.api import (
     aliases,
     batch,
+    conflicts,
     discovery,
     images_v1,
     images_v2,
     native,
     oldest,
+    oldstyle,
     openapi,
     operating,
     parts_v2,
@@ -33,7 +35,9 @@ from zoned.api import (
 )
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.caller import who
+from zoned.api.durability import with_durability
 from zoned.api.freshness import READ_AT, with_freshness
+from zoned.api.idempotency import OldStyle, with_idempotency
 from zoned.api.lookup import moment, stamps
 from zoned.api.witness import for_operators
 from zoned.origin import ORIGIN
@@ -103,19 +107,20 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *batch.routes,
         *native.routes,
         *records.routes,
+        *conflicts.routes,
         *aliases.routes,
         *watching.routes,
         *zones.routes,
         *operating.routes,
     ]
-    routes: list[BaseRoute] = [
+    routes: list[BaseRoute] = [  # asked in this order, so what is asked most stands first
+        Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
         *admin,
         *((*zones.admin_routes, *operating.admin_routes) if admin else ()),
         *(Route(path, discovery.slash) for path in ("/v2", *discovery.ALIASES)),
         *(Mount(path, images) for path in ("/v2", *discovery.ALIASES)),
         Mount("/v1", v1),
         *(Mount(path, old) for path in ("/v1.0", "/v1.1")),
-        Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
         *_described([("/v2", v2), ("/v1", [*images_v1.routes]), ("/v1.1", [*oldest.routes]), ("/zone/v1", own)]),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
@@ -125,7 +130,8 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _otherwise(whole)
-    served = with_freshness(whole, zone)
+    once = with_idempotency(whole, zone, OldStyle(images_v1.shown, 201))
+    served = with_freshness(with_durability(once, zone), zone)
     return with_zone_headers(for_operators(served) if zone.is_witness else served, zone)
 
 
@@ -133,7 +139,8 @@ def make_registry_app(zone: Zone) -> App:
     """What a zone's own Glance API server speaks to, on a listener of its own."""
     face = _face(zone, list(registry_v1.routes), images_v1.on_problem, _images_http_error)
     whole = _face(zone, [Mount("/v1", face), Mount("/", face)], images_v1.on_problem, _images_http_error)
-    return with_zone_headers(whole, zone)
+    once = with_idempotency(whole, zone, OldStyle(oldstyle.with_locations, 200))
+    return with_zone_headers(with_durability(once, zone), zone)
 
 
 def with_zone_headers(app: App, zone: Zone) -> App:

@@ -98,6 +98,17 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class Prepared(NamedTuple):
+    """A whole answer of a lookup: its header lines as they go on the wire, each with its CRLF. 200 or 304."""
+
+    status: int
+    lines: bytes
+    body: bytes
+
+    def headers(self) -> Headers:
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in self.lines.splitlines())]
+
+
 # --- heads -----------------------------------------------------------------------------------------------------------
 
 
@@ -432,6 +443,19 @@ def _frame(
     if request is None or request.http11:
         return b"transfer-encoding: chunked\r\n", Framing.CHUNKED, None
     return b"", Framing.CLOSE, None
+
+
+def prepared_answer(answer: Prepared, common: bytes, is_head: bool, connection: bytes = b"") -> bytes:
+    """The whole message; `connection` is the line about the connection, if any. Raises AnswerFault as `answer_head`."""
+    status, lines, body = answer
+    if not lines.count(b"\r\n") == lines.count(b"\n") == lines.count(b"\r") or b"\0" in lines:
+        raise AnswerFault("a header holds CR, LF or NUL")
+    if status == 304:
+        return b"%b\r\n%b%b%b\r\n" % (_STATUS_LINES[status], lines, common, connection)
+    return b"%b\r\n%b%bcontent-length: %d\r\n%b\r\n%b" % (
+        *(_STATUS_LINES[status], lines, common, len(body), connection),
+        b"" if is_head else body,
+    )
 
 
 def problem(status: int, code: str, detail: str, extra: Headers | None = None) -> Answer:

@@ -5,7 +5,6 @@ are the same.
 """
 
 import re
-import uuid
 from typing import Any
 
 from starlette.requests import Request
@@ -21,6 +20,7 @@ from zoned.api.caller import caller_of
 from zoned.api.nearest import nearest
 from zoned.api.oldstyle import SHORT, Document
 from zoned.api.problems import Problem, bad
+from zoned.origin import new_uuid
 
 _META, _PROPERTY = "x-image-meta-", "x-image-meta-property-"
 SHARED_MAX = 1_000  # images in one list of what is shared with a project
@@ -144,7 +144,7 @@ async def create(request: Request) -> Response:
     if locations and (meta.get("disk_format") is None or meta.get("container_format") is None):
         raise bad("Invalid disk or container format for image: both must be given with a location.", "formats-missing")
     status = "active" if locations else "queued"
-    operation = oldstyle.create(meta, properties, locations, status, caller, str(uuid.uuid4()))
+    operation = oldstyle.create(meta, properties, locations, status, caller, new_uuid())
     if zone.find(operation.uuid) is not None:
         raise Problem(409, "exists", f"Image with identifier {operation.uuid} already exists!")
     submitted = await write(zone, operation)

@@ -4,7 +4,6 @@ Statuses and bodies are Glance's; where Glance is known to be wrong (lost update
 is right.
 """
 
-import uuid
 from dataclasses import replace
 from urllib.parse import urlencode
 
@@ -19,6 +18,7 @@ from zoned.api import discovery, documents, filters, patches, problems
 from zoned.api.answers import (
     by_method,
     check_no_body,
+    check_rule,
     if_match,
     is_not_modified,
     look_up,
@@ -31,6 +31,7 @@ from zoned.api.answers import (
 )
 from zoned.api.caller import caller_of
 from zoned.api.problems import Problem, bad
+from zoned.origin import new_uuid
 
 
 def _as_glance(error: Problem) -> Problem:
@@ -46,6 +47,7 @@ def visible(request: Request) -> Found:
     found = look_up(zone, image_id, integers=False)
     if not caller_of(request).may_see(found.image):
         raise problems.not_found(image_id, zone.position)
+    check_rule(zone, found.image)
     return found
 
 
@@ -53,7 +55,7 @@ async def create(request: Request) -> Response:
     zone, caller = zone_of(request), caller_of(request)
     caller.check_creates()
     document = documents.parse_object(await request.body())
-    operation = documents.images_create(document, str(uuid.uuid4()), caller)
+    operation = documents.images_create(document, new_uuid(), caller)
     if zone.find(operation.uuid) is not None:
         raise Problem(409, "exists", f"Image ID {operation.uuid} already exists!")
     try:
@@ -72,7 +74,7 @@ async def show(request: Request) -> Response:
     found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
-    return reply(documents.images_document(found.image), headers=record_headers(found))
+    return reply(documents.images_document(caller_of(request).view(found.image)), headers=record_headers(found))
 
 
 async def change(request: Request) -> Response:
@@ -114,7 +116,7 @@ async def index(request: Request) -> Response:
         query = replace(query, after=place(found.image, query.order))
     page = await zone.page(query)
     body = {
-        "images": [documents.images_document(found.image) for found in page.found],
+        "images": [documents.images_document(caller.view(found.image)) for found in page.found],
         "first": _link(request, None),
         "schema": "/v2/schemas/images",
     }

@@ -6,25 +6,40 @@ on to the application, which gives the same answer in its own time. A test compa
 """
 
 import math
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import orjson
 
-from store.images import Image, is_uuid, parse_reference
+from store.catalogue import Found
+from store.images import Image, parse_reference
 from zoned import clock
 from zoned.api import request_id
+from zoned.api.answers import STALE_RULE
 from zoned.api.caller import Caller
 from zoned.api.documents import images_document, native_document
-from zoned.api.http1 import Answer, Headers
-from zoned.zone import Zone
+from zoned.api.http1 import Headers, Prepared
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
 ASKING = frozenset(
     (b"zone-after-position", b"zone-history", b"zone-max-staleness", b"zone-on-stale")
 )  # for freshness: the application's business
 REFERENCE_BYTES_MAX = 36
-JSON = (b"content-type", b"application/json")
+
+
+class Readable(Protocol):
+    """What is looked up in: a `zoned.zone.Zone`, or a worker's view of the same store."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def fresh_at(self) -> float | None: ...
+    @property
+    def history(self) -> str: ...
+    def find(self, reference: str | int) -> Found | None: ...
 
 
 class Moment(NamedTuple):
@@ -34,18 +49,19 @@ class Moment(NamedTuple):
     fresh_at: float | None
 
 
-def moment(zone: Zone) -> Moment:
-    return Moment(zone.position, zone.staleness.fresh_at)
+def moment(zone: Readable) -> Moment:
+    return Moment(zone.position, zone.fresh_at)
 
 
-def stamps(zone: Zone, at: Moment, told_id: bytes) -> list[tuple[bytes, bytes]]:
+def stamps(zone: Readable, at: Moment, told_id: bytes) -> Headers:
     """The headers of every answer: where it comes from, as of when, how old it can be, and the request's ID.
 
     `at` is of before the data was read: what was proved since says nothing of it.
     """
     found = [(b"zone-name", zone.name.encode("latin-1")), (b"zone-position", b"%d" % at.position)]
-    if zone.history:
-        found.append((b"zone-history", zone.history.encode("latin-1")))
+    history = zone.history
+    if history:
+        found.append((b"zone-history", history.encode("latin-1")))
     if at.fresh_at is not None:
         found.append((b"zone-staleness", b"%.3f" % (math.ceil((clock.boot() - at.fresh_at) * 1_000) / 1_000)))
     found.append((request_id.HEADER, told_id))
@@ -53,14 +69,16 @@ def stamps(zone: Zone, at: Moment, told_id: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def make_lookup(
-    zone: Zone, tell: Callable[[Headers], Caller | None]
-) -> Callable[[bytes, bytes, Headers], Answer | None]:
+    zone: Readable,
+    tell: Callable[[Headers], Caller | None],
+    count: Callable[[bool, bytes, int, str], None] | None = None,
+) -> Callable[[bytes, bytes, Headers], Prepared | None]:
     """A `zoned.api.server.Lookup` for this zone: an answer, or None when the application should give it.
 
-    `tell` says who asks, from memory, or not.
+    `tell` says who asks, from memory, or not. `count` hears of each answer: native or not, method, status, source.
     """
 
-    def lookup(method: bytes, target: bytes, headers: Headers) -> Answer | None:
+    def lookup(method: bytes, target: bytes, headers: Headers) -> Prepared | None:
         if target.startswith(V2):
             reference: str | int | None = _uuid(target[len(V2) :])
             render: Callable[[Image], object] = images_document
@@ -81,26 +99,31 @@ def make_lookup(
                 told_id = request_id.taken_over(value)
         at = moment(zone)
         found = zone.find(reference)
-        if found is None or found.image.deleted_at is not None:
+        if found is None or found.image.deleted_at is not None or STALE_RULE in found.image.properties:
             return None
         caller = tell(headers)
         if caller is None or not caller.may_see(found.image):
             return None
-        stamped = stamps(zone, at, told_id or request_id.fresh())
-        tag = f'"{found.image.write}"'.encode()
-        answer = [(b"zone-source", found.source.value.encode()), (b"etag", tag)]
+        source, tag = found.source.value, f'"{found.image.write}"'.encode()
+        stamped = b"".join([b"%b: %b\r\n" % header for header in stamps(zone, at, told_id or request_id.fresh())])
+        lines = b"zone-source: %b\r\netag: %b\r\n%b" % (source.encode(), tag, stamped)
         if known and any(one.strip().removeprefix(b"W/") in (b"*", tag) for one in known.split(b",")):
-            return Answer(304, [*answer, *stamped], b"")
-        return Answer(200, [*answer, JSON, *stamped], orjson.dumps(render(found.image)))
+            answer = Prepared(304, lines, b"")
+        else:
+            body = orjson.dumps(render(caller.view(found.image)))
+            answer = Prepared(200, b"content-type: application/json\r\n" + lines, body)
+        if count is not None:
+            count(render is native_document, method, answer.status, source)
+        return answer
 
     return lookup
 
 
+UUID = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
+
+
 def _uuid(text: bytes) -> str | None:
-    if len(text) != REFERENCE_BYTES_MAX:
-        return None
-    reference = text.decode("latin-1")
-    return reference.lower() if is_uuid(reference) else None
+    return text.decode().lower() if UUID.fullmatch(text) else None
 
 
 def _reference(text: bytes) -> str | int | None:

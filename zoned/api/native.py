@@ -4,7 +4,6 @@ Errors are problem+json with a stable code. 404 means "never existed as of that 
 again".
 """
 
-import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from store.images import format_ami
-from store.journal import Receipt
 from store.listing import NEWEST, Query, place
 from store.operations import Delete
 from zoned import clock
@@ -34,6 +32,8 @@ from zoned.api.answers import (
 from zoned.api.caller import caller_of
 from zoned.api.filters import viewer
 from zoned.api.problems import Problem, bad
+from zoned.origin import new_uuid
+from zoned.receipts import STEPS, Told
 from zoned.zone import Zone
 
 LIST_DEFAULT = 100
@@ -45,7 +45,7 @@ async def show(request: Request) -> Response:
     found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
-    return reply(documents.native_document(found.image), headers=record_headers(found))
+    return reply(documents.native_document(caller_of(request).view(found.image)), headers=record_headers(found))
 
 
 async def index(request: Request) -> Response:
@@ -61,7 +61,7 @@ async def index(request: Request) -> Response:
     page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {
-            "images": [documents.native_document(found.image) for found in page.found],
+            "images": [documents.native_document(caller.view(found.image)) for found in page.found],
             "next": page.found[-1].image.uuid if page.more else None,
             "position": zone.position,
             "complete": zone.is_synced,
@@ -75,7 +75,7 @@ async def register(request: Request) -> Response:
     caller.check_creates()
     document = documents.parse_object(await request.body())
     document.setdefault("owner", caller.project)
-    operation = documents.native_create(document, str(uuid.uuid4()))
+    operation = documents.native_create(document, new_uuid())
     caller.check_visibility(operation.fields.get("visibility"))
     caller.check_owner(operation.fields.get("owner"))
     submitted = await write(zone, operation)
@@ -113,7 +113,7 @@ async def show_id(request: Request) -> Response:
 
 
 async def ids(request: Request) -> Response:
-    return reply(zone_of(request).ids_status())
+    return reply(await zone_of(request).ids_outlook())
 
 
 async def zones(request: Request) -> Response:
@@ -127,20 +127,23 @@ async def status(request: Request) -> Response:
 async def writes(request: Request) -> Response:
     zone = zone_of(request)
     waiting = request.query_params.get("state") == "journaled"
-    receipts = await zone.receipts(query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX), waiting)
-    return reply({"writes": [_receipt(zone, receipt) for receipt in receipts], "journal": zone.journal_status()})
+    receipts = await zone.last_receipts(query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX), waiting)
+    told = [await zone.receipts.tell(receipt, look=False) for receipt in receipts]
+    return reply({"writes": [_receipt(zone, one) for one in told], "journal": zone.journal_status()})
 
 
 async def show_write(request: Request) -> Response:
+    """A receipt; `wait=30s` waits until it is committed, or as far as `until` says."""
     zone, write_id = zone_of(request), request.path_params["write_id"]
-    receipt = zone.receipt(write_id)
-    if receipt is None:
+    until = request.query_params.get("until", "committed")
+    if until not in STEPS:
+        raise bad(f"until must be one of {', '.join(STEPS)}, is {until[:40]!r}", "bad-query")
+    wait_s = _seconds(request.query_params.get("wait", "0"))
+    receipt = zone.receipts.find(write_id)
+    told = await zone.receipts.wait(receipt.sequence, until, wait_s) if receipt is not None else None
+    if told is None:
         raise Problem(404, "not-found", f"this node keeps no receipt {write_id[:80]}; ask the node that gave it")
-    wait = request.query_params.get("wait")
-    wait_s = _seconds(wait) if wait is not None else 0.0
-    if wait_s and receipt.state == "journaled":
-        receipt = await zone.wait_for(receipt, wait_s)
-    return reply(_receipt(zone, receipt))
+    return reply(_receipt(zone, told))
 
 
 def _seconds(text: str) -> float:
@@ -150,11 +153,17 @@ def _seconds(text: str) -> float:
     return float(number)
 
 
-def _receipt(zone: Zone, receipt: Receipt) -> dict[str, Any]:
-    document = asdict(receipt)
-    document["at"] = clock.text(receipt.at)
+def _receipt(zone: Zone, told: Told) -> dict[str, Any]:
+    receipt = told.receipt
+    document = {**asdict(receipt), "state": told.state, "at": clock.text(receipt.at)}
     document["finished_at"] = clock.text(receipt.finished_at) if receipt.finished_at is not None else None
-    return {"id": zone.write_id(receipt.sequence), **document}
+    return {
+        "id": zone.write_id(receipt.sequence),
+        **document,
+        "shared": [{"node_id": node, "zone": zone.receipts.zone_of(node)} for node in told.shared],
+        "seen": {name: clock.text(at) for name, at in sorted(told.seen.items())},
+        "unseen": list(told.unseen),
+    }
 
 
 async def livez(request: Request) -> Response:

@@ -14,7 +14,7 @@ from store.listing import Query, Viewer, place
 from store.operations import Change, Create, MemberChange, Membership, Update
 from zoned import clock
 from zoned.api import filters
-from zoned.api.answers import look_up, query_integer, zone_of
+from zoned.api.answers import check_rule, look_up, query_integer, zone_of
 from zoned.api.caller import Caller
 from zoned.api.documents import check_field, check_properties, is_free, parse_location
 from zoned.api.problems import Problem, bad, not_found
@@ -57,7 +57,6 @@ def with_locations(image: Image) -> Document:
     data = [{"url": one.url, "metadata": dict(one.metadata), "status": "active"} for one in image.locations]
     return {
         **document(image),
-        "visibility": image.fields["visibility"],
         "location": data[0]["url"] if data else None,
         "location_data": data,
     }
@@ -69,6 +68,7 @@ def find(request: Request, caller: Caller, name: str = "image_id") -> Image:
     image = look_up(zone, reference, integers=True).image
     if not caller.may_see(image):
         raise not_found(reference, zone.position)
+    check_rule(zone, image)
     return image
 
 

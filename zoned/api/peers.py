@@ -23,7 +23,7 @@ from store.database import Database
 from store.errors import StorageFull
 from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
-from zoned import bootstrap, clock, follow, registry, verify
+from zoned import bootstrap, clock, follow, registry, sharing, verify
 from zoned.api.asgi import App
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
@@ -31,9 +31,11 @@ from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER, REQUEST_ID_HEAD
 from zoned.raft.log import RaftError
 from zoned.raft.messages import MessageError, decode_batch, encode_batch
 from zoned.replication import Replication
+from zoned.sharing import Sharing
 from zoned.staleness import Staleness
 
 FORWARDED_MAX = 10_000  # writes in one message
+OVERHEAD_BYTES_MAX = 4_096  # of one write beside its operation; of one that was dropped, reason and origin too
 REQUEST_IDS_CHARS = 4_096  # of the users' requests that a peer's request is for, in log lines
 
 logger = structlog.get_logger()
@@ -61,6 +63,13 @@ async def _body(request: Request) -> Any:
         raise _Refused(400, f"the body is no msgpack: {error}") from None
 
 
+def _check_sender(request: Request, claimed: str) -> None:
+    """Nobody speaks for another node: where certificates are asked for, what they name counts."""
+    shown = request.scope["extensions"]["zoned"]["node"]
+    if shown and shown != claimed:
+        raise _Refused(403, f"the certificate is of node {shown}, the message of {claimed[:64]}")
+
+
 def _writes(packed: Any) -> tuple[str, list[Write]]:
     try:
         cluster, rows = packed
@@ -68,7 +77,7 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
     except (TypeError, ValueError, OperationError) as error:
         raise _Refused(400, f"no forwarded writes of this version: {error}") from None
     problem = next((problem for problem in (unsound(write.operation) for write in writes) if problem), None)
-    if problem or any(len(row) > OPERATION_BYTES_MAX + 256 for row in rows):
+    if problem or any(len(row) > OPERATION_BYTES_MAX + OVERHEAD_BYTES_MAX for row in rows):
         raise _Refused(400, f"a forwarded write is unsound: {problem or 'too large'}")
     if not writes or len(writes) > FORWARDED_MAX or len({write.node for write in writes}) != 1:
         raise _Refused(400, f"1 to {FORWARDED_MAX} writes of one node are forwarded at a time")
@@ -88,6 +97,7 @@ class PeerFace:
         staleness: Staleness,
         database: Database,
         donor: Donor,
+        sharing: Sharing,
     ) -> None:
         self._label = label
         self._gossip = gossip
@@ -95,6 +105,7 @@ class PeerFace:
         self._replication = replication
         self._database = database
         self._donor = donor
+        self._sharing = sharing
 
     def guarded(self, handler: Handler) -> Handler:
         """`handler` for requests of this cloud's nodes that mean this node."""
@@ -117,6 +128,8 @@ class PeerFace:
             messages = decode_batch(await request.body())
         except MessageError as error:
             raise _Refused(400, f"no Raft messages of this version: {error}") from None
+        for message in messages:
+            _check_sender(request, message.sender)
         answer = await self._replication.answer(messages)
         return Response(encode_batch(answer), media_type=MSGPACK) if answer else Response(None, 204)
 
@@ -180,6 +193,21 @@ class PeerFace:
                 return _answer(await follow.give(self._database, self._replication.positions, after, wait_s))
         raise _Refused(400, "ask for the log with [position, seconds]")
 
+    async def journal(self, request: Request) -> Response:
+        match await _body(request):
+            case [str(cluster), str(asker), int() | float() as wait_s, dict(wanted), list(without)] if (
+                math.isfinite(wait_s)
+                and all(type(node) is str and type(sequence) is int for node, sequence in wanted.items())
+                and all(type(node) is str for node in without)
+            ):
+                self._check_cluster(cluster or None)
+                _check_sender(request, asker)
+                return _answer(sharing.pack(await self._sharing.give(asker, wanted, set(without), wait_s)))
+            case _:
+                raise _Refused(
+                    400, "ask for journals with [cluster ID, node ID, seconds, {node ID: sequence}, [node ID]]"
+                )
+
     async def digests(self, request: Request) -> Response:
         bucket = await _body(request)
         if not isinstance(bucket, str) or len(bucket) not in (0, verify.BUCKET_CHARS):
@@ -218,15 +246,22 @@ async def _on_no_route(request: Request, error: Exception) -> Response:
 
 
 def make_peer_app(
-    label: str, gossip: Gossip, replication: Replication, staleness: Staleness, database: Database, donor: Donor
+    label: str,
+    gossip: Gossip,
+    replication: Replication,
+    staleness: Staleness,
+    database: Database,
+    donor: Donor,
+    sharing: Sharing,
 ) -> App:
     """Everything on :9293 TCP."""
-    face = PeerFace(label, gossip, replication, staleness, database, donor)
+    face = PeerFace(label, gossip, replication, staleness, database, donor, sharing)
     handlers: dict[str, Handler] = {
         "raft": face.raft,
         "forward": face.forward,
         "founding": face.founding,
         "log": face.log,
+        "journal": face.journal,
         "read-index": face.read_index,
         "membership": face.membership,
         "steer": face.steer,

@@ -27,6 +27,9 @@ STATUSES: Mapping[str, int] = {
     "conflict": 409,
     "integer-taken": 409,
     "too-large": 413,
+    "key-reused": 422,
+    "resolved": 409,
+    "dropped": 409,
 }
 
 

@@ -3,7 +3,6 @@
 Releases up to 20.x keep their heavy bytes themselves and their records here. Answers under `/` and under `/v1`.
 """
 
-import uuid
 from typing import Any
 
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from zoned.api.answers import by_method, reply, write, write_headers, zone_of
 from zoned.api.caller import caller_of
 from zoned.api.oldstyle import SHORT, Document, with_locations
 from zoned.api.problems import Problem, bad
+from zoned.origin import new_uuid
 
 _GOING = ("deleted", "pending_delete")  # an API server says so before it deletes: the delete follows
 
@@ -54,7 +54,7 @@ async def create(request: Request) -> Response:
     meta, _ = await _body(request)
     status = meta.get("status", "active")
     locations = oldstyle.location_values(meta)
-    operation = oldstyle.create(meta, meta.get("properties") or {}, locations, status, caller, str(uuid.uuid4()))
+    operation = oldstyle.create(meta, meta.get("properties") or {}, locations, status, caller, new_uuid())
     if zone.find(operation.uuid) is not None:
         raise Problem(409, "exists", f"Image with identifier {operation.uuid} already exists!")
     submitted = await write(zone, operation)

@@ -4,6 +4,7 @@ OpenStack services send `X-OpenStack-Request-ID: req-UUID` to each other; what c
 answered with, bound to the log lines of the request, and sent on to other nodes (`zoned.peers`).
 """
 
+import itertools
 import re
 import uuid
 from collections.abc import Iterable
@@ -14,8 +15,13 @@ HEADER = b"x-openstack-request-id"
 _SHAPE = re.compile(rb"req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
+_PREFIX = b"req-" + str(uuid.uuid4())[:24].encode()
+_COUNT = itertools.count(1)
+
+
 def fresh() -> bytes:
-    return b"req-" + str(uuid.uuid4()).encode()
+    """In a UUID's form, as OpenStack's tools expect it: random for each process, then a count."""
+    return b"%b%012x" % (_PREFIX, next(_COUNT))
 
 
 def taken_over(value: bytes) -> bytes:

@@ -1,20 +1,23 @@
-"""A small ASGI server for trio: HTTP/1 on TCP and Unix sockets, one task per connection.
+"""A small ASGI server for trio: HTTP/1 on TCP and Unix sockets, one task per connection with something to do.
 
-Intuition: a connection is a loop (take a head, answer it, again), and the request is handled in that same task, so
-there is nothing to hand over and nothing to queue. Input is read only when somebody waits for it: the loop for the next
-head, or the application in `receive()`. What is not read stays in the kernel, and TCP slows the sender down. That is
-all the back-pressure there is, and all that is needed.
+Intuition: a connection that waits for its next request is *parked*: a socket in one epoll set, watched by one task.
+When it has input, and that is whole plain lookups, the watcher answers them on the spot: trio's scheduler, which costs
+more than a lookup, is entered once for all the sockets that became ready together. Anything else gives the connection a
+task. There it is a loop (take a head, answer it, again) that ends when the connection can be parked again.
+
+Input is read only when somebody waits for it: the watcher, the loop for the next head, or the application in
+`receive()`. What is not read stays in the kernel, and TCP slows the sender down. That is all the back-pressure there
+is, and all that is needed.
 
 Three lives are nested, and the nesting is the order of shutdown: accepting ends first, connections end when their
-requests do (or the grace ends), the sweep that enforces their time limits ends last. Cancelling `serve_http` starts it.
-
-Raw non-blocking sockets with `wait_readable` are used instead of trio streams: a stream's `receive_some` reschedules
-even when the bytes are there, which costs a fifth of a lookup.
+requests do (or the grace ends), the watcher and the sweep that enforces their time limits end last. Cancelling
+`serve_http` starts it.
 """
 
 import contextlib
 import errno
 import math
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,19 +34,22 @@ from zoned.api.http1 import (
     Framing,
     Headers,
     HttpLimits,
+    Prepared,
     Refused,
     Request,
     answer_head,
     parse_head,
+    prepared_answer,
     problem,
     take_head,
 )
 from zoned.api.request_id import request_id
+from zoned.api.secured import SecuredSocket, Security, shake_hands
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # method, target, headers (names in lower case) -> the whole answer, or None to let the application answer. It runs in
 # trio's thread before any ASGI call, for GET and HEAD without a body, and must not block longer than a point read.
-Lookup = Callable[[bytes, bytes, Headers], Answer | None]
+Lookup = Callable[[bytes, bytes, Headers], Prepared | None]
 
 LISTEN_AGAIN_S = 0.1  # after accept() failed for want of something; as trio.serve_listeners does
 ACCEPT_WAITED_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED))
@@ -52,6 +58,12 @@ ACCEPT_WAITED_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.E
 LINGER_S = 2.0
 LINGER_BYTES = 4 * 1024 * 1024
 SWEEP_S_MAX = 1.0
+# Connections answered before every other task of the daemon gets its turn: some 3 ms of lookups.
+TURN_MAX = 64
+# A client's requests differ in their first line; the headers below it are mostly the same, byte for byte. What such a
+# block means is remembered, for blocks up to a size and up to a number (all are forgotten then).
+BLOCK_BYTES_MAX = 4_096
+BLOCKS_MAX = 512
 # A client whose connection was accepted in the moment of the end is sending its request: it is still answered.
 FIRST_REQUEST_S = 1.0
 
@@ -78,19 +90,21 @@ async def serve_http(
     now: Callable[[], float],
     lookup: Lookup | None = None,
     on_request: Callable[[RequestRecord], None] | None = None,
+    security: Security | None = None,
     task_status: trio.TaskStatus["HttpServer"] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then stop accepting, finish what is in flight within `limits.grace_s`, and return.
 
-    `now` is the wall clock (seconds since the epoch), for the Date header only. The listeners are closed.
+    `now` is the wall clock (seconds since the epoch), for the Date header only. With `security` every connection is
+    TLS. The listeners are closed.
     """
-    server = HttpServer(app, limits, now, lookup, on_request)
+    server = HttpServer(app, limits, now, lookup, on_request, security)
     async with trio.open_nursery() as accepting:
         # Shielded: a task that is being started is not ours to drain yet, and this one is deaf to cancelling.
         with trio.CancelScope(shield=True):
-            connections = await accepting.start(server.hold_connections)
+            await accepting.start(server.hold_connections)
         for listener in listeners:
-            accepting.start_soon(server.accept, listener, connections)
+            accepting.start_soon(server.accept, listener)
         task_status.started(server)
         try:
             await trio.sleep_forever()
@@ -108,29 +122,35 @@ class HttpServer:
         now: Callable[[], float],
         lookup: Lookup | None,
         on_request: Callable[[RequestRecord], None] | None,
+        security: Security | None = None,
     ) -> None:
         self.app = app
+        self.security = security
         self.limits = limits
         self.lookup = lookup
         self.on_request = on_request
         self.connections: set[_Connection] = set()
-        # Those that wait between requests, in the order in which they began to: the first one has waited longest.
-        self.idle: dict[_Connection, None] = {}
+        # Those parked between requests, by file descriptor, in the order in which they began to wait: longest first.
+        self.idle: dict[int, _Connection] = {}
+        self.blocks: dict[bytes, Headers] = {}
         self.draining = False
+        self._parking = select.epoll()
+        self._tasks: trio.Nursery | None = None
         self._drained = trio.Event()
         self._life = trio.CancelScope(shield=True)
         self._now = now
         self._common: tuple[int, bytes] = (-1, b"")
 
-    async def hold_connections(self, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    async def hold_connections(self, task_status: trio.TaskStatus[None]) -> None:
         """Own the connections' nursery. It is shielded, so that cancelling the server only begins to drain it."""
-        with self._life:
-            async with trio.open_nursery() as sweeping:
-                sweeping.start_soon(self._sweep)
-                async with trio.open_nursery() as connections:
-                    task_status.started(connections)
+        with self._life, contextlib.closing(self._parking):
+            async with trio.open_nursery() as watching:
+                watching.start_soon(self._sweep)
+                watching.start_soon(self._watch)
+                async with trio.open_nursery() as self._tasks:
+                    task_status.started()
                     await self._drained.wait()
-                sweeping.cancel_scope.cancel()
+                watching.cancel_scope.cancel()
         if self._life.cancelled_caught:
             log.warning("requests cut at the end of the grace", grace_s=self.limits.grace_s)
 
@@ -139,14 +159,48 @@ class HttpServer:
         self.draining = True
         self._life.deadline = trio.current_time() + self.limits.grace_s
         self._drained.set()
-        first_due = trio.current_time() + FIRST_REQUEST_S
-        for connection in self.idle:
+        for connection in list(self.idle.values()):
             if connection.served:
-                connection.scope.cancel()
+                connection.close()
             else:
-                connection.read_due = min(connection.read_due, first_due)
+                self.unpark(connection)
+                self.start(connection)  # which gives it a moment to ask
 
-    async def accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
+    # --- parked connections ---
+
+    def park(self, connection: "_Connection") -> None:
+        """Nothing is to be done for it until it sends something."""
+        fd = connection.fileno
+        connection.read_due = trio.current_time() + self.limits.idle_timeout_s
+        self.idle[fd] = connection
+        self._parking.register(fd, select.EPOLLIN)
+
+    def unpark(self, connection: "_Connection") -> None:
+        del self.idle[connection.fileno]
+        self._parking.unregister(connection.fileno)
+        connection.read_due = math.inf
+
+    async def _watch(self) -> None:
+        """Serve parked connections that have input: on the spot if that can be done, else by a task."""
+        while True:
+            await trio.lowlevel.wait_readable(self._parking.fileno())
+            idle_due = trio.current_time() + self.limits.idle_timeout_s
+            for fd, _ in self._parking.poll(0, TURN_MAX):
+                connection = self.idle[fd]
+                if connection.serve_now():
+                    connection.read_due = idle_due
+                    self.idle[fd] = self.idle.pop(fd)  # now the last
+                elif not connection.ended:
+                    self.unpark(connection)
+                    self.start(connection)
+                else:
+                    connection.close()
+
+    def start(self, connection: "_Connection") -> None:
+        assert self._tasks is not None
+        self._tasks.start_soon(connection.run)
+
+    async def accept(self, listener: trio.SocketListener) -> None:
         async with listener:
             while True:
                 try:
@@ -157,9 +211,9 @@ class HttpServer:
                     log.warning("cannot accept, waiting", error=str(error), wait_s=LISTEN_AGAIN_S)
                     await trio.sleep(LISTEN_AGAIN_S)
                 else:
-                    self._admit(stream, connections)
+                    self._admit(stream)
 
-    def _admit(self, stream: trio.SocketStream, connections: trio.Nursery) -> None:
+    def _admit(self, stream: trio.SocketStream) -> None:
         sock = socket.socket(fileno=stream.socket.detach())
         sock.setblocking(False)
         if len(self.connections) >= self.limits.connections_max and not self._make_room():
@@ -171,16 +225,16 @@ class HttpServer:
             return
         connection = _Connection(self, sock)
         self.connections.add(connection)
-        connections.start_soon(connection.run)
+        if self.draining or self.security is not None:
+            self.start(connection)
+        else:
+            self.park(connection)
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle longest, so that idle ones never keep working ones out."""
         if not self.idle:
             return False
-        longest = next(iter(self.idle))
-        del self.idle[longest]
-        self.connections.discard(longest)
-        longest.scope.cancel()
+        next(iter(self.idle.values())).close()
         return True
 
     async def _sweep(self) -> None:
@@ -195,7 +249,7 @@ class HttpServer:
         while True:
             await trio.sleep(every_s)
             instant = trio.current_time()
-            for connection in self.connections:
+            for connection in list(self.connections):
                 if instant >= connection.read_due or instant >= connection.write_due:
                     connection.expire()
 
@@ -206,6 +260,25 @@ class HttpServer:
             date = formatdate(second, usegmt=True).encode()
             self._common = (second, b"server: zoned\r\ndate: " + date + b"\r\n")
         return self._common[1]
+
+    def headers_of(self, head: bytes, block: bytes) -> Headers | None:
+        """The headers of a GET or HEAD over HTTP/1.1, if they say nothing about the connection and there is no body.
+
+        `block` is the head without its first line. Raises Refused.
+        """
+        if len(head) > self.limits.header_bytes_max:
+            return None
+        known = self.blocks.get(block)
+        if known is not None:
+            return known
+        request = parse_head(head, self.limits)
+        if not request.keep_alive or request.body_bytes != 0:
+            return None
+        if len(block) <= BLOCK_BYTES_MAX:
+            if len(self.blocks) >= BLOCKS_MAX:
+                self.blocks.clear()
+            self.blocks[block] = request.headers
+        return request.headers
 
 
 class _Connection:
@@ -224,7 +297,9 @@ class _Connection:
         "buffer",
         "client",
         "ended",
+        "fileno",
         "gone",
+        "node",
         "peer",
         "read_due",
         "scope",
@@ -235,27 +310,103 @@ class _Connection:
 
     def __init__(self, server: HttpServer, sock: socket.socket) -> None:
         self._server = server
-        self._sock = sock
+        self._sock: socket.socket | SecuredSocket = sock
         self._out: list[bytes] = []
         self._request: Request | None = None  # being answered
         self._exchange: Exchange | None = None  # by the application
         self._began = 0.0
         self._late = ""  # what the sweep ended: "read" or "write"
         self._linger = False
+        self.fileno = sock.fileno()
         self.scope = trio.CancelScope()
         self.buffer = bytearray()
         self.ended = False  # the client sends no more
         self.gone = False  # and takes no more
         self.served = False  # at least one request was taken
         self.read_due = self.write_due = math.inf
+        self.node = ""  # whom the client's certificate names
         self.client, self.server_address, self.peer = _addresses(sock)
         self._client_name = self.client[0] if self.client else "unix"
 
+    def serve_now(self) -> bool:
+        """Take input, and answer it without waiting if it is whole lookups. False: it needs a task, or has ended.
+
+        What is not answered is left in the buffer and the output, as the task expects them.
+        """
+        server = self._server
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""
+        if not data:
+            self.ended = True
+            return False
+        out: list[bytes] = []
+        at = 0
+        if server.lookup is not None:
+            if server.on_request is not None:
+                self._began = trio.current_time()
+            while at < len(data) and len(out) < server.limits.pipeline_max:
+                end = data.find(b"\r\n\r\n", at) + 4
+                answer = self._look_up(data[at:end]) if end > 3 else None
+                if answer is None:
+                    break
+                out.append(answer)
+                at = end
+        sent = 0
+        if out:
+            self.served = True
+            whole = out[0] if len(out) == 1 else b"".join(out)
+            try:
+                sent = self._sock.send(whole)
+            except OSError:
+                pass  # the task meets the same error, and knows what to do
+            if sent < len(whole):
+                self._out.append(whole[sent:])
+        if at < len(data):
+            self.buffer += data[at:] if at else data
+        return not self._out and not self.buffer
+
+    def _look_up(self, head: bytes) -> bytes | None:
+        """The answer to one head, if it is a plain lookup: ready for the wire. None: let the task see what it is."""
+        server = self._server
+        assert server.lookup is not None
+        line_end = head.find(b"\r\n")
+        line = head[:line_end]
+        method = b"GET" if line.startswith(b"GET /") else b"HEAD"
+        if not line.endswith(b" HTTP/1.1") or not line.startswith(method + b" /"):
+            return None
+        is_head = method == b"HEAD"
+        try:
+            headers = server.headers_of(head, head[line_end:])
+            found = None if headers is None else server.lookup(method, line[len(method) + 1 : -9], headers)
+            if found is None:
+                return None
+            answer = prepared_answer(found, server.common_lines(), is_head)
+        except Exception:
+            return None  # the task comes to the same fault, and answers for it
+        if server.on_request is not None:
+            sent_bytes = 0 if is_head else len(found.body)
+            self._record(parse_head(head, server.limits), found.status, sent_bytes, found.headers())
+        return answer
+
+    def close(self) -> None:
+        """The end of a parked connection."""
+        self._server.unpark(self)
+        self._server.connections.discard(self)
+        self._sock.close()
+
     async def run(self) -> None:
+        """Serve until the connection ends or can be parked."""
+        parked = False
+        self.scope = trio.CancelScope()
         try:
             with self.scope:
                 try:
-                    await self._serve()
+                    if await self._is_secure():
+                        parked = await self._serve()
                 except Refused as refused:
                     await self.refuse(refused)
             if self._late:
@@ -265,8 +416,27 @@ class _Connection:
         except ClientGone:
             pass  # the usual end of a connection; what was in flight has been recorded
         finally:
-            self._sock.close()
-            self._server.connections.discard(self)
+            if parked:
+                self._server.park(self)
+            else:
+                self._sock.close()
+                self._server.connections.discard(self)
+
+    async def _is_secure(self) -> bool:
+        """Shakes hands first, where that is asked for. False: it came to nothing."""
+        security = self._server.security
+        if security is None or isinstance(self._sock, SecuredSocket):
+            return True
+        self.read_due = trio.current_time() + self._server.limits.header_timeout_s
+        try:
+            self._sock, self.node = await shake_hands(self._sock, security)
+        except (OSError, ValueError) as error:
+            # The reason is worth a line: it says what to change on the other side.
+            log.info("TLS refused", client=self._client_name, problem=str(error))
+            return False
+        finally:
+            self.read_due = math.inf
+        return True
 
     async def _end_late(self) -> None:
         """Say 408 if the sweep ended a wait for input and nothing was said yet; otherwise only record the end."""
@@ -282,7 +452,8 @@ class _Connection:
 
     # --- the loop ---
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> bool:
+        """Answer requests while there are any. True: the connection waits for the next one; False: it is to end."""
         limits = self._server.limits
         in_a_row = 0
         while (head := await self._next_head()) is not None:
@@ -298,9 +469,10 @@ class _Connection:
                 await self.flush()
                 await trio.lowlevel.checkpoint()
         await self.flush()
+        return self._request is None and not (self.buffer or self.ended or self._server.draining)
 
     async def _next_head(self) -> bytes | None:
-        """The next whole head; None when the client or the server wants no further request."""
+        """The next whole head; None when the client sends nothing (more), or the server wants no further request."""
         server, limits = self._server, self._server.limits
         scanned = 0
         due = math.inf
@@ -313,16 +485,13 @@ class _Connection:
                     self._began = trio.current_time()
                     due = self._began + limits.header_timeout_s
                 open_ = await self.fill(due)
-            elif server.draining and self.served:
+            elif not server.draining:
+                return None  # to be parked
+            elif self.served:
                 # A request that has already come is still answered; nothing else is waited for.
                 open_ = self.fill_now() and len(self.buffer) > 0
             else:
-                server.idle[self] = None
-                try:
-                    patience_s = FIRST_REQUEST_S if server.draining else limits.idle_timeout_s
-                    open_ = await self.fill(trio.current_time() + patience_s)
-                finally:
-                    server.idle.pop(self, None)
+                open_ = await self.fill(trio.current_time() + FIRST_REQUEST_S)
             if not open_:
                 return None
         return head
@@ -335,7 +504,7 @@ class _Connection:
             if server.lookup is not None and request.body_bytes == 0 and request.method in (b"GET", b"HEAD"):
                 answer = server.lookup(request.method, request.target, request.headers)
                 if answer is not None:
-                    return self._queue(answer, request)
+                    return self._queue_prepared(answer, request)
             exchange = self._exchange = Exchange(self, request, server.limits, request_id(request.headers).decode())
             await server.app(exchange.scope(), exchange.receive, exchange.send)
         except Exception as error:
@@ -368,6 +537,17 @@ class _Connection:
         self._out.append(head.data + body if sends_body else head.data)
         self._record(request, status, len(body) if sends_body else 0, headers)
         return head.keep_alive
+
+    def _queue_prepared(self, answer: Prepared, request: Request) -> bool:
+        """The same for the answer of a lookup."""
+        keep_alive = request.keep_alive and not self._server.draining
+        connection = b"" if keep_alive else b"connection: close\r\n"
+        if keep_alive and not request.http11:
+            connection = b"connection: keep-alive\r\n"
+        is_head = request.method == b"HEAD"
+        self._out.append(prepared_answer(answer, self._server.common_lines(), is_head, connection))
+        self._record(request, answer.status, 0 if is_head else len(answer.body), answer.headers())
+        return keep_alive
 
     def _fail(self, request: Request, exchange: Exchange | None, error: Exception) -> bool:
         """Log once, and say 500 if nothing has been said yet. A half-sent answer is cut, so that it looks cut."""
@@ -479,6 +659,9 @@ class _Connection:
 
     def expire(self) -> None:
         """The sweep found a wait that is over its time. Everything in the connection ends, the application with it."""
+        if self.fileno in self._server.idle:
+            self.close()
+            return
         self._late = "write" if self.write_due < math.inf else "read"
         self.gone = self.gone or self._late == "write"
         self.scope.cancel()

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gossip import Gossip, Keyring, KeyringError, Why
+from gossip import Gossip, Keyring, KeyringError, State, Why
 from zoned.api.answers import reply, zone_of
 from zoned.api.documents import parse_object
 from zoned.api.problems import Problem, bad
@@ -37,6 +37,7 @@ def _why(gossip: Gossip, found: Why | None, now: float) -> dict[str, Any]:
     return {
         "generation": found.view.generation,
         "incarnation": found.view.member.incarnation,
+        "answers": None if found.view.acked is None else "through others" if found.view.relayed else "directly",
         "suspected_by": _zone_name(gossip, found.accuser) if found.accuser is not None else None,
         "confirmed_by": [_zone_name(gossip, node_id) for node_id in found.confirmers],
         "convicted_in_s": round(found.expires - now, 1) if found.expires is not None else None,
@@ -53,7 +54,9 @@ def _zone_name(gossip: Gossip, node_id: str) -> str:
 
 
 async def reachability(request: Request) -> Response:
-    """What every node that is up believes of every node, as each says itself."""
+    """What every node that is up believes of every node, as each says itself; `relayed`: alive, and answers it only
+    through others.
+    """
     gossip = zone_of(request).gossip
     survey = await gossip.survey(SURVEY_TIMEOUT_S)
     members = sorted(gossip.members.values(), key=lambda view: (view.zone, view.node_id))
@@ -63,7 +66,10 @@ async def reachability(request: Request) -> Response:
         row: dict[str, Any] = {"zone": view.zone, "node_id": view.node_id, "answered": told is not None}
         row["sees"] = None
         if told is not None:
-            states = {about: state.name.lower() for about, state in told.items()}
+            states = {
+                about: "relayed" if one.relayed and one.state is State.ALIVE else one.state.name.lower()
+                for about, one in told.items()
+            }
             row["sees"] = {about.node_id: states.get(about.node_id, "unknown") for about in members}
         rows.append(row)
     return reply({"nodes": rows})

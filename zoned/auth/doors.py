@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,9 @@ import trio
 
 from conf import Auth, Config, is_loopback
 from zoned import clock, policy
+from zoned.api.caller import Caller
 from zoned.auth.guesses import Guesses
-from zoned.auth.identity import Authenticator, Open, SocketOwners
+from zoned.auth.identity import Authenticator, Headers, Open, SocketOwners
 from zoned.auth.tokens import TokenFile, TokensWrong
 from zoned.errors import CannotStart
 from zoned.policy import Policy, PolicyWrong
@@ -28,10 +29,11 @@ class Doors:
         self._stack = stack
         self.policy = read_policy(config.auth)
         self._made: dict[str, Authenticator] = {}
-        trusted = config.security.insecure_listen
-        self.api = self._make(config.auth.api, trusted or is_loopback(config.http.listen))
+        self.trusted = config.security.insecure_listen or is_loopback(config.http.listen)
+        self.api = self._make(config.auth.api, self.trusted)
         registry = config.http.registry_listen
-        self.registry_api = self._make(config.auth.registry_api, trusted or not registry or is_loopback(registry))
+        trusted = config.security.insecure_listen or not registry or is_loopback(registry)
+        self.registry_api = self._make(config.auth.registry_api, trusted)
         self.guesses = Guesses(config.auth.failures_max, trio.current_time)
         self.admin: Authenticator = SocketOwners(self.policy)
 
@@ -44,11 +46,7 @@ class Doors:
         return self._made[mode]
 
     def _tokens(self) -> TokenFile:
-        path = Path(self._auth.tokens_file) if self._auth.tokens_file else self._directory / "tokens.toml"
-        try:
-            return TokenFile(path, self.policy, self._auth.anonymous_read, clock.wall, trio.current_time)
-        except TokensWrong as error:
-            raise CannotStart(f"auth.tokens_file: {error}") from None
+        return open_tokens(self._auth, self._directory, self.policy)
 
     def _keystone(self) -> Authenticator:
         import httpx  # 10 MiB, for those who have a Keystone
@@ -60,6 +58,24 @@ class Doors:
         password = partial(read_secret, "auth.keystone_password_file", self._auth.keystone_password_file)
         password()
         return Keystone(client, self._auth, password, self.policy, clock.wall, trio.current_time)
+
+
+def open_tokens(auth: Auth, directory: Path, policy: Policy) -> TokenFile:
+    """Raises CannotStart."""
+    path = Path(auth.tokens_file) if auth.tokens_file else directory / "tokens.toml"
+    try:
+        return TokenFile(path, policy, auth.anonymous_read, clock.wall, trio.current_time)
+    except TokensWrong as error:
+        raise CannotStart(f"auth.tokens_file: {error}") from None
+
+
+def known_beside(auth: Auth, trusted: bool, directory: Path) -> Callable[[Headers], Caller | None]:
+    """Who asks, as far as a process beside the daemon can tell: the daemon alone remembers Keystone's answers."""
+    if auth.api == "none":
+        return Open(read_policy(auth), trusted).known
+    if auth.api == "tokens":
+        return open_tokens(auth, directory, read_policy(auth)).known
+    return lambda headers: None
 
 
 def read_policy(auth: Auth) -> Policy:

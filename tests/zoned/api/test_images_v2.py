@@ -265,7 +265,8 @@ class Records:
     """A zone of many records, as far as lists need one: the real store below, nothing else."""
 
     name, history, position, is_synced, is_witness = "alpha", "", 1, True, False
-    staleness = SimpleNamespace(bound_s=None, fresh_at=None)
+    fresh_at = None
+    staleness = SimpleNamespace(bound_s=None)
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -11,7 +11,7 @@ from conf import parse
 from tests.zoned.conftest import config_text
 from zoned import daemon, policy
 from zoned.api.app import make_app
-from zoned.api.http1 import Answer
+from zoned.api.http1 import Prepared
 from zoned.api.lookup import make_lookup
 from zoned.auth.identity import Open
 from zoned.daemon import Running
@@ -48,7 +48,7 @@ async def record(served):
 
 def hot(
     served: Running, target: str, headers: Sequence[tuple[bytes, bytes]] = (), method: bytes = b"GET"
-) -> Answer | None:
+) -> Prepared | None:
     return make_lookup(served.zone, Open(policy.DEFAULT, trusted=True).known)(method, target.encode(), list(headers))
 
 
@@ -105,7 +105,7 @@ async def test_both_give_the_same_answer(served, record):
             assert answer is not None, target
             status, sent, body = await by_application(served, target, headers)
             assert (answer.status, answer.body) == (status, body), target
-            assert told(answer.headers) == told(sent), target
+            assert told(answer.headers()) == told(sent), target
 
 
 @pytest.mark.parametrize("header", [b"zone-on-stale", b"zone-max-staleness", b"zone-after-position", b"zone-history"])

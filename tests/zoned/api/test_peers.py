@@ -14,7 +14,7 @@ from zoned.founding import unpack_stance
 from zoned.peers import LABEL_HEADER
 from zoned.registry import Accepted, NotRegistry, unpack
 
-PATHS = ("raft", "forward", "founding", "log")
+PATHS = ("raft", "forward", "founding", "log", "journal")
 
 
 async def ask(peer: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:

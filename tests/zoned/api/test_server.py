@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from tests.zoned.conftest import captured_logs
 from zoned.api.exchange import ClientGone, Receive, Scope, Send
-from zoned.api.http1 import Answer, HttpLimits
+from zoned.api.http1 import HttpLimits, Prepared
 from zoned.api.server import AsgiApp, HttpServer, Lookup, RequestRecord, serve_http
 
 # Short where a test waits for the limit itself, long (in LIMITS) where reaching it would be a failure.
@@ -207,7 +207,7 @@ async def test_http_1_0_closes_unless_asked_otherwise():
 
 async def test_pipelined_requests_are_answered_in_order():
     def lookup(method, target, headers):
-        return Answer(200, [], b"found " + target) if target.startswith(b"/found") else None
+        return Prepared(200, b"", b"found " + target) if target.startswith(b"/found") else None
 
     ways = [b"/found/%d" % i if i % 3 else b"/%d" % i for i in range(200)]
     flood = b"".join(b"GET " + way + b" HTTP/1.1\r\nHost: x\r\n\r\n" for way in ways)
@@ -221,7 +221,7 @@ async def test_pipelined_requests_are_answered_in_order():
 async def test_the_lookup_answers_head_and_304_without_a_body():
     def lookup(method, target, headers):
         return (
-            Answer(304, [(b"etag", b'"1"')], b"") if (b"if-none-match", b'"1"') in headers else Answer(200, [], b"it")
+            Prepared(304, b'etag: "1"\r\n', b"") if (b"if-none-match", b'"1"') in headers else Prepared(200, b"", b"it")
         )
 
     async with serving(hello, lookup=lookup) as served:
@@ -435,7 +435,7 @@ async def test_an_answer_that_is_none_is_a_500(messages):
 async def test_a_failing_or_faulty_lookup_is_a_500():
     def lookup(method, target, headers):
         if target == b"/last":
-            return Answer(200, [(b"x", b"\r\n")], b"")
+            return Prepared(200, b"x: \n\r\n", b"")
         raise ValueError("secret")
 
     with captured_logs() as logs:

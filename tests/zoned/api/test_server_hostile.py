@@ -28,7 +28,7 @@ from tests.zoned.api.test_server import (
     statuses,
 )
 from tests.zoned.conftest import captured_logs
-from zoned.api.http1 import Answer
+from zoned.api.http1 import Prepared
 
 SMALL = replace(LIMITS, header_bytes_max=4096, target_bytes_max=1024, body_bytes_max=10_000)
 HASTY = replace(SMALL, header_timeout_s=0.1, body_timeout_s=0.1, idle_timeout_s=0.1, write_timeout_s=0.1)
@@ -175,7 +175,7 @@ async def test_a_flood_that_reads_no_answers_is_held_by_its_own_silence():
     def lookup(method, target, headers):
         nonlocal answered
         answered += 1
-        return Answer(200, [], b"x" * 10_000)
+        return Prepared(200, b"", b"x" * 10_000)
 
     async with serving(hello, lookup=lookup) as served, await served.connect() as stream:
         with trio.move_on_after(0.5) as flood:
@@ -191,7 +191,7 @@ async def test_a_flood_that_reads_no_answers_is_held_by_its_own_silence():
 
 async def test_nothing_is_added_to_an_answer_that_was_not_taken():
     def lookup(method, target, headers):
-        return Answer(200, [], b"x" * 1_000_000)
+        return Prepared(200, b"", b"x" * 1_000_000)
 
     async with serving(hello, HASTY, lookup=lookup) as served, await served.connect() as stream:
         await stream.send_all(GET * 100)

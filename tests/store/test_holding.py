@@ -1,0 +1,59 @@
+"""Waiting writes in an operator's hands: held from one on, carried elsewhere, never out of order."""
+
+import json
+
+import pytest
+
+from store import apply, holding, journal, shared
+from store.holding import Hold
+from store.operations import Create, Update, decode
+from tests.store.conftest import AT, ME, NOW, OTHER, entry
+
+UUIDS = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 5)]
+
+
+@pytest.fixture
+def waiting(connection, limits):
+    """Four writes that wait."""
+    for uuid in UUIDS:
+        journal.append(connection, ME, Create(uuid, None, AT, {}), NOW, limits)
+    return connection
+
+
+def sendable(connection) -> list[int]:
+    return [sequence for sequence, _ in journal.read(connection, 0, 10, 1_000_000)]
+
+
+def test_a_hold_is_from_one_write_on_and_outlasts_whatever_comes(waiting, limits):
+    holding.hold(waiting, Hold(3, "why", "bob", AT))
+    journal.append(waiting, ME, Update(UUIDS[0], AT, {"name": (None, "n")}), NOW, limits)
+    assert sendable(waiting) == [1, 2]
+    assert holding.waiting_from(waiting, 3) == 3
+    given = shared.give(waiting, ME, 100, {}, set(), 10, 1_000_000)
+    assert [row.sequence for row in given] == [1, 2], "other nodes would forward what is held"
+    assert holding.held(waiting) == Hold(3, "why", "bob", AT)
+    assert holding.release(waiting)
+    assert not holding.release(waiting)
+    assert sendable(waiting) == [1, 2, 3, 4, 5]
+
+
+def test_those_behind_that_need_it_are_counted(waiting, limits):
+    journal.append(waiting, ME, Update(UUIDS[1], AT, {"name": (None, "n")}), NOW, limits)
+    assert [holding.same_image_behind(waiting, sequence) for sequence in (1, 2, 5)] == [0, 1, 0]
+
+
+def test_what_is_exported_is_what_waits_and_can_be_read_again(waiting):
+    apply.apply(waiting, [entry(1, 1, Create(UUIDS[0], None, AT, {}))], ME, NOW)
+    lines = [json.loads(json.dumps(line)) for line in holding.export(waiting, 0)]
+    assert [line["sequence"] for line in lines] == [2, 3, 4]
+    assert [line["kind"] for line in lines] == ["create"] * 3
+    rows = [holding.imported(line) for line in lines]
+    assert [(row.node, row.sequence) for row in rows] == [(ME, 2), (ME, 3), (ME, 4)]
+    assert decode(rows[0].operation) == Create(UUIDS[1], None, AT, {})
+    assert [line["sequence"] for line in holding.export(waiting, 3)] == [4]
+
+
+@pytest.mark.parametrize("line", [None, [], {}, {"node": OTHER, "sequence": "1", "operation": "", "at": 1.0}])
+def test_what_is_no_export_is_told_so(line):
+    with pytest.raises(ValueError, match="an exported write has"):
+        holding.imported(line)

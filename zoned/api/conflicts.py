@@ -1,0 +1,118 @@
+"""The conflict ledger over HTTP: what concurrent writes did not get, and how a person resolved it.
+
+An entry is the same on every node. Resolving is a write like any other: it is journaled, ordered, recorded with who and
+when, and can itself meet a change that was made meanwhile.
+"""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from store.conflicts import ALIAS, Conflict, field_of, resolving
+from zoned import clock
+from zoned.api import documents
+from zoned.api.answers import by_method, query_integer, reply, write, write_headers, zone_of
+from zoned.api.caller import caller_of
+from zoned.api.problems import Problem, bad
+
+LIST_DEFAULT, LIST_MAX = 100, 1_000
+TAKES = ("ours", "theirs", "value")
+
+
+def document(found: Conflict) -> dict[str, Any]:
+    resolved = None
+    if found.take is not None:
+        resolved = {
+            "take": found.take,
+            "at": found.resolved_at,
+            "by": found.resolved_by,
+            "zone": found.resolved_zone,
+            "write": found.resolved_write,
+            "note": found.note,
+        }
+    return {
+        "id": found.number,
+        "state": "open" if found.take is None else "resolved",
+        "uuid": found.uuid,
+        "what": found.what,
+        "ours": {"value": found.committed, "write": found.committed_write},
+        "theirs": {
+            "value": found.wanted,
+            "write": f"{found.node}.{found.sequence}",
+            "zone": found.zone,
+            "by": found.by,
+            "at": found.at,
+        },
+        "position": found.position,
+        "resolved": resolved,
+    }
+
+
+def _check(request: Request, action: str) -> None:
+    """Values in the ledger may be of any project's images."""
+    caller_of(request).check(action, None, "see or settle conflicts")
+
+
+async def index(request: Request) -> Response:
+    """Newest first: open ones, or with `state=all` resolved ones too; `before` is an ID, for the next page."""
+    _check(request, "zone.look")
+    zone, state = zone_of(request), request.query_params.get("state", "open")
+    if state not in ("open", "all"):
+        raise bad(f"state must be open or all, is {state[:40]!r}", "bad-query")
+    limit = query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX)
+    before = query_integer(request, "before", 2**62, 1, 2**62)
+    found = await zone.conflicts(limit, state == "open", before)
+    return reply(
+        {
+            "conflicts": [document(one) for one in found],
+            "open": zone.conflicts_open(),
+            "next": found[-1].number if len(found) == limit else None,
+        }
+    )
+
+
+def _conflict(request: Request) -> Conflict:
+    text = request.path_params["id"]
+    found = zone_of(request).conflict(int(text)) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+    if found is None:
+        raise Problem(404, "not-found", f"no conflict {text[:80]}")
+    return found
+
+
+async def show(request: Request) -> Response:
+    _check(request, "zone.look")
+    return reply(document(_conflict(request)))
+
+
+async def resolve(request: Request) -> Response:
+    """Settles an open entry: `{"take": "ours"}`, `"theirs"`, or `"value"` with a `value`. 202 while it waits."""
+    _check(request, "zone.operate")
+    zone, found = zone_of(request), _conflict(request)
+    asked = documents.parse_object(await request.body())
+    take = asked.get("take")
+    if take not in TAKES or ("value" in asked) is not (take == "value"):
+        raise bad('say {"take": "ours"}, {"take": "theirs"}, or {"take": "value", "value": ...}', "bad-body")
+    if found.take is not None or found.uuid is None:
+        done = f"conflict {found.number} was resolved by {found.resolved_by} at {found.resolved_at}: {found.take}"
+        raise Problem(409, "resolved", done)
+    if field_of(found.what)[0] == ALIAS and take != "ours":
+        raise bad("point the alias to the image that is wanted, then take ours here", "bad-body")
+    record = zone.find(found.uuid)
+    if record is None:
+        raise Problem(404, "not-found", f"no image {found.uuid}")
+    try:
+        update = resolving(found, record.image, clock.text(clock.wall()), take, asked.get("value"))
+    except (TypeError, KeyError, IndexError):
+        raise bad(f"that is no value for {found.what}", "bad-body") from None
+    submitted = await write(zone, update)
+    now = zone.conflict(found.number) or found
+    status = 202 if submitted.state == "buffered" else 200
+    return reply({**document(now), "write": submitted.write_id}, status, write_headers(zone, submitted))
+
+
+routes = [
+    by_method("/conflicts", GET=index),
+    by_method("/conflicts/{id}", GET=show),
+    by_method("/conflicts/{id}/resolve", POST=resolve),
+]
