@@ -96,7 +96,7 @@ def make_catalogue(path: Path, count: int) -> None:
             (count, (total % (1 << 256)).to_bytes(32), count, count + 1),
         )
         connection.execute("INSERT INTO marks VALUES (?, ?)", (CREATOR, count))
-        connection.execute("INSERT INTO ranges VALUES (1, ?, ?, 1)", (count + 1, CREATOR))
+        connection.execute("INSERT INTO ranges (start, stop, node, position) VALUES (1, ?, ?, 1)", (count + 1, CREATOR))
         log.save_compacted(connection, replace(log.Compacted(), position=count, term=1))
     connection.close()
 
