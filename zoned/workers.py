@@ -118,6 +118,10 @@ class Workers:
         self._bounds = replace(bounds, connections_max=-(-bounds.connections_max // max(1, self._count)))
         self._draining = False
         self._came = Signal()  # another one is ready
+        # Heard from here on: a reload may come while the first ones start.
+        self._log = zone.settings.config.log
+        self._changed = Signal()
+        zone.settings.listen(lambda _: self._changed.set())
         self._may_open = True
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -167,11 +171,9 @@ class Workers:
 
     async def follow(self) -> None:
         """Replaces them, one after the other, when the settings of the log have changed."""
-        changed, settings = Signal(), self._zone.settings
-        settings.listen(lambda _: changed.set())
-        known = settings.config.log
+        settings, known = self._zone.settings, self._log
         while True:
-            await changed.wait()
+            await self._changed.wait()
             if settings.config.log != known:
                 known = settings.config.log
                 for worker in list(self.running):
