@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import apsw
 
-from store import aliases, catalogue, conflicts, history, journal, keys, ranges, shared
+from store import aliases, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image
@@ -155,6 +155,8 @@ def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, positi
     old = catalogue.committed(connection, uuid)
     before = Image.decode(old) if old is not None else None
     after, outcome = perform(before, write, position)
+    if isinstance(write.operation, Create) and before is not None and outcome.state is not State.REFUSED:
+        numbers.keep(connection, write.operation.integer, before)
     if after is None or after is before:
         return outcome
     if isinstance(write.operation, Create | Assign) and after.integer is not None:

@@ -244,6 +244,13 @@ def subject(operation: Operation) -> str | None:
     return None if isinstance(operation, Grant | Retire | Point) else operation.uuid
 
 
+def switches_off(operation: Operation) -> bool:
+    """Whether an image is to be served no more: it is deleted or deactivated."""
+    if isinstance(operation, Update):
+        return "status" in operation.fields and operation.fields["status"][1] == "deactivated"
+    return isinstance(operation, Delete)
+
+
 def encode_write(write: Write) -> bytes:
     packed: bytes = msgpack.packb([write.node, write.sequence, write.buffered, encode(write.operation)])
     return packed

@@ -23,7 +23,7 @@ from store.migrate import migrate, migrations
 from store.operations import Write, decode
 
 REPLICATED = (
-    *("images", "facets", "history", "aliases", "marks", "ranges", "conflicts", "idempotency"),
+    *("images", "facets", "history", "aliases", "marks", "numbers", "ranges", "conflicts", "idempotency"),
     *("replica", "checkpoints"),
 )
 LOCAL = (

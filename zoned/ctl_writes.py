@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +12,7 @@ import click
 from zoned.asking import FORM, Asker, Column, asker_of, fail, show_one, show_rows
 
 IMPORT_LINES = 500  # in one call
+STEPS = ("journaled", "shared", "committed", "seen")  # as in zoned.receipts, which would be slow to import here
 
 
 @click.group()
@@ -42,13 +44,25 @@ def writes_list(context: click.Context, limit: int, waiting: bool, form: str | N
 
 @writes.command("show")
 @click.argument("write_id")
+@click.option("--until", type=click.Choice(STEPS[1:]), default="committed", show_default=True, help="What to wait for.")
+@click.option("--wait", type=click.IntRange(0, 60), default=0, help="Wait so many seconds; exit status 6 if in vain.")
 @FORM
 @click.pass_context
-def writes_show(context: click.Context, write_id: str, form: str | None) -> None:
+def writes_show(context: click.Context, write_id: str, until: str, wait: int, form: str | None) -> None:
     """One receipt, by the ID that the write's answer named."""
     asker = asker_of(context, form)
-    document = asker.get(f"/zone/v1/writes/{quote(write_id, safe='')}")
-    show_one(asker, document, list(document.items()))
+    asker = replace(asker, timeout_s=asker.timeout_s + wait)
+    document = asker.get(f"/zone/v1/writes/{quote(write_id, safe='')}?wait={wait}&until={until}")
+    shown = {
+        **document,
+        "shared": ", ".join(one["zone"] or one["node_id"] for one in document["shared"]) or None,
+        "seen": ", ".join(f"{zone} {at}" for zone, at in document["seen"].items()) or None,
+        "unseen": ", ".join(document["unseen"]) or None,
+    }
+    show_one(asker, document, list(shown.items()))
+    state = document["state"]
+    if wait and state in STEPS and STEPS.index(state) < STEPS.index(until):
+        fail(f"not {until} within {wait} s; the write goes on", 6)
 
 
 def sequence_of(write: str) -> int:

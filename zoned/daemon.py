@@ -35,7 +35,7 @@ from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
-from zoned.peer_tls import connect_by, open_tls
+from zoned.peer_tls import PeerTls, connect_by, open_tls
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
@@ -134,13 +134,12 @@ async def serve(
             )
             replication = Replication(me.node_id, database, peers, members, founding, config.registry, rng)
             switch = Switch(replication)
-            proxy, sharing = _write_path(me, settings, directory, database, peers, members, replication, switch, rng)
+            proxy, sharing, receipts = _write_path(me, settings, directory, peers, members, replication, switch, rng)
             staleness = Staleness(replication)
             inner.start_soon(staleness.serve)
             url = _for_users(config, sockets.url)
-            receipts = Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
-            database.on_round = zone.counts.store_commit_s.add
+            _let_measure(zone, database, tls)
 
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)
@@ -151,6 +150,7 @@ async def serve(
             await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers, tls)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
+            inner.start_soon(receipts.serve)
             await inner.start(replication.serve)
             await inner.start(proxy.serve)
             await inner.start(sharing.serve)
@@ -179,15 +179,14 @@ def _write_path(
     me: Identity,
     settings: Settings,
     directory: Path,
-    database: Database,
     peers: Peers,
     members: Mapping[str, MemberView],
     replication: Replication,
     switch: Switch,
     rng: Random,
-) -> tuple[Proxy, Sharing]:
-    """This node's outgoing writes, and what it does for those of others."""
-    now, backoff = settings.config, Backoff(0.05, 1.0, rng)
+) -> tuple[Proxy, Sharing, Receipts]:
+    """This node's outgoing writes, what it does for those of others, and what is told of them."""
+    now, backoff, database = settings.config, Backoff(0.05, 1.0, rng), replication.database
     drain = Drain(now.journal.drain_max_per_s, rng)
     bounds = limits(now.journal, str(directory))
     proxy = Proxy(me.node_id, database, switch, now.registry, bounds, backoff, drain)
@@ -196,7 +195,14 @@ def _write_path(
     sharing = Sharing(me.node_id, database, peers, members, replication, proxy, now.registry, bounds, rng)
     settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
     settings.listen(lambda changed: sharing.set_limits(shared_limits(changed.journal, str(directory))))
-    return proxy, sharing
+    return proxy, sharing, Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
+
+
+def _let_measure(zone: Zone, database: Database, tls: PeerTls | None) -> None:
+    """Health and metrics see the store's transactions and this node's certificates."""
+    database.on_round = zone.counts.store_commit_s.add
+    if tls is not None:
+        zone.certificates = tls.ending
 
 
 def _for_users(config: Config, url: str) -> str | None:

@@ -53,6 +53,15 @@ class PeerTls:
         """When the first of the believed authorities ends (seconds since 1970). Raises CertificateWrong."""
         return min(ends(_read(self._directory / AUTHORITIES)))
 
+    def ending(self) -> dict[str, float]:
+        """When what is in use ends (seconds since 1970), by role; a file that became wrong is left out."""
+        found = {"node": self.own.not_after}
+        try:
+            found["authority"] = self.authorities_end()
+        except CertificateWrong:
+            pass  # those before stay in use; `_refresh` tells
+        return found
+
     def check(self, shown: bytes | None, meant: str | None) -> str:
         """The node ID in a peer's certificate (DER). Raises CertificateWrong unless of this cluster, and of `meant`."""
         if not shown:

@@ -73,8 +73,9 @@ class Relief:
     the registry skips what it knows, and whoever is told of more than it sent leaves the rest to the other.
     """
 
-    def __init__(self, rng: Random) -> None:
+    def __init__(self, rng: Random, stall_s: float = STALL_S) -> None:
         self._rng = rng
+        self._stall_s = stall_s
         self._cases: dict[str, _Case] = {}
 
     def doubt(self, now: float) -> None:
@@ -95,7 +96,7 @@ class Relief:
                 case.mark, case.since = mark, now
             if node in urgent or now - case.since >= case.patience:
                 case.helping = True
-            if case.sent > mark and now - case.since >= STALL_S:
+            if case.sent > mark and now - case.since >= self._stall_s:
                 case.sent, case.since = 0, now
             if case.helping:
                 found.append((node, max(case.sent, mark)))

@@ -42,8 +42,7 @@ class OutageFault(WriteFault):
     keep: Callable[..., Any] = journal.take_in
     given: Callable[[Node, Node, list[Row]], None] = lambda donor, asker, rows: None  # what giving does to the donor
     helps: bool = True
-    helped: Callable[[Node, list[Write]], None] = lambda node, writes: None  # what "accepted" does to the helper
-    doubts: bool = True  # another registry makes helpers begin again
+    relief: Callable[[random.Random], Relief] = Relief
     silent: bool = False  # nobody passes on what it keeps of others
 
 
@@ -70,7 +69,8 @@ class OutageWorld(WriteWorld):
         self.gone: Node | None = None
         self.promised: set[int] = set()  # sequences of the node that is gone which others hold
         self.told: dict[tuple[str, int], tuple[str, set[str], set[str]]] = {}
-        self.values: dict[str, int] = {}
+        self.values: dict[int, str] = {}  # integer -> image
+        self.promises: list[tuple[Node, int, int, str]] = []  # with the write that made them
         super().__init__(profile, seed, self.fault_here)
         for node in self.nodes.values():
             self.shares[node.id] = self._new_shares(node)
@@ -82,7 +82,7 @@ class OutageWorld(WriteWorld):
             self.after(profile.duration_ms * (0.2 + 0.6 * self.rng.random()), self._lose_one, None)
 
     def _new_shares(self, node: Node) -> Shares:
-        return Shares(Relief(random.Random(self.rng.random())))
+        return Shares(self.fault_here.relief(random.Random(self.rng.random())))
 
     # Harm.
 
@@ -156,10 +156,12 @@ class OutageWorld(WriteWorld):
 
     def _note_integer(self, image: str, integer: int | None) -> None:
         """A retry in a zone that knows nothing of the first promises a second integer; nobody else gets either."""
-        if integer is not None and self.values.setdefault(str(integer), hash(image)) != hash(image):
+        if integer is None:
+            return
+        if self.values.setdefault(integer, image) != image:
             raise Violation(f"integer {integer} was given twice")
-        if integer is not None:
-            self.notes.integers.setdefault(image, integer)
+        node, sequence, _ = self.notes.writes[-1]
+        self.promises.append((node, sequence, integer, image))
 
     def _look(self) -> None:
         """A receipt may only go forward."""
@@ -254,8 +256,7 @@ class OutageWorld(WriteWorld):
         now_seen = (raft.leader_id, raft.term)
         if now_seen != share.seen:
             share.seen = now_seen
-            if self.fault_here.doubts:
-                share.relief.doubt(self.now / 1_000)
+            share.relief.doubt(self.now / 100)
         if raft.leader_id is None or share.asking:
             return
         marks = {one: apply.mark(node.reader, one) for one in shared.nodes(node.reader)}
@@ -285,7 +286,6 @@ class OutageWorld(WriteWorld):
             return
         share.asking = 0
         share.relief.answered(writes, answer, self.now / 100)
-        self.fault_here.helped(node, writes)
 
     def _no_help(self, argument: tuple[Node, int]) -> None:
         node, number = argument
@@ -335,13 +335,13 @@ class OutageWorld(WriteWorld):
                 if seen != value:
                     raise Violation(f"{image}: the name {value!r} was lost without a word")
                 value = wanted
-        for image, integer in self.notes.integers.items():
-            held = catalogue.find(replica, image)
-            if held is None:
-                continue  # made by the journal that is gone, and nobody held it
-            taken = {number for number, owner in self.values.items() if owner == hash(image)}
-            if held.image.integer is not None and str(held.image.integer) not in taken:
-                raise Violation(f"{image} was promised {integer}, and has {held.image.integer}")
+        for node, sequence, integer, image in self.promises:
+            receipt = journal.receipt(node.reader, sequence)
+            if receipt is None or receipt.state not in ("committed", "conflict"):
+                continue  # lost with its journal, or refused because the image was deleted: its client can know
+            held = catalogue.find(replica, integer)
+            if held is None or held.image.uuid != image:
+                raise Violation(f"{image} was promised integer {integer}, which leads to {held and held.image.uuid}")
 
     def _check_write(self, node: Node, sequence: int, operation: Operation, replica: apsw.Connection) -> None:
         receipt = journal.receipt(node.reader, sequence)

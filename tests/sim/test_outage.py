@@ -1,5 +1,7 @@
 """The outage simulation: seeds that must pass, planted faults that must not."""
 
+import math
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -9,9 +11,10 @@ import pytest
 
 from store import catalogue, journal, shared
 from store.errors import Impossible
-from store.operations import Write, decode
+from store.operations import decode
 from tests.sim.outage import OutageFault, run_outage
 from tests.sim.writes import Node
+from zoned.sharing import Relief
 
 SEEDS = 3
 MUTANT_SEEDS = 30
@@ -47,13 +50,14 @@ def counts_what_it_gave(donor: Node, asker: Node, rows: list[shared.Row]) -> Non
             shared.note_holder(donor.reader, asker.id, row.sequence)
 
 
-def drops_what_was_accepted(node: Node, writes: list[Write]) -> None:
-    """Takes "accepted" for "applied", and forgets."""
-    for write in writes:
-        shared.forget(node.reader, write.node, write.sequence)
-        uuid = getattr(write.operation, "uuid", None)
-        if uuid is not None:
-            journal.refresh_overlay(node.reader, uuid, node.id)
+class NeverGoesBack(Relief):
+    """Takes "accepted" for "applied": what an election lost is not sent again."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__(rng, math.inf)
+
+    def doubt(self, now: float) -> None:
+        pass
 
 
 def needs_nothing(
@@ -82,7 +86,7 @@ FAULTS = {
     "forgets-its-holders": (OutageFault(crash=forgets_its_holders), 0),
     "forgets-what-zones-saw": (OutageFault(crash=forgets_what_zones_saw), 0),
     "counts-what-it-gave": (OutageFault(given=counts_what_it_gave), 0),
-    "drops-what-was-accepted": (OutageFault(helped=drops_what_was_accepted), 0),
+    "never-goes-back": (OutageFault(relief=NeverGoesBack), 0),
     "never-helps": (OutageFault(helps=False), 0),
     "needs-nothing": (OutageFault(keep=needs_nothing), 0),
     "shows-over-committed": (OutageFault(keep=shows_over_committed), 0),

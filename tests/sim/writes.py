@@ -30,7 +30,7 @@ CEILING = 2**53 - 1
 LIMITS = journal.Limits(1_000_000, 2**40, 0, "/")
 FORWARD_MS = 25.0  # how often a journal is looked at
 LOST_MS = 250.0  # a forward without an answer is given up
-REPLICATED = ("images", "history", "aliases", "marks", "ranges", "conflicts", "checkpoints", "replica")
+REPLICATED = ("images", "history", "aliases", "marks", "numbers", "ranges", "conflicts", "checkpoints", "replica")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,5 +38,16 @@ def entry(position: int, sequence: int, operation: Operation, node: str = ME, bu
 
 def dump(connection: apsw.Connection) -> list[object]:
     """Everything that must be equal on all nodes."""
-    tables = ("images", "facets", "history", "aliases", "marks", "ranges", "conflicts", "idempotency", "replica")
+    tables = (
+        "images",
+        "facets",
+        "history",
+        "aliases",
+        "marks",
+        "numbers",
+        "ranges",
+        "conflicts",
+        "idempotency",
+        "replica",
+    )
     return [list(connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")) for table in tables]

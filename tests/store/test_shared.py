@@ -221,6 +221,11 @@ def test_two_zones_that_make_one_uuid_apart_keep_what_does_not_clash_and_the_res
     image = found.image
     assert (image.integer, image.fields["name"], image.fields["owner"], image.fields["min_ram"]) == (7, "a", "o", 5)
     assert (image.properties, image.tags) == ({"shared": "1", "own": "x", "more": "y"}, ("blue", "red"))
+    # Both clients were told an integer: both lead to the image.
+    for integer in (7, 8):
+        by_integer = catalogue.find(connection, integer)
+        assert by_integer is not None
+        assert by_integer.image == image
     lost = [(one.what, one.committed, one.wanted) for one in conflicts.newest(connection, 9, True, 2**53)]
     assert sorted(lost) == [("name", "a", "b"), ("properties/shared", "1", "2")]
 
@@ -230,3 +235,15 @@ def test_a_create_whose_client_still_waits_is_refused_as_ever(connection):
     apply.apply(connection, entries, ME, NOW)
     assert conflicts.newest(connection, 9, True, 2**53) == []
     assert name_of(connection) == ("local", "a")
+
+
+def test_a_second_integer_of_equal_creates_leads_to_the_same_image_and_nowhere_else(connection):
+    one, other = new(integer=7), new(integer=8)
+    apply.apply(connection, [entry(1, 1, one, OTHER), entry(2, 1, other, THIRD, buffered=True)], ME, NOW)
+    assert name_of(connection, 8) == ("local", "n")
+    # A wrong node promised an integer that another image has: that image keeps it.
+    later = [entry(3, 2, new(U2, 9), OTHER), entry(4, 2, new(integer=9), THIRD, buffered=True)]
+    apply.apply(connection, later, ME, NOW)
+    found = catalogue.find(connection, 9)
+    assert found is not None
+    assert found.image.uuid == U2

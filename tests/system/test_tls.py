@@ -1,5 +1,6 @@
 """Three zones that speak TLS with each other, with the commands of docs/security.md, through a change of authority."""
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +46,10 @@ async def test_three_zones_by_tls(fleet, client, tmp_path):
 
     for daemon in daemons:
         await until(f"{daemon.zone} commits", partial(commits, daemon))
+
+    metrics = (await client.get(f"{daemons[0].url}/metrics")).text
+    left_s = dict(re.findall(r'^zoned_certificate_expiry_seconds\{role="(\w+)"\} (\S+)$', metrics, re.M))
+    assert 300 < float(left_s["node"]) / 86_400 < float(left_s["authority"]) / 86_400
 
     # While everything runs: believe both authorities, renew from the second, believe the second alone.
     for authority, believed in ((first, both), (second, both), (second, second / "ca.pem")):

@@ -16,9 +16,10 @@ from store import apply, catalogue, journal, shared
 from store.database import Database
 from store.entries import Entry, EntryKind
 from store.journal import Limits
-from store.operations import Grant, Update, Write, decode, encode, encode_write
+from store.operations import Delete, Grant, Update, Write, decode, encode, encode_write, switches_off
 from tests.zoned.conftest import open_store, until
 from tests.zoned.test_proxy import AT, Way, create
+from zoned import receipts as receipts_module
 from zoned import sharing as sharing_module
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.follow import Positions
@@ -269,3 +270,36 @@ async def test_receipts_say_which_zones_have_seen_a_write_and_take_nothing_back(
         told = await a.receipts.wait(1, "seen", 0.0)
         assert told is not None
         assert (told.state, set(told.seen)) == ("seen", {"alpha", "beta", "gamma"})
+
+
+async def test_what_was_switched_off_is_watched_until_every_zone_has_seen_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(receipts_module, "WATCH_S", 0.01)
+    async with three(tmp_path, set()) as (a, b, c), trio.open_nursery() as nursery:
+        nursery.start_soon(a.receipts.serve)
+        operation = create("n")
+        await a.proxy.submit(operation)
+        submitted = await a.proxy.submit(Delete(operation.uuid, AT))
+        a.receipts.watch(submitted.write_id)
+        a.receipts.watch("somebody else's.1")
+        rows = journal.read(a.database.reader, 0, 10, 10**6)
+        log = [encode_write(Write(A, sequence, decode(data), True)) for sequence, data in rows]
+        await apply_everywhere((a, b, c), log)
+        await until(lambda: set(journal.seen(a.database.reader, 2)) == {"alpha"})
+        for node in (B, C):
+            a.members[node] = replace(a.members[node], vitals={"position": 2})
+        await until(lambda: set(journal.seen(a.database.reader, 2)) == {"", "alpha", "beta", "gamma"})
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("operation", "does"),
+    [
+        (Delete(A, AT), True),
+        (Update(A, AT, fields={"status": ("active", "deactivated")}), True),
+        (Update(A, AT, fields={"status": ("deactivated", "active")}), False),
+        (Update(A, AT, fields={"name": ("a", "b")}), False),
+        (create(), False),
+    ],
+)
+def test_what_switches_off(operation, does):
+    assert switches_off(operation) is does

@@ -210,7 +210,7 @@ class PeerFace:
 
     async def digests(self, request: Request) -> Response:
         bucket = await _body(request)
-        if not isinstance(bucket, str) or len(bucket) not in (0, verify.BUCKET_CHARS):
+        if not isinstance(bucket, str) or (bucket and not verify.is_bucket(bucket)):
             raise _Refused(400, "ask for hashes with the beginning of a UUID")
         return _answer(await verify.answer(self._database, bucket))
 
