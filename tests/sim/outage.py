@@ -186,7 +186,14 @@ class OutageWorld(WriteWorld):
         self.told[node.id, sequence] = (now.state, set(now.shared), set(now.seen))
 
     def _compare_views(self) -> None:
-        """What is committed shows as committed; what two nodes know alike they show alike, also by integer."""
+        """Who is said to hold a write holds it; what is committed shows as committed; what two nodes know alike they
+        show alike, also by integer.
+        """
+        for node in self.nodes.values():
+            holders: Any = node.reader.execute("SELECT node, through FROM holders").fetchall()
+            for holder, through in holders:
+                if shared.have(self.by_id[holder].reader).get(node.id, 0) < through:
+                    raise Violation(f"{holder} does not hold what {node.host.id} shared with it, up to {through}")
         views: dict[tuple[object, ...], bytes] = {}
         for node in self.nodes.values():
             if not self._is_there(node):
