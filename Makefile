@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
 
-.PHONY: demo test lint types unit system sim bench-registry gen clean sim-gossip bench-gossip fuzz
+.PHONY: demo test lint types unit system sim bench bench-registry gen clean sim-gossip bench-gossip fuzz
 .PHONY: bench-glance bench-outage interop-pike
 .DEFAULT_GOAL := help
 
@@ -58,6 +58,9 @@ sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an h
 
 bench-gossip: $(READY) ## zoned beside serf on this machine, about a quarter of an hour
 	$(BIN)/python -m bench.gossip --write bench/results/gossip.md
+
+bench: $(READY)  ## lookups and writes beside nginx and etcd (a quarter of an hour): bench/results/speed.md
+	$(BIN)/python -m bench.speed
 
 bench-registry: $(READY) ## figures of the registry (half an hour): bench/results/registry.md
 	$(BIN)/python -m bench.registry

@@ -10,25 +10,32 @@ import hashlib
 import json
 import os
 import platform
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import apsw
 import httpx
 import trio
 
 from bench import glance_peer
+from store import catalogue, log
+from store.images import DEFAULTS, Image
+from store.migrate import migrate
+from zoned import clock
 from zoned.fleet import ended, free_ports, make, zone_names
 
 RESULTS = Path(__file__).parent / "results"
 CONNECTIONS = 16
 PEER_IMAGES, IMAGES = 10_000, 100_000
+CREATOR = "00000000-0000-4000-8000-00000000000a"
 KIND = "application/openstack-images-v2.1-json-patch"
 # What is measured: (name, must, aim), both as multiples of Glance's rate.
 WORK: Mapping[str, tuple[float, float]] = {
@@ -87,6 +94,10 @@ class Side:
         self.url, self.count, self.ids, self._directory = url, count, ids, directory
         self.made = count
 
+    def settle(self) -> None:
+        """Waits until what was asked before is answered: a server may still have a queue of it."""
+        httpx.get(f"{self.url}/v2/images?limit=1", headers=glance_peer.HEADERS, timeout=120, trust_env=False)
+
     def measure(self, work: str, seconds: float) -> dict[str, float]:
         """Requests a second and latencies in ms. Raises PeerError when any request fails."""
         script = self._directory / f"wrk-{uuid.uuid4()}.lua"
@@ -124,6 +135,7 @@ def measure_all(side: Side, seconds: float, name: str) -> dict[str, dict[str, fl
     found = {}
     for work in WORK:
         side.measure(work, min(2.0, seconds))  # warm
+        side.settle()
         found[work] = side.measure(work, seconds)
         say(f"{name}: {work}: {found[work]['per_s']:.0f} a second, p99 {found[work]['p99_ms']:.1f} ms")
     return found
@@ -143,27 +155,65 @@ def of_glance(venv: Path, seconds: float) -> dict[str, dict[str, float]]:
 
 
 def of_zoned(seconds: float, count: int) -> dict[str, dict[str, float]]:
+    """The first zone is restored from a catalogue; two others join it and vote."""
     with tempfile.TemporaryDirectory(prefix="bench-zoned-") as name:
         directory = Path(name)
-        daemons = make(directory, zone_names(3), 3)
+        daemons = make(directory, zone_names(3), 1)
+        say(f"zoned: writing {count} images")
+        ids = write_catalogue(directory / "catalogue", count)
+        side_ids = directory / "ids"
+        side_ids.write_text("".join(f"{one}\n" for one in random.Random(7).sample(ids, min(count, 20_000))))
+        glance_peer.run(
+            [sys.executable, "-m", "zoned", "restore", "-c", daemons[0].config, directory / "catalogue"], timeout=600
+        )
         with ended(daemons):
             for daemon in daemons:
                 daemon.start()
             url = trio.run(_registry_of, [daemon.url for daemon in daemons])
-            side = Side(url, count, directory / "ids", directory)
-            side.made = 0
-            say("zoned: filling")
-            while side.made < count:
-                rate = side.measure("create", 10)["per_s"]
-                say(f"zoned: {side.made} of {count}, {rate:.0f} a second")
-            _write_ids(url, side.ids)
-            return measure_all(side, seconds, "zoned")
+            return measure_all(Side(url, count, side_ids, directory), seconds, "zoned")
+
+
+def images(count: int) -> Iterator[Image]:
+    """What `glance_peer.fill` makes, the newest first by number."""
+    rng = random.Random(5)
+    now = int(clock.wall())
+    for n in range(1, count + 1):
+        at = clock.text(now - n)
+        name = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+        own = {"name": f"image-{n}", "owner": glance_peer.PROJECT, "created_at": at, "updated_at": at}
+        fields = {**DEFAULTS, **own, "disk_format": "raw", "container_format": "bare", "min_disk": 1, "min_ram": 1}
+        properties = {f"p{k}": f"v{n // 10 ** (k % 4) % 10}" for k in range(10)}
+        yield Image(
+            name, n, CREATOR, f"{CREATOR}.{n}", n, fields, properties, tuple(sorted((f"t{n % 100}", f"u{n % 7}")))
+        )
+
+
+def write_catalogue(path: Path, count: int) -> list[str]:
+    """A snapshot of `count` images; their UUIDs."""
+    connection = apsw.Connection(str(path))
+    connection.pragma("journal_mode", "off")
+    connection.pragma("synchronous", "off")
+    migrate(connection, str(path))
+    ids = []
+    with connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO replica (one, position, digest, images, next_integer) VALUES (1, 0, ?, 0, 1)",
+            (bytes(32),),
+        )
+        for image in images(count):
+            catalogue.replace_committed(connection, None, image)
+            ids.append(image.uuid)
+        connection.execute("UPDATE replica SET position = ?1, next_integer = ?1 + 1", (count,))
+        connection.execute("INSERT INTO marks VALUES (?, ?)", (CREATOR, count))
+        log.save_compacted(connection, log.Compacted(count, 1))
+    connection.close()
+    return ids
 
 
 async def _registry_of(urls: list[str]) -> str:
     """The zone that is the registry, once all three vote and it has integers."""
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
-        with trio.fail_after(60):
+        with trio.fail_after(180):
             while True:
                 for url in urls:
                     try:
@@ -175,19 +225,6 @@ async def _registry_of(urls: list[str]) -> str:
                     if is_registry and status["ids"]["left"] > 0 and len(registry["voters"]) == 3:
                         return url
                 await trio.sleep(0.2)
-
-
-def _write_ids(url: str, path: Path) -> None:
-    """The UUIDs of some thousand images all over the catalogue."""
-    found: list[str] = []
-    with httpx.Client(timeout=30, trust_env=False, headers=glance_peer.HEADERS) as client:
-        page = client.get(f"{url}/v2/images?limit=1000").json()
-        while len(found) < 20_000:
-            found += [image["id"] for image in page["images"]]
-            if "next" not in page:
-                break
-            page = client.get(url + page["next"]).json()
-    path.write_text("".join(f"{one}\n" for one in found))
 
 
 def render(results: Mapping[str, Any]) -> str:

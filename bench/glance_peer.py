@@ -142,7 +142,11 @@ def glance(venv: Path, directory: Path, url: str, port: int) -> Iterator[str]:
         yield found
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:  # it waits for workers that wait for the database
+            process.send_signal(signal.SIGINT)
+            process.wait(15)
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -74,10 +75,17 @@ def measured(part: Callable[[argparse.Namespace], dict[str, Any]], arguments: ar
     found = part(arguments)
     return {
         "on": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
         "took_s": round(time.monotonic() - began),
         "load_average": [round(before, 2), round(os.getloadavg()[0], 2)],
         **found,
     }
+
+
+def commit() -> str:
+    """What was measured; "" outside a checkout."""
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def machine() -> dict[str, Any]:

@@ -1,18 +1,18 @@
 """A catalogue of a million records: a node joins it, and what holding it costs in memory, disk and time.
 
-The records are written into a store file directly, as backups of instances look (about 1 kB of JSON each), and become
-a zone by `zoned restore`. Then a second zone joins the first, while a third process looks up records at the first at a
-steady rate, before and during.
+The records (bench/registry_records.py) are written into a store file directly and become a zone by `zoned restore`.
+Then a second zone joins the first, while a third process looks up records at the first at a steady rate, before and
+during. Last, the large zone is asked the same as one of ten thousand records (bench/registry_speed.py).
 """
 
+import compileall
+import os
 import random
 import re
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -21,84 +21,19 @@ import apsw
 import httpx
 import trio
 
+from bench import registry_speed
 from bench.registry_failover import BenchError, until
-from store import catalogue, log
-from store.images import DEFAULTS, Image, Location
-from store.migrate import migrate
+from bench.registry_records import grow, images, json_bytes, make_catalogue, owner, tables_bytes
+from store.images import uuid_text
 from zoned.fleet import Daemon, ended, make
 
 RATE = 200  # lookups a second at the donor
 BEFORE_S = 15.0
-CREATOR = "00000000-0000-4000-8000-00000000000a"
-PROJECTS = 2_000
-
-
-def images(count: int) -> Iterator[Image]:
-    """`count` records in the order of their UUIDs, so that writing them is quick."""
-    rng = random.Random(5)
-    uuids = sorted(str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(count))
-    integers = list(range(1, count + 1))
-    rng.shuffle(integers)
-    for name, integer in zip(uuids, integers, strict=True):
-        at = f"2026-{1 + integer * 11 // count:02d}-{1 + integer % 28:02d}T{integer % 24:02d}:{integer % 60:02d}:00Z"
-        instance = str(uuid.UUID(int=rng.getrandbits(128), version=4))
-        owner = f"{rng.randrange(PROJECTS):032x}"
-        fields = {
-            **DEFAULTS,
-            "name": f"backup-of-{instance}-{integer % 7}",
-            "status": "active",
-            "visibility": "private",
-            "owner": owner,
-            "size": rng.randrange(1 << 34),
-            "min_disk": 20,
-            "disk_format": "qcow2",
-            "container_format": "bare",
-            "created_at": at,
-            "updated_at": at,
-        }
-        properties = {
-            "image_type": "backup",
-            "backup_type": "daily",
-            "instance_uuid": instance,
-            "user_id": f"{rng.randrange(10 * PROJECTS):032x}",
-            "base_image_ref": f"{rng.randrange(300):08x}-0000-4000-8000-000000000000",
-        }
-        place = Location(f"swift+https://objects.zone-a.example/v1/AUTH_{owner}/images/{name}", {"zone": "zone-a"})
-        write = f"{CREATOR}.{integer}"
-        yield Image(name, integer, CREATOR, write, integer, fields, properties, ("daily",), (place,))
-
-
-def make_catalogue(path: Path, count: int) -> None:
-    """A snapshot file of `count` records."""
-    connection = apsw.Connection(str(path))
-    connection.pragma("journal_mode", "off")
-    connection.pragma("synchronous", "off")
-    connection.pragma("cache_size", -1_000_000)
-    migrate(connection, str(path))
-    total = 0
-    with connection:
-        indexes: Any = connection.execute(
-            "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'images' AND sql IS NOT NULL"
-        ).fetchall()
-        for name, _ in indexes:
-            connection.execute(f"DROP INDEX {name}")
-        found: list[tuple[str, str, str]] = []
-        for image in images(count):
-            record = catalogue.put(connection, "images", image)
-            total += catalogue.record_digest(record)
-            found += [(facet, str(image.fields["created_at"]), image.uuid) for facet in catalogue.facets(image)]
-        found.sort()
-        connection.executemany("INSERT INTO facets VALUES (?, ?, ?)", found)
-        for _, sql in indexes:
-            connection.execute(sql)
-        connection.execute(
-            "INSERT OR REPLACE INTO replica (one, position, digest, images, next_integer) VALUES (1, ?, ?, ?, ?)",
-            (count, (total % (1 << 256)).to_bytes(32), count, count + 1),
-        )
-        connection.execute("INSERT INTO marks VALUES (?, ?)", (CREATOR, count))
-        connection.execute("INSERT INTO ranges VALUES (1, ?, ?, 1)", (count + 1, CREATOR))
-        log.save_compacted(connection, replace(log.Compacted(), position=count, term=1))
-    connection.close()
+FEW = 10_000
+GROWN = 50_000
+UUIDS = 20_000  # looked up, of all
+STARTS = 5
+IDLE_S = 10.0
 
 
 def restore(daemon: Daemon, snapshot: Path) -> float:
@@ -147,18 +82,6 @@ def disk_bytes(directory: Path) -> dict[str, int]:
     return {
         str(path.relative_to(directory)): path.stat().st_size for path in sorted(directory.rglob("*")) if path.is_file()
     }
-
-
-def tables_bytes(store: Path) -> dict[str, int]:
-    """What each table and index of a store takes, the largest first."""
-    connection = apsw.Connection(str(store), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        rows: Any = connection.execute("SELECT name, sum(pgsize) FROM dbstat GROUP BY name ORDER BY 2 DESC LIMIT 14")
-        return dict(rows.fetchall())
-    except apsw.SQLError:
-        return {}
-    finally:
-        connection.close()
 
 
 async def status(client: httpx.AsyncClient, daemon: Daemon) -> dict[str, Any]:
@@ -231,46 +154,101 @@ def make_or_take(root: Path, count: int, snapshot: Path | None, say: Callable[[s
     if snapshot is None:
         snapshot = root / "catalogue"
         began = time.monotonic()
-        make_catalogue(snapshot, count)
+        size = make_catalogue(snapshot, count)
         say(f"{count} records written in {time.monotonic() - began:.0f} s")
-    connection = apsw.Connection(str(snapshot), flags=apsw.SQLITE_OPEN_READONLY)
-    sample = connection.execute("SELECT uuid FROM images ORDER BY random() LIMIT 20000")
-    (root / "uuids").write_text("\n".join(str(row[0]) for row in sample))
-    size: Any = connection.execute("SELECT sum(length(record)) FROM images").get
+    else:
+        size = sum(map(json_bytes, images(count)))
+    write_uuids(snapshot, root / "uuids")
+    return snapshot, size
+
+
+def write_uuids(store: Path, out: Path) -> None:
+    connection = apsw.Connection(str(store), flags=apsw.SQLITE_OPEN_READONLY)
+    # By key: every so many-th, and quicker than sorting all by random().
+    last: Any = connection.execute("SELECT max(key) FROM images").get
+    keys = random.Random(3).sample(range(1, last + 1), min(last, UUIDS))
+    found: Any = [connection.execute("SELECT uuid FROM images WHERE key = ?", (key,)).get for key in keys]
+    out.write_text("\n".join(map(uuid_text, found)))
     connection.close()
-    return snapshot, int(size)
+
+
+def compiled_packages() -> None:
+    """As an installation leaves them: a start does not compile."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for package in ("conf", "gossip", "store", "zoned"):
+        compileall.compile_dir(package, quiet=1)
+
+
+async def starts(client: httpx.AsyncClient, daemon: Daemon) -> dict[str, list[float]]:
+    """Seconds from the start of the process until it is ready, by the clock and of the processor; leaves it running."""
+    found: dict[str, list[float]] = {"clock_s": [], "processor_s": []}
+    for _ in range(STARTS):
+        if daemon.is_running:
+            daemon.stop()
+        found["clock_s"].append(round(await ready(client, daemon), 2))
+        found["processor_s"].append(registry_speed.busy_s(daemon))
+    return found
 
 
 async def measure(root: Path, count: int, say: Callable[[str], None], given: Path | None = None) -> dict[str, Any]:
     """All of it; sizes in bytes, times in seconds. `given`: a snapshot file with the records, made before."""
-    snapshot, json_bytes = await trio.to_thread.run_sync(make_or_take, root, count, given, say)
-    donor, newcomer = make(root, ["zone-a", "zone-b"], expect=1)
-    found: dict[str, Any] = {"records": count, "json_bytes": json_bytes}
+    compiled_packages()
+    snapshot, json_size = await trio.to_thread.run_sync(make_or_take, root, count, given, say)
+    donor, newcomer = make(root / "large", ["zone-a", "zone-b"], expect=1)
+    found: dict[str, Any] = {"records": count, "json_bytes": json_size}
     found["restore_s"] = round(await trio.to_thread.run_sync(restore, donor, snapshot), 1)
     say(f"restored in {found['restore_s']} s")
     (root / "catalogue").unlink(missing_ok=True)
     async with httpx.AsyncClient(trust_env=False) as client:
         with ended([donor, newcomer]):
-            found["start_to_ready_s"] = round(await ready(client, donor), 2)
+            await ready(client, donor)
             await trio.sleep(3.0)
             found |= await join(client, donor, newcomer, root)
             say(f"joined in {found['joined_s']} s; donor {found['donor_before']} -> {found['donor_during']}")
             found["memory_after_join_mib"] = {"donor": memory_mib(donor), "newcomer": memory_mib(newcomer)}
             found["disk_with_snapshot"] = disk_bytes(donor.directory / "data")
-            newcomer.stop()
-            found["newcomer_start_to_ready_s"] = round(await ready(client, newcomer), 2)
+            donor.stop()
+            found["starts"] = await starts(client, newcomer)
+            say(f"ready in {found['starts']}")
             load = Load(newcomer, root / "uuids", root / "after")
             await trio.sleep(BEFORE_S)
             found["lookups_after"] = load.finish()
-            for query in ("limit=1000", "limit=1000&name=x", f"limit=100&owner={7:032x}"):
-                await client.get(f"{newcomer.url}/zone/v1/images?{query}", timeout=60.0)
+            for query in ("limit=1000", "limit=1000&name=x", f"limit=100&owner={owner(7)}"):
+                await client.get(f"{newcomer.url}/v2/images?{query}", timeout=60.0)
             found["memory_serving_mib"] = memory_mib(newcomer)
             say(f"memory {found['memory_serving_mib']}")
+            found |= await trio.to_thread.run_sync(smaller, root, newcomer, count, say)
             newcomer.stop()
             found["disk"] = disk_bytes(newcomer.directory / "data")
             found["tables"] = await trio.to_thread.run_sync(tables_bytes, newcomer.directory / "data" / "zoned.db")
-    found["disk_ratio"] = round(sum(found["disk"].values()) / json_bytes, 2)
+    found["disk_ratio"] = round(sum(found["disk"].values()) / json_size, 2)
     return found
+
+
+def smaller(root: Path, large: Daemon, count: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """An empty zone at rest, one of few records beside the large one, and a store grown record by record."""
+
+    async def alone() -> dict[str, Any]:
+        empty, few = (make(root / name, [f"zone-{name}"], expect=1)[0] for name in ("empty", "few"))
+        found: dict[str, Any] = {"few": FEW}
+        async with httpx.AsyncClient(trust_env=False) as client:
+            with ended([empty, few]):
+                found["empty_starts"] = await starts(client, empty)
+                await trio.sleep(IDLE_S)
+                found["memory_idle_mib"] = memory_mib(empty)
+                empty.stop()
+                say(f"idle {found['memory_idle_mib']}, ready in {found['empty_starts']}")
+                make_catalogue(root / "few-records", FEW)
+                write_uuids(root / "few-records", root / "few-uuids")
+                restore(few, root / "few-records")
+                await ready(client, few)
+                sides = {"large": (large, count, root / "uuids"), "few": (few, FEW, root / "few-uuids")}
+                found["speed"] = registry_speed.compare(sides)
+                say(f"speed {found['speed']}")
+        size = grow(root / "grown", GROWN)
+        return {**found, "grown": GROWN, "grown_ratio": round((root / "grown").stat().st_size / size, 2)}
+
+    return trio.run(alone)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ import trio
 
 from bench import speed_load as load
 from bench.registry import machine, measured
-from bench.registry_scale import images, make_catalogue, restore
+from bench.registry_records import images, make_catalogue
+from bench.registry_scale import restore
 from bench.speed_text import render
 from zoned.api.documents import images_document
 from zoned.fleet import Daemon, ended, free_ports, make, zone_names

@@ -100,7 +100,7 @@ class Started:
 
 
 def started_wrk(url: str, connections: int, seconds: int, script: Path) -> Started:
-    words = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
+    words = ["wrk", "-t1", "--timeout", "30s", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
     return _start(words, _read_wrk)
 
 

@@ -55,7 +55,7 @@ class GossipOptions:
             probe_interval_s=2.0,
             probe_timeout_s=0.8,
             probe_timeout_min_s=0.2,
-            suspicion_mult=4.0,
+            suspicion_mult=3.5,
             gossip_interval_s=0.25,
             publish_interval_s=1.0,
             exchange_interval_s=60.0,

@@ -8,16 +8,19 @@ follows `images`. Lists are in `store.listing`.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import apsw
 
-from store.images import FIELDS, Image
+from store.errors import Damaged
+from store.facets import facets, number
+from store.images import FIELDS, TIMES, Image, Scalar, seconds, uuid_bytes, uuid_text
+from store.packing import pack, unpack
 
 _DIGEST_MODULUS = 1 << 256
-FACET_VALUE_CHARS = 100  # a property's value is looked up by its beginning, then compared as a whole
-OPEN_VISIBILITIES = ("public", "community")
 
 
 class Source(Enum):
@@ -64,10 +67,13 @@ def overlay_source(provisional: int) -> Source:
 
 
 def find_record(connection: apsw.Connection, reference: str | int) -> tuple[bytes, Source] | None:
-    """The same, in its canonical form."""
-    found = connection.execute(_BY_INTEGER if isinstance(reference, int) else _BY_UUID, (reference,)).fetchone()
+    """The same, in its canonical form. Raises Damaged when it cannot be read."""
+    if isinstance(reference, int):
+        found = connection.execute(_BY_INTEGER, (reference,)).fetchone()
+    else:
+        found = connection.execute(_BY_UUID, (uuid_bytes(reference),)).fetchone()
     if found is not None:
-        return found[0], _SOURCES[found[1]]
+        return unpack(found[0]), _SOURCES[found[1]]
     if not isinstance(reference, int):
         return None
     also = connection.execute("SELECT uuid FROM numbers WHERE integer = ?", (reference,)).get
@@ -82,67 +88,54 @@ _BY_UUID, _BY_INTEGER = (
     f" UNION ALL SELECT record, 0 FROM images WHERE {column} = ?1 LIMIT 1"
     for column in ("uuid", "integer")
 )
-_PROMOTED = tuple(FIELDS)  # base attributes have columns of their own
-_COLUMNS = ("uuid", "integer", "deleted", *_PROMOTED, "creator", "record")
+_PROMOTED = tuple(name for name in FIELDS if name not in ("checksum", "os_hash_value"))  # which have columns
+_COLUMNS = ("uuid", "integer", "deleted", *_PROMOTED, "unnumbered", "record")
 _UPSERT = (
     f"INSERT INTO %s ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # our own names
     f" ON CONFLICT (uuid) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _COLUMNS[1:])}"
+    " RETURNING key"
 )
 
 
-def put(connection: apsw.Connection, table: str, image: Image) -> bytes:
-    """Writes the record's row in `images` or `overlay`; returns its canonical form.
+def stored(column: str, value: Scalar) -> Any:
+    """A value of a record as its column has it. A time that is none is the beginning of all."""
+    if column == "uuid":
+        return uuid_bytes(str(value))
+    if column in TIMES:
+        return seconds(str(value)) or 0
+    return value
+
+
+def put(connection: apsw.Connection, table: str, image: Image) -> tuple[int, bytes]:
+    """Writes the record's row in `images` or `overlay`; returns the row's key and the record's canonical form.
 
     An integer that another record has is a constraint error, which ends the daemon: it would be a broken promise.
     """
     record = image.encode()
-    promoted = [image.fields[column] for column in _PROMOTED]
-    row = (image.uuid, image.integer, image.deleted_at is not None, *promoted, image.creator, record)
-    connection.execute(_UPSERT % table, row)
-    return record
+    promoted = [stored(column, image.fields[column]) for column in _PROMOTED]
+    unnumbered = image.creator if image.integer is None else None
+    uuid, deleted = uuid_bytes(image.uuid), image.deleted_at is not None
+    row = (uuid, image.integer, deleted, *promoted, unnumbered, pack(record))
+    key: int = connection.execute(_UPSERT % table, row).get
+    return key, record
 
 
-def facets(image: Image) -> set[str]:
-    """What a live record is found by besides its columns, each as one short text; nothing for a tombstone.
+Posting = tuple[int, int, bytes]  # (facet, time of creation, UUID): what the table finds a record by
 
-    Tags, free properties (long values by their beginning only), image members with their answers, and what few
-    records have of a base attribute.
-    """
-    if image.deleted_at is not None:
+
+def postings(image: Image | None) -> set[Posting]:
+    """What a record is found by in `facets`; nothing for a tombstone."""
+    if image is None or image.deleted_at is not None:
         return set()
-    found = {tag_facet(tag) for tag in image.tags}
-    found |= {property_facet(name, value) for name, value in image.properties.items()}
-    found |= {member_facet(project, member.status) for project, member in image.members.items()}
-    if image.fields["visibility"] in OPEN_VISIBILITIES:
-        found.add(value_facet("visibility", str(image.fields["visibility"])))
-    for name in ("checksum", "os_hash_value"):
-        if image.fields[name]:
-            found.add(value_facet(name, str(image.fields[name])))
-    return found
+    created_at, uuid = stored("created_at", image.fields["created_at"]), uuid_bytes(image.uuid)
+    return {(number(facet), created_at, uuid) for facet in facets(image)}
 
 
-def tag_facet(tag: str) -> str:
-    return f"t:{tag}"
-
-
-def property_facet(name: str, value: str) -> str:
-    return f"p{len(name)}:{name}={value[:FACET_VALUE_CHARS]}"
-
-
-def member_facet(project: str, status: str) -> str:
-    return f"m:{status}:{project}"
-
-
-def value_facet(column: str, value: str) -> str:
-    return f"{column}:{value}"
-
-
-def _put_facets(connection: apsw.Connection, old: Image | None, new: Image) -> None:
+def _put_postings(connection: apsw.Connection, old: Image | None, new: Image, key: int) -> None:
     """Changes only what changed."""
-    before = {(facet, str(old.fields["created_at"]), old.uuid) for facet in facets(old)} if old is not None else set()
-    after = {(facet, str(new.fields["created_at"]), new.uuid) for facet in facets(new)}
+    before, after = postings(old), postings(new)
     connection.executemany("DELETE FROM facets WHERE facet = ? AND created_at = ? AND uuid = ?", sorted(before - after))
-    connection.executemany("INSERT INTO facets VALUES (?, ?, ?)", sorted(after - before))
+    connection.executemany("INSERT INTO facets VALUES (?, ?, ?, ?)", [(*one, key) for one in sorted(after - before)])
 
 
 def record_digest(record: bytes) -> int:
@@ -151,10 +144,10 @@ def record_digest(record: bytes) -> int:
 
 def replace_committed(connection: apsw.Connection, old: bytes | None, image: Image) -> None:
     """Puts a record in the catalogue in the place of its canonical form `old`, and moves the running figures."""
-    new = put(connection, "images", image)
+    key, new = put(connection, "images", image)
     before = Image.decode(old) if old is not None else None
     was_live = before is not None and before.deleted_at is None
-    _put_facets(connection, before, image)
+    _put_postings(connection, before, image, key)
     move_digest(connection, old, new, int(image.deleted_at is None) - int(was_live))
 
 
@@ -167,11 +160,25 @@ def move_digest(connection: apsw.Connection, old: bytes | None, new: bytes, more
     )
 
 
+def records(connection: apsw.Connection, prefix: bytes = b"") -> Iterator[tuple[str, bytes]]:
+    """(UUID, canonical form) of the records whose UUIDs begin so. Nothing in the place of one that is damaged."""
+    some, values = (" WHERE uuid >= ? AND uuid < ?", (prefix, prefix + b"\xff" * 16)) if prefix else ("", ())
+    for uuid, record in connection.execute(f"SELECT uuid, record FROM images{some}", values):  # noqa: S608  # our own names
+        yield uuid_text(uuid), _readable(record)
+
+
+def _readable(record: bytes) -> bytes:
+    try:
+        return unpack(record)
+    except Damaged:
+        return b""
+
+
 def recount(connection: apsw.Connection) -> Replica:
     """The replica's figures worked out from the records themselves, for comparison with the running ones."""
     total, live = 0, 0
     for record, deleted in connection.execute("SELECT record, deleted FROM images"):
-        total += record_digest(record)
+        total += record_digest(_readable(record))
         live += not deleted
     for (record,) in connection.execute("SELECT record FROM aliases"):
         total += record_digest(record)
@@ -182,17 +189,17 @@ def recount(connection: apsw.Connection) -> Replica:
 def unnumbered(connection: apsw.Connection, me: str, limit: int) -> list[str]:
     """UUIDs of live records that node `me` made while it had no integer left, and no assignment under way."""
     rows = connection.execute(
-        "SELECT uuid FROM images WHERE integer IS NULL AND deleted = 0 AND creator = ?"
+        "SELECT uuid FROM images WHERE unnumbered = ? AND deleted = 0"
         " AND uuid NOT IN (SELECT uuid FROM overlay) LIMIT ?",
         (me, limit),
     )
-    return [uuid for (uuid,) in rows]
+    return [uuid_text(uuid) for (uuid,) in rows]
 
 
 def committed(connection: apsw.Connection, uuid: str) -> bytes | None:
-    """The canonical form of the record in the catalogue, without the overlay."""
-    record: bytes | None = connection.execute("SELECT record FROM images WHERE uuid = ?", (uuid,)).get
-    return record
+    """The canonical form of the record in the catalogue, without the overlay. Raises Damaged."""
+    record: bytes | None = connection.execute("SELECT record FROM images WHERE uuid = ?", (uuid_bytes(uuid),)).get
+    return unpack(record) if record is not None else None
 
 
 def holds_integer(connection: apsw.Connection, image: Image) -> bool:
@@ -200,15 +207,15 @@ def holds_integer(connection: apsw.Connection, image: Image) -> bool:
     found: int = connection.execute(
         "SELECT EXISTS (SELECT 1 FROM images WHERE integer = ?1 AND uuid != ?2)"
         " OR EXISTS (SELECT 1 FROM overlay WHERE integer = ?1 AND uuid != ?2)",
-        (image.integer, image.uuid),
+        (image.integer, uuid_bytes(image.uuid)),
     ).get
     return bool(found)
 
 
 def holder(connection: apsw.Connection, integer: int) -> str | None:
     """The UUID of the committed record that has this integer."""
-    uuid: str | None = connection.execute("SELECT uuid FROM images WHERE integer = ?", (integer,)).get
-    return uuid
+    uuid: bytes | None = connection.execute("SELECT uuid FROM images WHERE integer = ?", (integer,)).get
+    return uuid_text(uuid) if uuid is not None else None
 
 
 def keep_checkpoint(connection: apsw.Connection, position: int, back: int) -> None:

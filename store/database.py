@@ -20,6 +20,7 @@ import apsw
 import outcome
 import trio
 
+from store import listing
 from store.errors import CannotOpen, Refused, StorageFull, StoreError, WriterEnded
 from store.migrate import migrate
 
@@ -253,6 +254,7 @@ def _connect(path: Path, flags: int) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=flags)
     connection.set_busy_timeout(10_000)
     connection.pragma("cache_size", -CACHE_KIB)
+    listing.prepare(connection)
     return connection
 
 

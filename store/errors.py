@@ -37,3 +37,7 @@ class WriterEnded(StoreError):
 
 class Impossible(StoreError):
     """The store holds what no correct run could have made. The daemon must end; nothing was written."""
+
+
+class Damaged(StoreError):
+    """A record on the disk is not what was written there. Nothing was changed; other records can be read."""

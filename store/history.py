@@ -13,8 +13,9 @@ import apsw
 import orjson
 
 from store import presence
-from store.images import Image
+from store.images import Image, uuid_bytes
 from store.operations import Assign, Delete, ImageOperation
+from store.packing import pack, unpack
 
 ENTRIES_MAX = 64  # kept of one record
 TEXT_CHARS_MAX = 200  # of a value; longer ones are shown by their beginning
@@ -45,9 +46,10 @@ def keep(connection: apsw.Connection, before: Image | None, after: Image, operat
     changed = differences(before, after)
     if not changed and before.presence != after.presence:
         return
-    has_rows: Any = connection.execute("SELECT EXISTS (SELECT 1 FROM history WHERE uuid = ?)", (after.uuid,)).get
+    uuid = uuid_bytes(after.uuid)
+    has_rows: Any = connection.execute("SELECT EXISTS (SELECT 1 FROM history WHERE uuid = ?)", (uuid,)).get
     if not has_rows:
-        _insert(connection, after.uuid, made(before))
+        _insert(connection, uuid, made(before))
     kind, at = "updated", None
     if isinstance(operation, Delete):
         kind = "deleted"
@@ -55,11 +57,11 @@ def keep(connection: apsw.Connection, before: Image | None, after: Image, operat
         kind = "numbered"
     if not isinstance(operation, Assign):
         at = operation.at
-    _insert(connection, after.uuid, Change(after.position, kind, at, after.write, after.by, changed))
+    _insert(connection, uuid, Change(after.position, kind, at, after.write, after.by, changed))
     connection.execute(
         "DELETE FROM history WHERE uuid = ?1 AND position <="
         " (SELECT position FROM history WHERE uuid = ?1 ORDER BY position DESC LIMIT 1 OFFSET ?2)",
-        (after.uuid, ENTRIES_MAX),
+        (uuid, ENTRIES_MAX),
     )
 
 
@@ -68,13 +70,13 @@ def made(image: Image) -> Change:
     return Change(image.position, "created", str(image.fields["created_at"]), image.write, image.by, {})
 
 
-def _insert(connection: apsw.Connection, uuid: str, change: Change) -> None:
+def _insert(connection: apsw.Connection, uuid: bytes, change: Change) -> None:
     entry = _encode(change, change.changed)
     if len(entry) > ENTRY_BYTES_MAX:
         entry = _encode(
             change, dict.fromkeys([name[:NAME_CHARS_MAX] for name in sorted(change.changed)[:NAMES_MAX]], (None, None))
         )
-    connection.execute("INSERT INTO history VALUES (?, ?, ?)", (uuid, change.position, entry))
+    connection.execute("INSERT INTO history VALUES (?, ?, ?)", (uuid, change.position, pack(entry)))
 
 
 def _encode(change: Change, changed: Mapping[str, tuple[Any, Any]]) -> bytes:
@@ -85,7 +87,7 @@ def _encode(change: Change, changed: Mapping[str, tuple[Any, Any]]) -> bytes:
 def read(connection: apsw.Connection, image: Image) -> list[Change]:
     """The changes of a record that are kept, the newest first."""
     rows = connection.execute(
-        "SELECT position, entry FROM history WHERE uuid = ? ORDER BY position DESC", (image.uuid,)
+        "SELECT position, entry FROM history WHERE uuid = ? ORDER BY position DESC", (uuid_bytes(image.uuid),)
     )
     return [_decode(*row) for row in rows] or [made(image)]
 
@@ -93,13 +95,13 @@ def read(connection: apsw.Connection, image: Image) -> list[Change]:
 def at(connection: apsw.Connection, uuid: str, position: int) -> Change | None:
     """What the write at `position` changed of a record; None when it changed nothing, or that is no longer kept."""
     entry: bytes | None = connection.execute(
-        "SELECT entry FROM history WHERE uuid = ? AND position = ?", (uuid, position)
+        "SELECT entry FROM history WHERE uuid = ? AND position = ?", (uuid_bytes(uuid), position)
     ).get
     return _decode(position, entry) if entry is not None else None
 
 
 def _decode(position: int, entry: bytes) -> Change:
-    kind, at, write, by, changed = orjson.loads(entry)
+    kind, at, write, by, changed = orjson.loads(unpack(entry))
     return Change(position, kind, at, write, tuple(by), {what: tuple(pair) for what, pair in changed.items()})
 
 

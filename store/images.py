@@ -4,12 +4,13 @@ A record is a set of base attributes (`FIELDS`, those of the OpenStack Images AP
 locations, image members (projects it is shared with), and what zoned adds: the integer, the write that changed it last,
 the position where that was applied.
 
-One canonical JSON text per record (sorted keys, UTF-8) serves as stored form and as the input of the catalogue hash,
-so equal records have equal bytes on every node.
+One canonical JSON text per record (sorted keys, UTF-8) is what is stored (`store.packing`) and what the
+catalogue's hash is of, so equal records have equal bytes on every node.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -88,6 +89,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
     }
 )
 
+TIMES = ("created_at", "updated_at")
 DEFAULTS: Mapping[str, Scalar] = MappingProxyType({name: known.default for name, known in FIELDS.items()})
 
 
@@ -217,3 +219,22 @@ def is_uuid(text: str) -> bool:
     digits = text.replace("-", "")
     dashed = len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-"
     return dashed and len(digits) == 32 and _HEX.issuperset(digits)
+
+
+def uuid_bytes(text: str) -> bytes:
+    """A UUID as columns have it; nothing, which no record has, for a text that is none."""
+    return bytes.fromhex(text.replace("-", "")) if is_uuid(text) else b""
+
+
+def uuid_text(data: bytes) -> str:
+    digits = data.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def seconds(stamp: str) -> int | None:
+    """Seconds since 1970 of a time as records have it, `2026-11-22T09:00:00Z`; None for any other text."""
+    try:
+        parsed = datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+    return int(parsed.timestamp()) if f"{parsed.replace(tzinfo=None).isoformat()}Z" == stamp else None

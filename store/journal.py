@@ -14,7 +14,7 @@ import apsw
 
 from store import aliases, catalogue, keys, ranges, shared
 from store.errors import Impossible, JournalFull, Refused
-from store.images import Image
+from store.images import Image, uuid_bytes
 from store.operations import (
     Assign,
     Create,
@@ -281,7 +281,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
     record = catalogue.committed(connection, uuid)
     own = [Write(me, sequence, decode(operation), buffered=record is not None) for sequence, operation in rows]
     others = shared.of_image(connection, uuid) if record is None else []
-    connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid,))
+    connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid_bytes(uuid),))
     if not own and not others:
         return None
     image = Image.decode(record) if record is not None else None
@@ -292,7 +292,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
             image = replace(image, integer=None)  # what others say must not break the own promise
         catalogue.put(connection, "overlay", image)
         if not own:
-            connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid,))
+            connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid_bytes(uuid),))
     return image
 
 

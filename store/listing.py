@@ -11,39 +11,35 @@ Null sorts as nothing: before every text and number in ascending order.
 
 import functools
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
 
-from store.catalogue import (
-    FACET_VALUE_CHARS,
-    OPEN_VISIBILITIES,
-    Found,
-    Source,
-    member_facet,
-    overlay_source,
-    property_facet,
-    tag_facet,
-    value_facet,
-)
+from store.catalogue import Found, Source, overlay_source, stored
 from store.errors import TooBroad
+from store.facets import BY_VALUE, OPEN_VISIBILITIES, Facet, facets, number
 from store.images import FIELDS, Image, Scalar
+from store.packing import unpack
 
 PAGE_BYTES_MAX = 8_388_608  # of records in one page; a page ends early rather than be larger
 QUICK_LIMIT = 100  # a page of at most so many records ...
 QUICK_BYTES = 262_144  # ... and bytes, and ...
-QUICK_STEPS = 20_000  # ... of so little work costs less than handing it to a thread
+QUICK_STEPS = 60_000  # ... of so little work costs less than handing it to a thread
 SORT_MAX = 20_000  # so many rows are sorted for a page; above, the index of the order is walked instead
-COUNT_MAX = 3_000  # of candidates to drive a scan, the one with fewest rows is taken, counted so far
+COUNT_MAX = 1_000  # of candidates to drive a scan, the one with fewest rows is taken, counted so far
+LOOKED_INSIDE_MAX = 50_000  # records unpacked for a condition that no column answers; about a second
 STEPS_MAX = 100_000_000  # of SQLite's machine for one page, about two seconds
 _STEPS_TOLD = 100_000  # how often the count is looked at
+
+BROAD = "this question reads too much of the catalogue; narrow it by an owner, a name, a tag or a property"
 
 Order = tuple[tuple[str, bool], ...]  # (column, descending)
 NEWEST: Order = (("created_at", True), ("uuid", True))
 OLDEST: Order = (("created_at", False), ("uuid", False))
+Test = tuple[str, str, Scalar]  # (column, operator, value)
 COLUMNS = frozenset((*FIELDS, "uuid", "integer"))
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
 # Sort key -> (expression that is never null, its index); made with them in migrations/v0001.sql.
@@ -58,7 +54,8 @@ SORTS = {
     "size": ("ifnull(size, -1)", "images_size"),
 }
 _FEW = ("status", "disk_format", "container_format")  # columns of a dozen values
-_DRIVING = ("owner", "name", "status", "disk_format", "container_format")  # equality on these has an index
+_DRIVING = ("name", *_FEW)  # equality on these has an index
+_NO_COLUMN = frozenset(BY_VALUE) - {"owner"}  # equality on these is by facet only
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ class Query:
     deleted: bool | None = False
     visibility: str | None = None
     viewer: Viewer | None = None
-    tests: tuple[tuple[str, str, Scalar], ...] = ()  # (column, operator, value)
+    tests: tuple[Test, ...] = ()
     any_of: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (column, values)
     tags: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
@@ -109,13 +106,14 @@ def place(image: Image, order: Order) -> tuple[Scalar, ...]:
 
 
 def page(connection: apsw.Connection, query: Query) -> Page:
-    """At most `query.limit` records, unapplied writes included. Raises TooBroad."""
+    """At most `query.limit` records, unapplied writes included. Raises TooBroad, and Damaged."""
     with _bounded(connection, STEPS_MAX, _STEPS_TOLD):
         return _page(connection, query, PAGE_BYTES_MAX)
 
 
 def _page(connection: apsw.Connection, query: Query, bytes_max: int) -> Page:
     assert query.order[-1][0] == "uuid"
+    query = _as_stored(query)
     found: list[Found] = []
     size = 0
     streams = [_stream(connection, source, parts) for source, parts in _statements(connection, query)]
@@ -133,19 +131,31 @@ def quick_page(connection: apsw.Connection, query: Query) -> Page | None:
     if query.limit > QUICK_LIMIT:
         return None
     try:
-        with _bounded(connection, QUICK_STEPS, QUICK_STEPS):
+        with _bounded(connection, QUICK_STEPS, QUICK_STEPS // 6):
             found = _page(connection, query, QUICK_BYTES)
     except TooBroad:
         return None
     return None if found.more and len(found.found) < query.limit else found
 
 
-def _record(connection: apsw.Connection, uuid: str, source: Source) -> tuple[bytes, Source]:
+def _record(connection: apsw.Connection, key: int, source: Source) -> tuple[bytes, Source]:
     if source is Source.LOCAL:
-        data: bytes = connection.execute("SELECT record FROM images WHERE uuid = ?", (uuid,)).get
-        return data, source
-    row: Any = connection.execute("SELECT record, provisional FROM overlay WHERE uuid = ?", (uuid,)).fetchone()
-    return row[0], overlay_source(row[1])
+        return unpack(connection.execute("SELECT record FROM images WHERE key = ?", (key,)).get), source
+    row: Any = connection.execute("SELECT record, provisional FROM overlay WHERE key = ?", (key,)).fetchone()
+    return unpack(row[0]), overlay_source(row[1])
+
+
+def _as_stored(query: Query) -> Query:
+    """With values as columns have them."""
+    after = query.after
+    return replace(
+        query,
+        after=tuple(stored(column, value) for (column, _), value in zip(query.order, after, strict=True))
+        if after is not None
+        else None,
+        tests=tuple((column, operator, stored(column, value)) for column, operator, value in query.tests),
+        any_of=tuple((column, tuple(stored(column, value) for value in values)) for column, values in query.any_of),
+    )
 
 
 def _stream(
@@ -170,9 +180,7 @@ def _bounded(connection: apsw.Connection, steps_max: int, told: int) -> Iterator
     try:
         yield
     except apsw.InterruptError:
-        raise TooBroad(
-            "this question reads too much of the catalogue; narrow it by an owner, a name, a tag or a property"
-        ) from None
+        raise TooBroad(BROAD) from None
     finally:
         connection.set_progress_handler(None)
 
@@ -193,8 +201,8 @@ def _comparison(order: Order) -> Any:
 class _Branch:
     """Conditions that all must hold: on columns, and by facet. The first facets come from who is looking."""
 
-    tests: list[tuple[str, str, Scalar]]
-    facets: list[str]
+    tests: list[Test]
+    facets: list[Facet]
 
 
 def _branches(query: Query) -> list[_Branch]:
@@ -212,7 +220,7 @@ def _branches(query: Query) -> list[_Branch]:
             branches += [
                 _Branch(
                     [("visibility", "=", "shared"), ("owner", "IS NOT", viewer.project)],
-                    [member_facet(viewer.project, status)],
+                    [Facet("member", status, viewer.project)],
                 )
                 for status in viewer.member_statuses
             ]
@@ -227,7 +235,7 @@ def _branches(query: Query) -> list[_Branch]:
 
 def _narrowed(visibility: str | None) -> _Branch:
     if visibility in OPEN_VISIBILITIES:
-        return _Branch([("visibility", "=", visibility)], [value_facet("visibility", visibility)])
+        return _Branch([("visibility", "=", visibility)], [Facet("visibility", "", visibility)])
     return _Branch([("visibility", "=", visibility)], [])
 
 
@@ -235,21 +243,17 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 def _statements(connection: apsw.Connection, query: Query) -> Iterator[tuple[Source, list[Statement]]]:
+    asked = [Facet("tag", "", tag) for tag in query.tags]
+    asked += [Facet("property", name, value) for name, value in query.properties]
     for branch in _branches(query):
+        equal = [(c, str(v)) for c, operator, v in (*branch.tests, *query.tests) if operator == "=" and v]
+        wanted = [*branch.facets, *asked, *(Facet(column, "", value) for column, value in equal if column in BY_VALUE)]
         tests = [*branch.tests, *query.tests]
-        facets = list(branch.facets)
-        facets += [tag_facet(tag) for tag in query.tags]
-        facets += [property_facet(name, value) for name, value in query.properties]
-        facets += [
-            value_facet(column, str(value))
-            for column, operator, value in query.tests
-            if column in ("checksum", "os_hash_value") and operator == "=" and value
-        ]
-        yield Source.LOCAL, _catalogue_statements(connection, query, tests, facets)
-        yield Source.JOURNAL, _overlay_statements(query, tests, branch.facets)
+        yield Source.LOCAL, _catalogue_statements(connection, query, tests, wanted)
+        yield Source.JOURNAL, _overlay_statements(query, tests, wanted)
 
 
-def _common(query: Query, tests: Sequence[tuple[str, str, Scalar]]) -> tuple[list[str], list[Any]]:
+def _common(query: Query, tests: Sequence[Test]) -> tuple[list[str], list[Any]]:
     """Conditions on columns that both tables have."""
     where: list[str] = []
     values: list[Any] = []
@@ -260,6 +264,10 @@ def _common(query: Query, tests: Sequence[tuple[str, str, Scalar]]) -> tuple[lis
     for column, operator, value in tests:
         assert column in COLUMNS
         assert operator in OPERATORS or operator == "IS NOT"
+        if column in _NO_COLUMN:
+            assert operator == "="
+            where.append("1" if value else "0")  # its facet tells; nothing is not equal to anything
+            continue
         where.append(f"i.{column} {operator} ?")
         values.append(value)
     for column, choices in query.any_of:
@@ -269,15 +277,35 @@ def _common(query: Query, tests: Sequence[tuple[str, str, Scalar]]) -> tuple[lis
     return where, values
 
 
-_PROPERTY_IN_RECORD = (
-    "EXISTS (SELECT 1 FROM json_each(CAST(i.record AS TEXT), '$.properties') AS one"
-    " WHERE one.key = ? AND one.value = ?)"
-)
-_TAG_IN_RECORD = "EXISTS (SELECT 1 FROM json_each(CAST(i.record AS TEXT), '$.tags') AS one WHERE one.value = ?)"
-_MEMBER_IN_RECORD = (
-    "EXISTS (SELECT 1 FROM json_each(CAST(i.record AS TEXT), '$.members') AS one"
-    " WHERE one.key = ? AND json_extract(one.value, '$[0]') = ?)"
-)
+class _Inside:
+    """Whether a packed record has all of some facets; for rows that `facets` does not list."""
+
+    def __init__(self, wanted: Iterable[Facet]) -> None:
+        self._wanted = set(wanted)
+        self._left = LOOKED_INSIDE_MAX
+
+    def __call__(self, record: bytes) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            raise TooBroad(BROAD)
+        return self._wanted <= facets(Image.decode(unpack(record)))
+
+
+def prepare(connection: apsw.Connection) -> None:
+    """Lets lists be asked of a connection: `holds(record, test)` is what `test`, a function, says of the record."""
+    connection.create_scalar_function("holds", _holds, 2)
+
+
+def _holds(*arguments: Any) -> bool:
+    record, test = arguments
+    return bool(test(record))
+
+
+def _look_inside(wanted: Sequence[Facet], where: list[str], values: list[Any]) -> None:
+    """The conditions of facets, asked of the record itself: rows of the overlay and tombstones are not in `facets`."""
+    if wanted:
+        where.append("holds(i.record, ?)")
+        values.append(apsw.pyobject(_Inside(wanted)))
 
 
 # A condition, its values, and for how many of the order's columns it leaves one value only: those need no ordering
@@ -327,12 +355,14 @@ def _behind(order: Order, after: Sequence[Scalar], expressions: Sequence[str]) -
 
 
 def _ordered(
-    query: Query, expressions: Sequence[str], table: str, where: list[str], values: list[Any], choices: Sequence[str]
+    query: Query, alias: str, table: str, where: list[str], values: list[Any], choices: Sequence[str] = ()
 ) -> list[Statement]:
+    """What to ask of `table`; times of creation, UUIDs and keys are taken from `alias`."""
+    expressions = [_qualified(column, alias) for column, _ in query.order]
     ways = [f"{e} {'DESC' if down else 'ASC'}" for e, (_, down) in zip(expressions, query.order, strict=True)]
     return [
         (
-            f"SELECT {', '.join(expressions)} FROM {table} WHERE {' AND '.join([*where, condition])}"  # noqa: S608  # our own names
+            f"SELECT {', '.join(expressions)}, {alias}.key FROM {table} WHERE {' AND '.join([*where, condition])}"  # noqa: S608  # our own names
             f" ORDER BY {', '.join(ways[fixed:])} LIMIT ?",
             (*values, *more, query.limit + 1),  # one more tells whether others follow
         )
@@ -346,89 +376,69 @@ def _qualified(column: str, facets: str = "i") -> str:
     return expression.replace(column, f"{alias}.{column}")
 
 
-def _overlay_statements(query: Query, tests: list[tuple[str, str, Scalar]], facets: Sequence[str]) -> list[Statement]:
+def _overlay_statements(query: Query, tests: list[Test], wanted: list[Facet]) -> list[Statement]:
     where, values = _common(query, tests)
-    _look_inside(query, facets, where, values)
-    return _ordered(query, [_qualified(column) for column, _ in query.order], "overlay AS i", where, values, ())
-
-
-def _look_inside(query: Query, facets: Sequence[str], where: list[str], values: list[Any]) -> None:
-    """The conditions of facets, asked of the record itself: rows of the overlay and tombstones have no facets."""
-    for facet in facets:
-        if facet.startswith("m:"):
-            _, status, project = facet.split(":", 2)
-            where.append(_MEMBER_IN_RECORD)
-            values += (project, status)
-    for tag in query.tags:
-        where.append(_TAG_IN_RECORD)
-        values.append(tag)
-    for name, text in query.properties:
-        where.append(_PROPERTY_IN_RECORD)
-        values += (name, text)
+    _look_inside(wanted, where, values)
+    return _ordered(query, "i", "overlay AS i", where, values)
 
 
 def _catalogue_statements(
-    connection: apsw.Connection, query: Query, tests: list[tuple[str, str, Scalar]], facets: list[str]
+    connection: apsw.Connection, query: Query, tests: list[Test], wanted: list[Facet]
 ) -> list[Statement]:
     where, values = _common(query, tests)
-
     if query.deleted is not False:
-        _look_inside(query, facets, where, values)
-        facets = []
-    for name, text in query.properties:
-        if len(text) > FACET_VALUE_CHARS:
-            where.append(_PROPERTY_IN_RECORD)
-            values += (name, text)
-    by_facet, index = _driver(connection, query, tests, facets)
+        _look_inside(wanted, where, values)
+        wanted = []
+    by_facet, index = _driver(connection, query, tests, wanted)
     if by_facet is not None:
         where.append("f.facet = ?")
-        values.append(by_facet)
-        facets = [facet for facet in facets if facet != by_facet]
-        table, alias = "facets AS f CROSS JOIN images AS i ON i.uuid = f.uuid", "f"
+        values.append(number(by_facet))
+        wanted = [facet for facet in wanted if facet != by_facet]
+        table, alias = "facets AS f CROSS JOIN images AS i ON i.key = f.key", "f"
     else:
         table, alias = f"images AS i{f' INDEXED BY {index}' if index else ''}", "i"
         for column, operator, value in tests:
-            if operator == "=" and column != "owner" and index == f"images_{column}":
+            if operator == "=" and index == f"images_{column}":
                 where.append(f"{_qualified(column)} = ?")
                 values.append(value)
     where.append(f"{alias}.uuid NOT IN (SELECT uuid FROM overlay)")  # noqa: S608  # our own names
-    for facet in facets:
+    for facet in wanted:
         where.append(
             f"EXISTS (SELECT 1 FROM facets AS o WHERE o.facet = ? AND o.created_at = {alias}.created_at"  # noqa: S608  # our own names
             f" AND o.uuid = {alias}.uuid)"
         )
-        values.append(facet)
+        values.append(number(facet))
     column = query.order[0][0]
     choices = ("", *FIELDS[column].choices) if column in _FEW and index == SORTS[column][1] else ()
-    return _ordered(query, [_qualified(name, alias) for name, _ in query.order], table, where, values, choices)
+    return _ordered(query, alias, table, where, values, choices)
 
 
 def _driver(
-    connection: apsw.Connection, query: Query, tests: list[tuple[str, str, Scalar]], facets: list[str]
-) -> tuple[str | None, str]:
+    connection: apsw.Connection, query: Query, tests: list[Test], wanted: list[Facet]
+) -> tuple[Facet | None, str]:
     """(the facet to drive by, or None; the index to walk, "" for SQLite's choice)."""
     equal = [(column, value) for column, operator, value in tests if operator == "=" and value is not None]
+    equal.sort(key=lambda one: one[0] == "owner")  # last: it is what most rows share
     ordered_by = SORTS[query.order[0][0]][1]
     if any(column in ("uuid", "integer") for column, _ in equal):
         return None, ""
     if query.deleted is not False:  # only live records have facets, and the other indexes leave tombstones out
         return None, ordered_by if ordered_by == "images_updated" else ""
-    candidates: list[tuple[str | None, str, str, str]] = [
-        (facet, "", "facets WHERE facet = ?", facet) for facet in facets
+    candidates: list[tuple[Facet | None, str, str, Any]] = [
+        (facet, "", "facets WHERE facet = ?", number(facet)) for facet in wanted
     ]
     for column, value in equal:
         if column in _DRIVING:
-            expression = "owner" if column == "owner" else SORTS[column][0]
-            source = f"images INDEXED BY images_{column} WHERE deleted = 0 AND {expression} = ?"
-            candidates.append((None, f"images_{column}", source, str(value)))
+            source = f"images INDEXED BY images_{column} WHERE deleted = 0 AND {SORTS[column][0]} = ?"
+            candidates.append((None, f"images_{column}", source, value))
     by_time = query.order in (NEWEST, OLDEST)
     if by_time and len(candidates) <= 1:
         return (candidates[0][0], candidates[0][1]) if candidates else (None, ordered_by)
     most = COUNT_MAX if by_time else SORT_MAX
-    chosen: tuple[str | None, str] = (None, ordered_by)
+    chosen: tuple[Facet | None, str] = (None, ordered_by)
     rows = most
     for facet, index, source, value in candidates:
-        count: Any = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT ?)", (value, most)).get  # noqa: S608  # our own names
+        count: Any = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT ?)", (value, rows)).get  # noqa: S608  # our own names
         if count < rows or (by_time and chosen == (None, ordered_by)):
             chosen, rows = (facet, index), count
     return chosen

@@ -17,6 +17,7 @@ import apsw
 import msgpack
 
 from store import keys
+from store.images import uuid_bytes
 from store.operations import Assign, Delete, Operation, Point, Update, Write, decode, subject
 
 
@@ -59,8 +60,8 @@ def based_on(connection: apsw.Connection, operation: Operation) -> bytes | None:
     for uuid in uuids:
         rows: Any = connection.execute(
             "SELECT node, max(sequence) FROM shared WHERE uuid = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM images WHERE uuid = ?1) GROUP BY node",
-            (uuid,),
+            " AND NOT EXISTS (SELECT 1 FROM images WHERE uuid = ?2) GROUP BY node",
+            (uuid, uuid_bytes(uuid)),
         )
         for node, sequence in rows:
             needs[node] = max(sequence, needs.get(node, 0))

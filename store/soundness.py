@@ -18,12 +18,14 @@ from store.images import (
     PROPERTIES_MAX,
     PROPERTY_CHARS_MAX,
     TAGS_MAX,
+    TIMES,
     URL_CHARS_MAX,
     ZONE_CHARS_MAX,
     ZONES_MAX,
     Location,
     is_alias_name,
     is_uuid,
+    seconds,
     text_problem,
 )
 from store.operations import (
@@ -57,12 +59,12 @@ def unsound(operation: Operation) -> str | None:
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
         case Delete(uuid, at, if_match, origin):
-            return _uuid(uuid) or _text(at, 20) or _optional(if_match) or _origin(origin)
+            return _uuid(uuid) or _time(at) or _optional(if_match) or _origin(origin)
         case Retire(node, origin):
             return _uuid(node) or _origin(origin)
         case Drop(uuid, at, reason, entry, origin):
             named = _uuid(uuid) if uuid is not None else None
-            return named or _text(at, 20) or _text(reason, NAME_CHARS_MAX) or _entry(entry) or _origin(origin)
+            return named or _time(at) or _text(reason, NAME_CHARS_MAX) or _entry(entry) or _origin(origin)
         case Point():
             return _point(operation)
         case Update():
@@ -81,7 +83,7 @@ def _create(operation: Any) -> str | None:
         return "attributes must be maps"
     return (
         _uuid(operation.uuid)
-        or _text(operation.at, 20)
+        or _time(operation.at)
         or _first(_field(name, value) for name, value in operation.fields.items())
         or _properties({name: (None, value) for name, value in operation.properties.items()}, removable=False)
         or _texts(operation.tags, TAGS_MAX)
@@ -96,7 +98,7 @@ def _update(operation: Any) -> str | None:
             return "changes must be maps to pairs"
     return (
         _uuid(operation.uuid)
-        or _text(operation.at, 20)
+        or _time(operation.at)
         or _first(_field(name, seen) or _field(name, wanted) for name, (seen, wanted) in operation.fields.items())
         or _properties(operation.properties, removable=True)
         or _texts(operation.tags_added, TAGS_MAX)
@@ -128,7 +130,7 @@ def _point(operation: Any) -> str | None:
             return f"zone {problem}"
         if type(change) is not tuple or len(change) != 2 or any(one is not None and _uuid(one) for one in change):
             return "targets must be pairs of UUIDs"
-    return _text(operation.at, 20) or _optional(operation.if_match) or _origin(operation.origin)
+    return _time(operation.at) or _optional(operation.if_match) or _origin(operation.origin)
 
 
 def _first(problems: Any) -> str | None:
@@ -145,6 +147,10 @@ def _uuid(value: object) -> str | None:
 
 def _text(value: object, chars_max: int) -> str | None:
     return text_problem(value, chars_max) if isinstance(value, str) else "a text is missing"
+
+
+def _time(value: object) -> str | None:
+    return None if isinstance(value, str) and seconds(value) is not None else "a time is none"
 
 
 def _optional(value: object) -> str | None:
@@ -197,6 +203,8 @@ def _field(name: object, value: object) -> str | None:
     if not isinstance(name, str) or name not in FIELDS:
         return "unknown attribute"
     problem = FIELDS[name].problem(value)
+    if problem is None and name in TIMES and _time(value):
+        problem = "must be a time"
     return f"{name} {problem}" if problem else None
 
 

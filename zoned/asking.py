@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import click
 
@@ -116,6 +117,16 @@ class Asker:
         return answer if status == 200 else None
 
 
+def settled(asker: Asker, write_id: str, wait_s: float) -> str:
+    """What became of a write of this node, within `wait_s`: committed, or the state of its receipt."""
+    path = f"/zone/v1/writes/{quote(write_id, safe='')}?wait={min(60, int(wait_s))}s"
+    state = str(asker.get(path)["state"])
+    return "committed" if state == "seen" else state
+
+
+WAIT = click.option(
+    "--wait", "wait_s", type=click.IntRange(0, 60), default=10, show_default=True, help="Seconds, for the outcome."
+)
 Column = tuple[str, Callable[[Mapping[str, Any]], Any]]
 
 

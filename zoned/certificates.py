@@ -19,7 +19,7 @@ SCHEME = "zoned"
 SKEW = timedelta(hours=1)  # a certificate is good a little before it was made: clocks differ
 
 
-class CertificateWrong(Exception):
+class CertificateWrong(ValueError):
     """A certificate, key or request cannot be used; the text says why. Nothing was changed."""
 
 

@@ -7,7 +7,8 @@ from itertools import accumulate
 from zoned.api.server import RequestRecord
 
 FACES = ("v2", "v1", "zone", "admin", "livez", "readyz", "metrics", "ui", "healthcheck", "versions", "openapi.json")
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+READS = frozenset(("GET", "HEAD"))
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 # Seconds. A lookup takes tens of microseconds, a commit a disk sync or two, an outage `registry.wait_s`.
 BOUNDS_S = (0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LOOKUPS = ("/v2/images/", "/zone/v1/images/")
@@ -15,7 +16,8 @@ LOOKUPS = ("/v2/images/", "/zone/v1/images/")
 
 def is_lookup(path: str) -> bool:
     """Whether a read of this path asks for one record."""
-    return any(path.startswith(prefix) and "/" not in path[len(prefix) :] for prefix in LOOKUPS)
+    # Counted, not split: this runs for every request.
+    return path.startswith(LOOKUPS) and path.count("/") == (3 if path.startswith(LOOKUPS[0]) else 4)
 
 
 def face_of(path: str) -> str:
@@ -59,9 +61,13 @@ class Counts:
         method = record.method if record.method in METHODS else "other"
         self.requests[face_of(path), method, record.status] += 1
         self.request_s.add(record.duration_s)
-        if method in ("GET", "HEAD") and is_lookup(path):
-            source = next((value for name, value in record.headers if name == b"zone-source"), b"none")
-            self.lookups[record.status, source.decode("latin-1")] += 1
+        if method in READS and is_lookup(path):
+            source = "none"
+            for name, value in record.headers:
+                if name == b"zone-source":
+                    source = value.decode("latin-1")
+                    break
+            self.lookups[record.status, source] += 1
             self.lookup_s.add(record.duration_s)
 
     def looked_up(self, is_native: bool, method: str, status: int, source: str, number: int) -> None:

@@ -24,7 +24,7 @@ from zoned.ctl_aliases import aliases, history, presence, watch
 from zoned.ctl_conflicts import conflicts
 from zoned.ctl_drill import drill
 from zoned.ctl_ids import ids
-from zoned.ctl_operating import config, explain, health, log, support_bundle, wait
+from zoned.ctl_operating import config, explain, health, in_short, log, support_bundle, wait
 from zoned.ctl_registry import backup, registry, sync
 from zoned.ctl_tls import tls
 from zoned.ctl_writes import writes
@@ -84,6 +84,7 @@ def status(context: click.Context, form: str | None) -> None:
         ("conflicts", f"{document['conflicts']['open']} open"),
         ("integers", f"{ids['left']} left, runway {runway}"),
         ("zones", f"{zones['up']} of {zones['known']} up"),
+        ("health", in_short(asker.get("/zone/v1/health"))),
     ]
     show_one(asker, document, lines)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from zoned.asking import FORM, Column, asker_of, fail, show_one, show_rows
+from zoned.asking import FORM, WAIT, Column, asker_of, fail, settled, show_one, show_rows
 
 
 def shown(value: Any) -> str:
@@ -17,6 +17,11 @@ def shown(value: Any) -> str:
 def _short(value: Any) -> str:
     text = shown(value)
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _kind(dropped: Mapping[str, Any]) -> str:
+    """Of a dropped write; what it asked for is for `show`."""
+    return str(dropped["theirs"]["value"]["kind"])
 
 
 @click.group()
@@ -37,8 +42,8 @@ def conflicts_list(context: click.Context, limit: int, everything: bool, form: s
         ("state", lambda one: one["resolved"]["take"] if one["resolved"] else "open"),
         ("uuid", lambda one: one["uuid"]),
         ("what", lambda one: one["what"]),
-        ("ours", lambda one: _short(one["ours"]["value"])),
-        ("theirs", lambda one: _short(one["theirs"]["value"])),
+        ("ours", lambda one: _short(one["ours"]["value"]) if one["what"] != "write" else None),
+        ("theirs", lambda one: _short(one["theirs"]["value"]) if one["what"] != "write" else _kind(one)),
         ("by", lambda one: one["theirs"]["by"]),
         ("zone", lambda one: one["theirs"]["zone"]),
         ("at", lambda one: one["theirs"]["at"]),
@@ -87,9 +92,12 @@ def conflicts_show(context: click.Context, number: int, form: str | None) -> Non
 @click.argument("number", type=click.IntRange(1))
 @click.option("--take", type=click.Choice(["ours", "theirs", "value"]), required=True, help="Whose value stays.")
 @click.option("--value", help="With --take value: a text, or anything else as JSON (true, 12, null, [..]).")
+@WAIT
 @FORM
 @click.pass_context
-def conflicts_resolve(context: click.Context, number: int, take: str, value: str | None, form: str | None) -> None:
+def conflicts_resolve(
+    context: click.Context, number: int, take: str, value: str | None, wait_s: int, form: str | None
+) -> None:
     """Settle an open entry. An ordinary write: ordered, and recorded with who and when."""
     if (value is not None) is not (take == "value"):
         fail("--value goes with --take value, and only with it", 2)
@@ -101,6 +109,9 @@ def conflicts_resolve(context: click.Context, number: int, take: str, value: str
         except ValueError:
             asked["value"] = value
     document = asker.ask("POST", f"/zone/v1/conflicts/{number}/resolve", asked)
+    if document["state"] == "open" and wait_s:
+        settled(asker, document["write"], wait_s)
+        document = {**asker.get(f"/zone/v1/conflicts/{number}"), "write": document["write"]}
     show_one(asker, document, _lines(document))
     if document["state"] == "open":
         click.echo(f"zonectl: the resolution waits in the journal; zonectl writes show {document['write']}", err=True)

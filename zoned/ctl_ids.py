@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import click
 
-from zoned.asking import FORM, asker_of, show_one
+from zoned.asking import FORM, WAIT, asker_of, settled, show_one
 from zoned.ctl_registry import node_of
 
 YEARS_FROM_DAYS = 10_000.0
@@ -62,12 +62,16 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
 
 @ids.command("lease")
 @click.argument("count", type=click.IntRange(1, 1_000_000_000))
+@WAIT
 @FORM
 @click.pass_context
-def ids_lease(context: click.Context, count: int, form: str | None) -> None:
+def ids_lease(context: click.Context, count: int, wait_s: int, form: str | None) -> None:
     """Ask for COUNT integers more, now: before a campaign, or before a registry is away for long."""
     asker = asker_of(context, form)
     document = asker.ask("POST", "/admin/v1/ids/lease", {"count": count})
+    if document["state"] == "buffered" and wait_s:
+        state = settled(asker, document["write"], wait_s)
+        document = {**document, **asker.get("/zone/v1/ids"), "state": state}
     names = ("asked_for", "state", "left", "runway_days")
     show_one(asker, document, [(name.replace("_", " "), document[name]) for name in names])
 
@@ -75,13 +79,16 @@ def ids_lease(context: click.Context, count: int, form: str | None) -> None:
 @ids.command("retire")
 @click.argument("node")
 @click.option("--force", is_flag=True, help="Even while the node is alive; it asks for new ranges then.")
+@WAIT
 @FORM
 @click.pass_context
-def ids_retire(context: click.Context, node: str, force: bool, form: str | None) -> None:
+def ids_retire(context: click.Context, node: str, force: bool, wait_s: int, form: str | None) -> None:
     """Burn what NODE (ID or zone) has left of its ranges. Nothing of them is ever given out again."""
     asker = asker_of(context, form)
     known = {one["zone"] for one in asker.get("/zone/v1/zones")["zones"]}
     target = node_of(asker, node) if node in known else node
     document = asker.ask("POST", "/admin/v1/ids/retire", {"node": target, "force": force})
+    if document["state"] == "buffered" and wait_s:
+        document = {**document, "state": settled(asker, document["write"], wait_s)}
     names = ("node", "ranges", "integers_at_most", "state")
     show_one(asker, document, [(name.replace("_", " "), document[name]) for name in names])

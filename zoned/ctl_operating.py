@@ -64,6 +64,12 @@ def explain_code(asker: Asker, code: str) -> NoReturn:
     sys.exit(0)
 
 
+def in_short(document: Mapping[str, Any]) -> str:
+    """Health in one line: how bad, and the codes that are not muted."""
+    codes = [one["code"] for one in document["findings"] if one["muted_s"] is None]
+    return f"{document['status']}: {', '.join(codes)}" if codes else str(document["status"])
+
+
 def show_health(asker: Asker, document: Mapping[str, Any]) -> None:
     columns: list[Column] = [
         ("code", lambda one: one["code"]),
@@ -80,7 +86,7 @@ def show_health(asker: Asker, document: Mapping[str, Any]) -> None:
     click.echo(document["status"])
     for one in document["findings"]:
         muted = f", muted for {age(one['muted_s'])}" if one["muted_s"] is not None else ""
-        click.echo(f"\n{one['code']} ({one['severity']}{muted}): {text(one['summary'])}")
+        click.echo(f"{one['code']} ({one['severity']}{muted}): {text(one['summary'])}")
         click.echo(f"  {one['means']}\n  {one['do']}")
 
 

@@ -19,7 +19,7 @@ import trio
 from conf import Config, ConfigError
 from gossip import Address, Gossip, MemberView
 from store import identity
-from store.database import open_database
+from store.database import Database, open_database
 from store.identity import Identity
 from zoned import paths, systemd
 from zoned.admin import admin_routes
@@ -29,12 +29,13 @@ from zoned.bootstrap import Donor
 from zoned.drain import Drain
 from zoned.drills import Cut, CutPoster, Drills, Switch
 from zoned.errors import StoreDamaged
-from zoned.faces import open_faces, open_sockets, serve_peers
+from zoned.faces import Sockets, open_faces, open_sockets, serve_peers
 from zoned.founding import Founding
 from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
+from zoned.peer_tls import PeerTls, connect_by, open_tls
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
@@ -62,6 +63,10 @@ class Running:
     socket: Path
     zone: Zone
     registry_url: str = ""
+
+    @classmethod
+    def of(cls, sockets: Sockets, zone: Zone) -> "Running":
+        return cls(sockets.url, sockets.peer_address, sockets.admin_path, zone, sockets.registry_url)
 
 
 async def run(settings: Settings, *, task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED) -> None:
@@ -115,7 +120,8 @@ async def serve(
         check_owner(me, own)
         structlog.contextvars.bind_contextvars(zone=me.zone)
         sockets, cut = await open_sockets(config, stack), Cut()
-        poster = CutPoster(cut)
+        tls = open_tls(config, me)
+        poster = CutPoster(cut, connect_by(tls))
         stack.push_async_callback(poster.aclose)
         async with (
             open_membership(config, directory, me, own, database, *sockets.plane, poster.post, rng) as gossip,
@@ -133,7 +139,7 @@ async def serve(
             inner.start_soon(staleness.serve)
             url = _for_users(config, sockets.url)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
-            database.on_round = zone.counts.store_commit_s.add
+            _let_measure(zone, database, tls)
 
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)
@@ -141,7 +147,7 @@ async def serve(
             inner.start_soon(donor.serve)
             inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor, sharing)
-            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers)
+            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers, tls)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
             inner.start_soon(receipts.serve)
@@ -155,8 +161,7 @@ async def serve(
                 doors = Doors(config, directory, stack)
                 workers = await open_faces(faces, sockets, zone, doors, steering, database)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
-                registry_url = sockets.registry_url
-                task_status.started(Running(sockets.url, sockets.peer_address, sockets.admin_path, zone, registry_url))
+                task_status.started(Running.of(sockets, zone))
                 systemd.notify(READY=1)
                 faces.start_soon(systemd.keep_informed, zone.check_store, lambda: status_line(zone.status()))
                 faces.start_soon(_end_if_damaged, zone)
@@ -191,6 +196,13 @@ def _write_path(
     settings.listen(lambda changed: proxy.set_limits(limits(changed.journal, str(directory))))
     settings.listen(lambda changed: sharing.set_limits(shared_limits(changed.journal, str(directory))))
     return proxy, sharing, Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
+
+
+def _let_measure(zone: Zone, database: Database, tls: PeerTls | None) -> None:
+    """Health and metrics see the store's transactions and this node's certificates."""
+    database.on_round = zone.counts.store_commit_s.add
+    if tls is not None:
+        zone.certificates = tls.ending
 
 
 def _for_users(config: Config, url: str) -> str | None:

@@ -197,10 +197,25 @@ def _ports(config: Config) -> Iterator[Finding]:
 
 
 def _peers(config: Config) -> Iterator[Finding]:
-    """Whether the seeds answer, and whether their clocks and ours agree."""
+    """Whether the seeds answer, and whether their clocks and ours agree; under TLS only whether the port is open."""
+    if config.peers.tls != "off":
+        for seed in config.peers.seeds:
+            yield _port(seed)
+        return
     with httpx.Client(timeout=PEER_TIMEOUT_S, trust_env=False) as client:
         for seed in config.peers.seeds:
             yield from _peer(client, seed)
+
+
+def _port(seed: str) -> Finding:
+    """A seed that is not spoken to: that takes this node's certificate, and the daemon has it."""
+    if seed.startswith("_"):
+        return warn("peers", f"{seed} is a service; its nodes are not looked up here")
+    try:
+        with socket.create_connection(split_address(seed), PEER_TIMEOUT_S):
+            return ok("peers", f"{seed} is open for TCP; UDP to the same port must be open, too")
+    except OSError as error:
+        return warn("peers", f"{seed} does not answer ({error}); is it up, is the port open for TCP and UDP?")
 
 
 def _peer(client: httpx.Client, seed: str) -> Iterator[Finding]:

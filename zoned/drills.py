@@ -24,7 +24,7 @@ from store.operations import Write
 from zoned import clock
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.errors import PeerUnreachable
-from zoned.posting import Address, Poster, PostFailed
+from zoned.posting import Address, Connect, Poster, PostFailed, connect_tcp
 from zoned.proxy import Proxy
 from zoned.registry import Answer
 from zoned.replication import Replication
@@ -37,7 +37,7 @@ LOOK_S = 0.25
 LOOKED_AT_MAX = 1_000  # newest images whose locations are looked at
 EXAMPLES_MAX = 5
 ENTRY_BYTES = 700  # of a write, while the journal is empty and cannot tell
-OVERLAY_BYTES = 1_300  # on the disk of each write that waits, beside itself and its record: columns and indexes
+OVERLAY_BYTES = 600  # on the disk of each write that waits, beside itself and its record: columns and indexes
 WARN_DAYS, CRITICAL_DAYS = 14.0, 2.0
 SLACK_S = 5.0  # a bound of staleness may be this much above the time it has been growing
 OK, WARN, CRITICAL = "ok", "warn", "critical"
@@ -105,8 +105,8 @@ class Cut:
 class CutPoster(Poster):
     """Requests to other nodes, which a drill can cut: none goes out, and no answer to what went out before comes in."""
 
-    def __init__(self, cut: Cut) -> None:
-        super().__init__()
+    def __init__(self, cut: Cut, connect: Connect = connect_tcp) -> None:
+        super().__init__(connect)
         self._cut = cut
 
     async def post(
@@ -187,8 +187,8 @@ class Present:
 
 
 def on_disk(operation_bytes: float) -> float:
-    """What a waiting write takes: it stands in the journal, and once more as the record that readers see meanwhile."""
-    return 2 * operation_bytes + OVERLAY_BYTES
+    """What a waiting write takes: it stands in the journal, and packed as the record that readers see meanwhile."""
+    return 1.5 * operation_bytes + OVERLAY_BYTES
 
 
 def plan(kind: str, for_s: float, now: Present) -> list[Line]:

@@ -25,6 +25,7 @@ from zoned.api.lookup import make_lookup
 from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
 from zoned.auth import Doors
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
+from zoned.peer_tls import PeerTls
 from zoned.workers import Workers, inner_limits, open_inner
 from zoned.zone import Zone
 
@@ -118,11 +119,16 @@ async def open_faces(
 
 
 async def serve_peers(
-    app: App, listener: trio.SocketListener, settings: Peers, *, task_status: trio.TaskStatus[HttpServer]
+    app: App,
+    listener: trio.SocketListener,
+    settings: Peers,
+    tls: PeerTls | None,
+    *,
+    task_status: trio.TaskStatus[HttpServer],
 ) -> None:
     """The peer plane."""
     bounds = HttpLimits(body_bytes_max=settings.body_bytes_max, grace_s=PEER_GRACE_S)
-    await _serve(app, listener, bounds, None, None, task_status=task_status)
+    await serve_http(app, [listener], bounds, now=clock.wall, security=tls, task_status=task_status)
 
 
 async def _serve(

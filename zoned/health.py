@@ -6,7 +6,7 @@ worse: a higher severity, or more of what it counts than when it was muted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -88,6 +88,10 @@ CODES: Mapping[str, Code] = {
         "The store's write-ahead log cannot be folded in: a reader holds an old state.",
         "End backups under way and other programs that have zoned.db open.",
     ),
+    "CERTIFICATE_ENDS": Code(
+        "A certificate of the peer plane ends; without it this node and the others cannot speak to each other.",
+        "zonectl tls status says which. Issue another (zonectl tls request, issue, install); no restart is needed.",
+    ),
     "VERSIONS_DIFFER": Code(
         "Nodes run different versions. That is meant to be so only during an upgrade.",
         "Finish the upgrade: docs/operations.md, Upgrade.",
@@ -159,10 +163,12 @@ class Picture:
     free_min_bytes: int
     wal_bytes: int
     reload_failed: bool
+    certificates_left_s: Mapping[str, float] = field(default_factory=dict)
 
 
 CRITICAL_FACTOR = 10  # staleness of so many times the bound is critical
 NEAR_CEILING = 0.9  # of the integers
+CERTIFICATE_S, CERTIFICATE_LAST_S = 30 * 86_400.0, 3 * 86_400.0
 OLD_S, VERY_OLD_S = 3_600.0, 86_400.0
 WAL_BYTES_MAX = 268_435_456
 
@@ -280,6 +286,10 @@ def _node(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
         yield Finding("DRAINING", Severity.WARNING, "as asked")
     if picture.status["node"]["drill"]:
         yield Finding("DRILL", Severity.WARNING, picture.status["node"]["drill"])
+    for role, left_s in sorted(picture.certificates_left_s.items(), key=lambda one: one[1])[:1]:
+        if left_s < CERTIFICATE_S:
+            severity = Severity.CRITICAL if left_s < CERTIFICATE_LAST_S else Severity.WARNING
+            yield Finding("CERTIFICATE_ENDS", severity, f"that of the {role} ends in {left_s / 86_400:.1f} days")
     if picture.reload_failed:
         yield Finding("CONFIG_REFUSED", Severity.WARNING, "the log names the mistakes")
 

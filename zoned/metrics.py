@@ -81,7 +81,7 @@ class _Daemon(Collector):
         yield _gauge("write_buffer_held", "Whether an operator holds writes back.", journal["held_from"] is not None)
         yield _gauge("write_drain_per_second", "Own writes that are applied a second.", journal["drain_per_s"])
         yield _gauge("conflicts_open", "Conflicts that wait for a person.", status["conflicts"]["open"])
-        yield _gauge("ids_counter", "Integers given out to all zones.", ids["counter"])
+        yield _gauge("ids_given_out", "Integers given out to all zones.", ids["counter"])
         yield _gauge("ids_remaining", "Integers in this node's ranges.", ids["left"])
         days = ids["runway_days"]
         yield _gauge(
@@ -89,6 +89,12 @@ class _Daemon(Collector):
             "How long they last; absent while none was ever taken.",
             days * DAY_S if days is not None else None,
         )
+        ends = GaugeMetricFamily(
+            "zoned_certificate_expiry_seconds", "Until a certificate of the peer plane ends.", labels=["role"]
+        )
+        for role, left_s in zone.certificates_left_s().items():
+            ends.add_metric([role], left_s)
+        yield ends
         yield _gauge(
             "ready", "Whether users may come: the store answers and the node is not draining.", not zone.draining
         )

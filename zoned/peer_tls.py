@@ -10,8 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+import trio
 
+from conf import Config
+from store.identity import Identity
+from store.images import is_uuid
+from zoned import paths
 from zoned.certificates import CertificateWrong, Named, check_pair, ends, named
+from zoned.errors import CannotStart
+from zoned.posting import Address, Connect, PostFailed, connect_tcp
 
 AUTHORITIES, NODE = "ca.pem", "node.pem"
 LOOK_S = 5.0
@@ -45,6 +52,15 @@ class PeerTls:
     def authorities_end(self) -> float:
         """When the first of the believed authorities ends (seconds since 1970). Raises CertificateWrong."""
         return min(ends(_read(self._directory / AUTHORITIES)))
+
+    def ending(self) -> dict[str, float]:
+        """When what is in use ends (seconds since 1970), by role; a file that became wrong is left out."""
+        found = {"node": self.own.not_after}
+        try:
+            found["authority"] = self.authorities_end()
+        except CertificateWrong:
+            pass  # those before stay in use; `_refresh` tells
+        return found
 
     def check(self, shown: bytes | None, meant: str | None) -> str:
         """The node ID in a peer's certificate (DER). Raises CertificateWrong unless of this cluster, and of `meant`."""
@@ -107,6 +123,34 @@ class PeerTls:
             logger.error("certificates are wrong, those before stay in use", problem=str(error))
         else:
             logger.info("certificates read", ends=self.own.not_after)
+
+
+def open_tls(config: Config, me: Identity) -> PeerTls | None:
+    """What `peers.tls` asks for. Raises CannotStart."""
+    if config.peers.tls == "off":
+        return None
+    try:
+        return PeerTls(paths.tls_dir(config), config.gossip.label, me.node_id, trio.current_time)
+    except CertificateWrong as error:
+        raise CannotStart(f"peers.tls: {error}") from None
+
+
+def connect_by(tls: PeerTls | None) -> Connect:
+    """How a Poster connects: by TLS, and to the node that it means when it means one (its `name` is a node ID)."""
+    if tls is None:
+        return connect_tcp
+
+    async def connect(address: Address, name: str) -> trio.abc.Stream:
+        stream = trio.SSLStream(await connect_tcp(address, name), tls.client, https_compatible=True)
+        try:
+            await stream.do_handshake()
+            tls.check(stream.getpeercert(binary_form=True), name if is_uuid(name) else None)
+        except (trio.BrokenResourceError, CertificateWrong) as error:
+            await trio.aclose_forcefully(stream)
+            raise PostFailed(f"TLS with {address[0]}:{address[1]}: {error.__cause__ or error}") from None
+        return stream
+
+    return connect
 
 
 def _read(path: Path) -> bytes:

@@ -76,7 +76,9 @@ class Peers:
         answer = None
         try:
             with trio.move_on_after(timeout_s):
-                answer = await self._poster.post(address, f"/peer/v1/{path}", headers, data, ANSWER_BYTES_MAX)
+                answer = await self._poster.post(
+                    address, f"/peer/v1/{path}", headers, data, ANSWER_BYTES_MAX, name=node_id
+                )
         except OSError as error:
             # Addresses come from gossip: an unusable one is a peer that cannot be reached, and nothing more.
             raise PeerUnreachable(f"{where}: {error}") from None

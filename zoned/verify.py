@@ -36,7 +36,7 @@ _MODULUS = 1 << 256
 def buckets(connection: apsw.Connection) -> tuple[int, dict[str, bytes]]:
     """The position, and per bucket the multiset hash of its records as they are on the disk."""
     sums: dict[str, int] = {}
-    for uuid, record in connection.execute("SELECT uuid, record FROM images"):
+    for uuid, record in catalogue.records(connection):
         bucket = uuid[:BUCKET_CHARS]
         sums[bucket] = (sums.get(bucket, 0) + catalogue.record_digest(record)) % _MODULUS
     position = catalogue.replica(connection).position
@@ -45,11 +45,13 @@ def buckets(connection: apsw.Connection) -> tuple[int, dict[str, bytes]]:
 
 def records(connection: apsw.Connection, bucket: str) -> tuple[int, dict[str, tuple[bytes, int]]]:
     """The position, and of each record of one bucket its hash and the position that changed it last."""
-    rows: Any = connection.execute(
-        "SELECT uuid, record FROM images WHERE uuid >= ? AND uuid < ? ORDER BY uuid", (bucket, bucket + "g")
-    )
+    rows = catalogue.records(connection, bytes.fromhex(bucket))
     found = {uuid: (hashlib.sha256(record).digest(), position_in(record)) for uuid, record in rows}
     return catalogue.replica(connection).position, found
+
+
+def is_bucket(text: str) -> bool:
+    return len(text) == BUCKET_CHARS and set(text) <= set("0123456789abcdef")
 
 
 def position_in(record: bytes) -> int:

@@ -168,9 +168,13 @@ class Feed:
             raise Compacted(first)
 
 
-def told(event: Event, document: object) -> bytes:
-    """What a watcher is told of a change, as JSON. `document` is the record, None for one that is deleted."""
+def told(event: Event, document: object, hidden: tuple[str, ...] = ()) -> bytes:
+    """What a watcher is told of a change, as JSON. `document` is the record, None for one that is deleted.
+
+    Of what is `hidden` ("locations/", "members/") it is not said that it changed: the names would tell.
+    """
     change = event.change
+    changed = [name for name in sorted(change.changed) if not name.startswith(hidden)] if change is not None else []
     values = {
         "position": event.position,
         "type": event.kind,
@@ -178,7 +182,7 @@ def told(event: Event, document: object) -> bytes:
         "integer": event.image.integer,
         "at": change.at if change is not None else None,
         "write": change.write if change is not None else None,
-        "changed": sorted(change.changed) if change is not None else [],
+        "changed": changed,
         "image": document,
     }
     return orjson.dumps(values)

@@ -38,7 +38,7 @@ from zoned.page import Page
 MMAP_BYTES = 1 << 46  # the whole store: a page of it then costs no call of the kernel
 # Said over the control socket. The daemon's words are one byte each; a worker's are lines, of JSON for what it counted.
 OPEN, CLOSE, DRAIN = b"O", b"C", b"D"
-READY, CLOSED = b"ready\n", b"closed\n"
+HERE, READY, CLOSED = b"here\n", b"ready\n", b"closed\n"
 TALLY_S = 1.0  # how often a worker tells what it counted
 
 logger = structlog.get_logger()
@@ -142,6 +142,7 @@ class Tally:
 async def obey(control: trio.SocketStream, view: View, serving: trio.CancelScope) -> None:
     """Do what the daemon says; return when it says nothing more."""
     try:
+        await control.send_all(HERE)
         async for data in control:
             for command in (data[n : n + 1] for n in range(len(data))):
                 if command == OPEN:

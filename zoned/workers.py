@@ -22,10 +22,10 @@ from store.database import Database
 from zoned.api.http1 import HttpLimits
 from zoned.page import Page
 from zoned.supervise import Backoff, Signal
-from zoned.worker import CLOSE, CLOSED, DRAIN, OPEN, READY, Task
+from zoned.worker import CLOSE, CLOSED, DRAIN, HERE, OPEN, READY, Task
 from zoned.zone import Zone
 
-LET_GO_S = 2.0  # then it is killed: the store is not replaced while anybody has the old file open
+LET_GO_S = 10.0  # then it is killed: the store is not replaced while anybody has the old file open
 DRAIN_EXTRA_S = 2.0  # beyond the grace that a worker gives its requests
 PAUSE_S = (0.02, 5.0)  # between a death and the next start
 HEADER_EXTRA_BYTES = 1_024  # what a worker adds to a head
@@ -60,6 +60,7 @@ class _Worker:
 
     def __init__(self, process: trio.Process, control: trio.socket.SocketType) -> None:
         self.process = process
+        self.is_here = False  # has come so far that it listens
         self.is_open = False  # has the store open, or is about to
         self.closed = trio.Event()
         self.asked_to_end = False
@@ -117,6 +118,10 @@ class Workers:
         self._bounds = replace(bounds, connections_max=-(-bounds.connections_max // max(1, self._count)))
         self._draining = False
         self._came = Signal()  # another one is ready
+        # Heard from here on: a reload may come while the first ones start.
+        self._log = zone.settings.config.log
+        self._changed = Signal()
+        zone.settings.listen(lambda _: self._changed.set())
         self._may_open = True
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -160,16 +165,15 @@ class Workers:
             for worker in list(self.running):
                 await worker.process.wait()
         for worker in self.running:
-            logger.warning("worker did not end in time", pid=worker.process.pid)
-            worker.process.kill()
+            if worker.process.returncode is None:
+                logger.warning("worker did not end in time", pid=worker.process.pid)
+                worker.process.kill()
 
     async def follow(self) -> None:
         """Replaces them, one after the other, when the settings of the log have changed."""
-        changed, settings = Signal(), self._zone.settings
-        settings.listen(lambda _: changed.set())
-        known = settings.config.log
+        settings, known = self._zone.settings, self._log
         while True:
-            await changed.wait()
+            await self._changed.wait()
             if settings.config.log != known:
                 known = settings.config.log
                 for worker in list(self.running):
@@ -203,7 +207,8 @@ class Workers:
     async def resume(self) -> None:
         self._may_open = True
         for worker in list(self.running):
-            await self._open(worker)
+            if worker.is_here:
+                await self._open(worker)
 
     async def _open(self, worker: _Worker) -> None:
         worker.is_open = True
@@ -217,10 +222,12 @@ class Workers:
             worker = await self._start()
             try:
                 self.running.add(worker)
-                if self._may_open:
-                    await self._open(worker)
                 async for said in worker.heard():
-                    if said == CLOSED:
+                    if said == HERE:
+                        worker.is_here = True
+                        if self._may_open:
+                            await self._open(worker)
+                    elif said == CLOSED:
                         worker.closed.set()
                     elif said == READY:
                         backoff.reset()

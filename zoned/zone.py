@@ -6,7 +6,7 @@ another node, except `submit`, which waits for the outcome of a write for a boun
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -86,6 +86,7 @@ class Zone:
         self.url = url  # where users are served; None for a witness
         self.counts = Counts()
         self.mutes = Mutes()
+        self.certificates: Callable[[], Mapping[str, float]] = dict  # role -> when it ends, seconds since 1970
         self.settings = settings
         self.identity = identity
         self.keys_running: set[bytes] = set()  # of requests under way, on whichever face
@@ -328,6 +329,10 @@ class Zone:
             self.mutes.settle(found, now)
         return self.mutes.apply(found, now)
 
+    def certificates_left_s(self) -> dict[str, float]:
+        """How long the certificates of this node still hold, seconds, by role; empty without TLS."""
+        return {role: end - clock.wall() for role, end in self.certificates().items()}
+
     def findings(self, bounds: Bounds = WELL) -> list[Finding]:
         """The same with nothing muted."""
         journal, sizes = self.settings.config.journal, self.sizes()
@@ -341,6 +346,7 @@ class Zone:
             journal.free_disk_min_bytes,
             sizes.wal_bytes,
             self.settings.reload_failed,
+            self.certificates_left_s(),
         )
         return examine(picture, bounds)
 

@@ -57,11 +57,12 @@ CREATE TABLE checkpoints (              -- the hash at recent round positions, f
 ) STRICT;
 
 CREATE TABLE images (                   -- the catalogue as of replica.position
-    uuid TEXT PRIMARY KEY,
+    key INTEGER PRIMARY KEY,            -- in the order of the log, so the same on every node
+    uuid BLOB NOT NULL UNIQUE,          -- 16 bytes
     integer INTEGER UNIQUE,
     deleted INTEGER NOT NULL,
-    created_at TEXT NOT NULL,           -- from here on base attributes, as far as lists filter or sort by them
-    updated_at TEXT NOT NULL,
+    created_at INTEGER NOT NULL,        -- seconds since 1970; from here on base attributes, as lists filter or sort by them
+    updated_at INTEGER NOT NULL,
     os_hidden INTEGER NOT NULL,
     protected INTEGER NOT NULL,
     owner TEXT,
@@ -74,27 +75,25 @@ CREATE TABLE images (                   -- the catalogue as of replica.position
     virtual_size INTEGER,
     min_ram INTEGER NOT NULL,
     min_disk INTEGER NOT NULL,
-    checksum TEXT,
     os_hash_algo TEXT,
-    os_hash_value TEXT,
-    creator TEXT NOT NULL,              -- the node that made the record
-    record BLOB NOT NULL                -- store.images.Image.encode
+    unnumbered TEXT,                    -- the node that made the record, while it has no integer
+    record BLOB NOT NULL                -- store.packing.pack of store.images.Image.encode
 ) STRICT;
 -- One per sort key and per common equality, each in the order of lists; null sorts as nothing (store.listing).
 CREATE INDEX images_newest ON images (created_at, uuid) WHERE deleted = 0;
-CREATE INDEX images_owner ON images (owner, created_at, uuid) WHERE deleted = 0;
 CREATE INDEX images_name ON images (ifnull(name, ''), created_at, uuid) WHERE deleted = 0;
 CREATE INDEX images_status ON images (status, created_at, uuid) WHERE deleted = 0;
 CREATE INDEX images_disk_format ON images (ifnull(disk_format, ''), created_at, uuid) WHERE deleted = 0;
 CREATE INDEX images_container_format ON images (ifnull(container_format, ''), created_at, uuid) WHERE deleted = 0;
 CREATE INDEX images_size ON images (ifnull(size, -1), created_at, uuid) WHERE deleted = 0;
 CREATE INDEX images_updated ON images (updated_at, created_at, uuid);
-CREATE INDEX images_unnumbered ON images (creator) WHERE integer IS NULL AND deleted = 0;
+CREATE INDEX images_unnumbered ON images (unnumbered) WHERE unnumbered IS NOT NULL AND deleted = 0;
 
-CREATE TABLE facets (                   -- what live records are found by besides: tags, properties, image members, ...
-    facet TEXT NOT NULL,                -- store.catalogue.facets
-    created_at TEXT NOT NULL,
-    uuid TEXT NOT NULL,
+CREATE TABLE facets (                   -- what live records are found by besides: owner, tags, properties, image members, ...
+    facet INTEGER NOT NULL,             -- store.facets.number
+    created_at INTEGER NOT NULL,
+    uuid BLOB NOT NULL,
+    key INTEGER NOT NULL,               -- of images
     PRIMARY KEY (facet, created_at, uuid)
 ) STRICT, WITHOUT ROWID;
 
@@ -103,12 +102,13 @@ CREATE TABLE numbers (                  -- further integers that lead to an imag
     uuid TEXT NOT NULL
 ) STRICT;
 
-CREATE TABLE overlay (                  -- records as unapplied writes would leave them: own ones, and shared ones
-    uuid TEXT PRIMARY KEY,
+CREATE TABLE overlay (                  -- records as unapplied writes would leave them, own ones and shared ones; columns as of images
+    key INTEGER PRIMARY KEY,
+    uuid BLOB NOT NULL UNIQUE,
     integer INTEGER UNIQUE,
     deleted INTEGER NOT NULL,
-    created_at TEXT NOT NULL,
-    updated_at TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
     os_hidden INTEGER NOT NULL,
     protected INTEGER NOT NULL,
     owner TEXT,
@@ -121,19 +121,17 @@ CREATE TABLE overlay (                  -- records as unapplied writes would lea
     virtual_size INTEGER,
     min_ram INTEGER NOT NULL,
     min_disk INTEGER NOT NULL,
-    checksum TEXT,
     os_hash_algo TEXT,
-    os_hash_value TEXT,
-    creator TEXT NOT NULL,
+    unnumbered TEXT,
     record BLOB NOT NULL,
     provisional INTEGER NOT NULL DEFAULT 0      -- 1: by other nodes' writes only
 ) STRICT;
 CREATE INDEX overlay_newest ON overlay (created_at, uuid) WHERE deleted = 0;
 
 CREATE TABLE history (                  -- what writes changed, the newest of each record (store.history)
-    uuid TEXT NOT NULL,
+    uuid BLOB NOT NULL,
     position INTEGER NOT NULL,
-    entry BLOB NOT NULL,
+    entry BLOB NOT NULL,                -- packed
     PRIMARY KEY (uuid, position)
 ) STRICT, WITHOUT ROWID;
 

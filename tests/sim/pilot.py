@@ -55,9 +55,11 @@ def hearing(world: "World", raft: Raft) -> Hearing:
     return Hearing(heard, lost)
 
 
-def can_replace(world: "World") -> bool:
-    """Whether a voter that is dead for good is to lose its place: three or more vote, and a full node stands by."""
+def is_due(world: "World", dead: str) -> bool:
+    """Whether who is dead for good votes, and is to lose its place: three or more vote, and a full node stands by."""
     voters = world.members().voters
+    if dead not in voters:
+        return False
     others = [host for host in world.hosts.values() if host.id not in voters and host.id not in world.witnesses]
     return len(voters) >= 3 and any(host.raft is not None for host in others)
 

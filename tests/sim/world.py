@@ -180,8 +180,8 @@ class World:
         before = len(self.checkers.history) + 2  # more than what was on its way
         if not self._run_until(self.now + patience, lambda: len(self.checkers.history) > before):
             raise Violation(f"liveness: no progress in {patience} ms with {victim.id} {lasting}: {self.describe()}")
-        if lasting == "dead" and self.profile.remove_after_ms and pilot.can_replace(self):
-            if not self._run_until(self.now + patience, lambda: victim.id not in self.members().voters):
+        if lasting == "dead" and self.profile.remove_after_ms:
+            if not self._run_until(self.now + patience, lambda: not pilot.is_due(self, victim.id)):
                 raise Violation(f"autopilot: {victim.id} is dead and keeps its place: {self.members()}")
             if len(self.members().voters) < 2:
                 raise Violation(f"autopilot: too few are left: {self.members()}")

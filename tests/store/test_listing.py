@@ -216,9 +216,11 @@ def test_however_many_rows_are_sorted_at_most_the_answer_is_the_same(filled, mon
 
 def test_facets_follow_the_records(filled):
     connection = filled.connection
-    records = [Image.decode(data) for (data,) in connection.execute("SELECT record FROM images")]
-    wanted = {(facet, i.fields["created_at"], i.uuid) for i in records for facet in catalogue.facets(i)}
-    assert set(connection.execute("SELECT * FROM facets")) == wanted
+    records = [Image.decode(data) for _, data in catalogue.records(connection)]
+    wanted = {posting for image in records for posting in catalogue.postings(image)}
+    assert set(connection.execute("SELECT facet, created_at, uuid FROM facets")) == wanted
+    joined = "facets AS f LEFT JOIN images AS i ON i.key = f.key AND (i.created_at, i.uuid) = (f.created_at, f.uuid)"
+    assert connection.execute(f"SELECT count(*) FROM {joined} WHERE i.key IS NULL").get == 0
 
 
 def test_a_question_that_reads_too_much_is_stopped_and_the_connection_goes_on(filled, monkeypatch):
@@ -229,6 +231,12 @@ def test_a_question_that_reads_too_much_is_stopped_and_the_connection_goes_on(fi
         listing.page(connection, Query(10, tests=(("size", "=", 77),)))
     monkeypatch.undo()
     assert listing.page(connection, Query(10)).more
+
+
+def test_a_question_that_must_look_into_too_many_records_is_stopped(filled, monkeypatch):
+    monkeypatch.setattr(listing, "LOOKED_INSIDE_MAX", 10)
+    with pytest.raises(TooBroad):
+        listing.page(filled.connection, Query(1_000, deleted=None, tags=("t",)))
 
 
 def test_little_work_is_done_at_once_and_more_is_left_to_a_thread(filled, monkeypatch):
@@ -248,7 +256,7 @@ def test_little_work_is_done_at_once_and_more_is_left_to_a_thread(filled, monkey
     ("query", "index"),
     [
         (Query(5), "images_newest"),
-        (Query(5, tests=(("owner", "=", "p"),)), "images_owner (owner=?"),
+        (Query(5, tests=(("owner", "=", "p"),)), "f USING PRIMARY KEY (facet=?"),
         (Query(5, tests=(("name", "=", "a"),)), "images_name (<expr>=?"),
         (Query(5, tags=("t",)), "f USING PRIMARY KEY (facet=?"),
         (Query(5, viewer=Viewer(None), visibility="public"), "f USING PRIMARY KEY (facet=?"),

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,12 +105,10 @@ def cgroup_of_our_own() -> Path:
     """An empty group in the unified hierarchy, which the machine takes for the root of all."""
     for root in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
         if (root / "cgroup.procs").exists():
-            made = root / f"zoned-test-{os.getpid()}"
             try:
-                made.mkdir()
+                return Path(tempfile.mkdtemp(prefix="zoned-test-", dir=root))
             except OSError as error:
                 pytest.skip(f"no control group can be made here: {error.strerror}")
-            return made
     pytest.skip("there is no unified hierarchy of control groups here")
 
 
@@ -125,11 +124,11 @@ def remove_group(group: Path) -> None:
                 time.sleep(0.05)
 
 
-def command(stage: Path, group: Path, *more: str) -> list[str]:
+def command(stage: Path, group: Path, *more: str, script: Path = SCRIPT) -> list[str]:
     # Whatever becomes of the test's process, the machine goes with it.
     unshare = "unshare -f -p --mount-proc -m -u -i -n -C --kill-child"
     join = f'echo $$ > {group}/cgroup.procs; exec setpriv --pdeathsig KILL {unshare} "$@"'
-    return ["sh", "-c", join, "sh", "sh", str(SCRIPT), str(stage), *more]
+    return ["sh", "-c", join, "sh", "sh", str(script), str(stage), *more]
 
 
 def tools() -> None:

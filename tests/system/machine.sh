@@ -48,6 +48,7 @@ ip link set lo up
 writable=$(awk '$6 ~ /^rw/ { split($0, half, " - "); split(half[2], fs, " ");
     if (fs[1] != "tmpfs" && fs[1] != "proc" && fs[1] != "cgroup2" && fs[1] != "devpts" && $5 != "/run/box/out") print $5 }' /proc/self/mountinfo)
 [ -z "$writable" ] || { echo "machine.sh: would be writable: $writable" >&2; exit 99; }
+grep -q ' /proc/sys ro' /proc/self/mountinfo || { echo "machine.sh: kernel variables can be set" >&2; exit 99; }
 for place in / /usr; do
     ! touch "$place/.zoned-test" 2>/dev/null || { echo "machine.sh: $place can be written" >&2; exit 99; }
 done

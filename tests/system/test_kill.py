@@ -158,7 +158,7 @@ async def test_no_acknowledged_write_is_lost_and_no_integer_repeats(fleet, clien
             raise
     print(f"\n{record.committed} committed, {record.buffered} buffered, {record.failed} unanswered")
     # A check that cannot fail is none: there was something to lose, in both ways of answering.
-    assert record.committed > 100
+    assert record.committed > 20  # few on a busy machine: most are then answered as buffered
     assert record.buffered > 20
     assert record.failed > 0
     assert sum(map(len, record.properties.values())) > 50

@@ -138,6 +138,11 @@ async def test_a_data_directory_that_is_not_ours_is_refused_unchanged(fleet, cli
 async def test_garbage_on_every_port_changes_nothing(fleet, client):
     (daemon,) = fleet(1)
     await start_all(client, [daemon])
+
+    async def has_integers() -> bool:
+        return bool((await status(client, daemon))["ids"]["left"])
+
+    await until("the first range is granted, which is a change of its own", has_integers)
     before = (await status(client, daemon))["catalogue"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         for size in range(0, 1500, 7):

@@ -11,6 +11,7 @@ import apsw
 import httpx
 import pytest
 
+from store.images import uuid_text
 from tests.system.conftest import settled, start_all, status, until
 from zoned.fleet import Daemon, make
 
@@ -56,23 +57,20 @@ async def registry_of(client: httpx.AsyncClient, daemons: list[Daemon]) -> Daemo
 
 
 def flip_a_byte(daemon: Daemon, name: str) -> str:
-    """Changes one character of a record on the disk of a stopped daemon; the record's UUID."""
+    """Changes one bit of a record on the disk of a stopped daemon; the record's UUID."""
     connection = apsw.Connection(str(daemon.directory / "data" / "zoned.db"))
     row: Any = connection.execute("SELECT uuid, record FROM images WHERE name = ?", (name,)).fetchone()
-    uuid, record = row
-    damaged = record.replace(name.encode(), name[:-1].encode() + b"X")
-    assert len(damaged) == len(record)
-    assert damaged != record
-    connection.execute("UPDATE images SET record = ? WHERE uuid = ?", (damaged, uuid))
+    uuid, damaged = row[0], bytearray(row[1])
+    damaged[len(damaged) // 2] ^= 1
+    connection.execute("UPDATE images SET record = ? WHERE uuid = ?", (bytes(damaged), uuid))
     connection.close()
-    assert isinstance(uuid, str)
-    return uuid
+    return uuid_text(uuid)
 
 
 async def test_a_flipped_byte_is_found_and_named(fleet, client):
     daemons = fleet(3)
     await start_all(client, daemons)
-    await register(client, daemons[0], 10, "n")
+    made = await register(client, daemons[0], 10, "n")
     await settled(client, daemons)
     fine = answer(daemons[0], "sync", "verify")
     assert fine["equal"] is True
@@ -92,6 +90,11 @@ async def test_a_flipped_byte_is_found_and_named(fleet, client):
     assert found["here"]["equal"] is True
     assert {one["zone"]: one["differing"] for one in found["peers"]} == {"zone-b": [], "zone-c": [uuid]}
     assert answer(daemons[2], "sync", "verify")["here"]["equal"] is False
+    # The damaged copy is not served as if it were the record; others, and other zones, are.
+    said = [await client.get(f"{daemon.url}/zone/v1/images/{uuid}") for daemon in daemons]
+    assert [one.status_code for one in said] == [200, 200, 500]
+    other = next(one for one in made if one != uuid)
+    assert (await client.get(f"{daemons[2].url}/zone/v1/images/{other}")).status_code == 200
 
 
 async def test_backup_and_restore(fleet, client, tmp_path: Path):

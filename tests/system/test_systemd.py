@@ -9,7 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.machine import ROOT, Machine, machine
+from tests.system.faults import run
+from tests.system.machine import (
+    ROOT,
+    SCRIPT,
+    Machine,
+    cgroup_of_our_own,
+    command,
+    machine,
+    remove_group,
+    stage_files,
+    tools,
+)
 from tests.system.recipes import PAGE
 
 pytestmark = pytest.mark.system
@@ -154,6 +165,31 @@ def test_a_stop_says_good_bye_and_the_next_connection_starts_it(box):
     assert '"event": "stopping"' in box.log.read_text()
     assert zonectl(box, "status").returncode == 0  # the socket unit wakes it
     active(box)
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "complaint"),
+    [
+        ('mount -o remount,bind,ro "$point"', "would be writable: "),
+        ('mount -t tmpfs -o mode=755 tmpfs "$place"', "Read-only file system"),  # of the second safeguard
+        ("mount -o remount,bind,ro /proc/sys", "kernel variables can be set"),
+    ],
+)
+def test_a_machine_that_could_touch_the_real_one_is_never_started(tmp_path, forgotten, complaint):
+    """The checks of machine.sh can fail. Its mode `check` ends before any systemd."""
+    tools()
+    script = tmp_path / "forgetful.sh"
+    text = SCRIPT.read_text()
+    assert forgotten in text
+    script.write_text(text.replace(forgotten, "true"))
+    stage_files(tmp_path / "stage")
+    group = cgroup_of_our_own()
+    try:
+        refused = run(*command(tmp_path / "stage", group, "check", script=script), check=False)
+    finally:
+        remove_group(group)
+    assert refused.returncode != 0
+    assert complaint in refused.stderr
 
 
 def test_the_sandbox_leaves_little_open():

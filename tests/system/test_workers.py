@@ -1,6 +1,7 @@
 """Lookup workers as processes of their own: what any of them answers, and what the death of one costs."""
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -137,7 +138,62 @@ async def test_a_stop_lets_workers_finish_what_they_do(fleet, client):
             await stream.send_all(body[10:])
             said = b"".join([data async for data in stream])
     assert said.startswith(b"HTTP/1.1 201 ")
-    assert b"connection: close\r\n" in said
     assert daemon.stop() == 0
     assert not any(is_alive(pid) for pid in workers)
     assert "did not end in time" not in daemon.log.read_text()
+
+
+def rss_mib(pids: list[int]) -> float:
+    found = [Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in pids]
+    return sum(map(int, found)) * resource.getpagesize() / (1 << 20)
+
+
+async def test_ten_thousand_idle_connections_cost_little_and_hinder_nobody(fleet, client):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 10_000 if hard == resource.RLIM_INFINITY else min(10_000, hard - 1_000)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted + 1_000), hard))
+    (daemon,) = fleet(1)
+    streams: list[trio.SocketStream] = []
+    try:
+        await start_all(client, [with_workers(daemon)])
+        assert daemon.process is not None
+        before = rss_mib([daemon.process.pid, *pids(daemon)])
+        streams += [await trio.open_tcp_stream("127.0.0.1", daemon.http_port) for _ in range(wanted)]
+        assert (await ask("GET", f"{daemon.url}/readyz")).status_code == 200
+        after = rss_mib([daemon.process.pid, *pids(daemon)])
+        assert after - before < 80, f"{before:.0f} MiB, then {after:.0f} MiB"
+    finally:
+        for stream in streams:
+            stream.socket.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_workers_follow_the_settings_of_the_log_and_tell_what_they_counted(fleet, client):
+    (daemon,) = fleet(1)
+    await start_all(client, [with_workers(daemon)])
+    record = (await ask("POST", f"{daemon.url}/zone/v1/images", json={"name": "one"})).json()
+    url = f"{daemon.url}/zone/v1/images/{record['uuid']}"
+    before = pids(daemon)
+    daemon.config.write_text(daemon.config.read_text() + "\n[log]\nrequests = true\n")
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+
+    async def replaced() -> bool:
+        now = pids(daemon)
+        return len(now) == len(before) and not set(now) & set(before)
+
+    await until("all workers are others", replaced)
+
+    async def written() -> bool:
+        assert (await ask("GET", url)).status_code == 200
+        lines = daemon.log.read_text().splitlines()
+        return any('"request"' in line and record["uuid"] in line for line in lines)
+
+    await until("a worker's line about a request", written)
+
+    async def counted() -> bool:
+        lines = (await ask("GET", f"{daemon.url}/metrics")).text.splitlines()
+        return any(line.startswith("zoned_lookups_total") and 'source="local"' in line for line in lines)
+
+    await until("a worker's count in the metrics", counted)
+    assert "worker ended, starting another" not in daemon.log.read_text()

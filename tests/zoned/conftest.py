@@ -61,14 +61,21 @@ listen = "127.0.0.1:0"
 
 
 @contextmanager
-def serve(text: str, path: Path | None = None) -> Iterator[Running]:
-    """Runs a daemon in a thread with a trio loop of its own until the end of the block; `path` is its file, if any."""
+def serve(
+    text: str, path: Path | None = None, beside: Callable[[Running], Awaitable[None]] | None = None
+) -> Iterator[Running]:
+    """Runs a daemon in a thread with a trio loop of its own until the end of the block; `path` is its file, if any.
+
+    `beside` runs in the same loop once the daemon does.
+    """
     settings = Settings(parse(text), path)
     told: queue.Queue[tuple[Running, trio.lowlevel.TrioToken, trio.CancelScope] | BaseException] = queue.Queue()
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             running = await nursery.start(daemon.serve, settings.config, trio.Event(), settings)
+            if beside is not None:
+                nursery.start_soon(beside, running)
             told.put((running, trio.lowlevel.current_trio_token(), nursery.cancel_scope))
 
     def work() -> None:

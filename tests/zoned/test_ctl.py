@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -162,14 +163,16 @@ def test_status_is_one_screen(zonectl, served):
     lines = good(zonectl("status")).splitlines()
     assert [line.split()[0] for line in lines] == [
         *("zone", "url", "role", "registry", "catalogue", "hash", "staleness"),
-        *("journal", "conflicts", "integers", "zones"),
+        *("journal", "conflicts", "integers", "zones", "health"),
     ]
     assert served.url in lines[1]
     assert "alpha (term " in lines[3]
 
 
 def test_status_without_a_registry_says_that_writes_are_buffered(cut_off):
-    assert "writes are buffered" in good(invoke(cut_off.socket, "status"))
+    said = good(invoke(cut_off.socket, "status"))
+    assert "writes are buffered" in said
+    assert re.search(r"^health +critical: .*\bNO_REGISTRY\b", said, re.M)
 
 
 @pytest.mark.parametrize("name", ["one\ntwo", "\x1b[2Jgone", "a\rb", "\x9b2J"])

@@ -130,7 +130,7 @@ def test_a_conflict_is_settled_and_stays_on_record(operated, zonectl, conflict, 
 
 def test_a_settlement_waits_like_any_write(zonectl, conflict):
     good(zonectl("writes", "hold"))
-    waits = zonectl("conflicts", "resolve", conflict["id"], "--take", "theirs")
+    waits = zonectl("conflicts", "resolve", conflict["id"], "--take", "theirs", "--wait", 0)
     assert waits.exit_code == 0
     assert "waits in the journal" in waits.stderr
     assert answer(zonectl, "conflicts", "show", conflict["id"])["state"] == "open"

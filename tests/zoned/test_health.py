@@ -99,6 +99,9 @@ def test_nothing_is_the_matter_when_all_is_well():
         ({"status": status(ids=ids(counter=10_000))}, [("IDS_CEILING", "CRITICAL")]),
         ({"status": status(node={"draining": False, "drill": "partition"})}, [("DRILL", "WARNING")]),
         ({"reload_failed": True}, [("CONFIG_REFUSED", "WARNING")]),
+        ({"certificates_left_s": {"node": 29 * 86_400.0, "authority": 9e9}}, [("CERTIFICATE_ENDS", "WARNING")]),
+        ({"certificates_left_s": {"node": 9e9, "authority": -5.0}}, [("CERTIFICATE_ENDS", "CRITICAL")]),
+        ({"certificates_left_s": {"node": 31 * 86_400.0}}, []),
     ],
 )
 def test_one_thing_wrong_is_one_code(changed, codes):

@@ -214,6 +214,14 @@ def test_a_clock_that_is_off_and_a_stranger_at_the_port_are_noticed(tmp_path: Pa
     assert [one for one, _ in said["clock"]] == (["warn"] if server == "zoned" else [])
 
 
+def test_under_tls_a_seed_is_only_asked_for_its_port(tmp_path: Path, served: Served):
+    (free,) = free_ports(1)
+    seeds = json.dumps([served.peer_url.removeprefix("http://"), f"127.0.0.1:{free}"])
+    text = config_text(tmp_path / "store", f'tls = "require"\nseeds = {seeds}', "expect = 0")
+    _, listed = findings(tmp_path / "z.toml", text)
+    assert [verdict for verdict, _ in found(listed, "peers")] == ["ok", "warn"]
+
+
 def test_a_peer_that_is_away_is_a_warning(tmp_path: Path):
     (port,) = free_ports(1)
     assert peers(tmp_path, f"127.0.0.1:{port}")["peers"][0][0] == "warn"

@@ -68,7 +68,7 @@ def _looked_up(zone: Zone, caller: Caller, reference: str) -> bytes:
             raise
         said = {"reference": reference, "status": problem.status, "code": problem.code, "detail": problem.detail}
         return orjson.dumps(said)
-    document = orjson.dumps(documents.native_document(found.image))
+    document = orjson.dumps(documents.native_document(caller.view(found.image)))
     return _FOUND % (orjson.dumps(reference), found.source.value.encode(), document)
 
 

@@ -6,7 +6,7 @@ take rights away.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
 
@@ -47,6 +47,17 @@ class Caller:
     def may_see(self, image: Image) -> bool:
         """By its ID; lists are narrower (`store.listing`)."""
         return self.may("images.show", image)
+
+    def view(self, image: Image) -> Image:
+        """The record as this caller may see it: where its bytes are and whom it is shared with is not for everybody."""
+        members, locations = image.members, image.locations
+        if locations and not self.may("images.see_locations", image):
+            locations = ()
+        if members and not self.may("images.see_members", image):
+            members = {name: one for name, one in members.items() if name == self.project}
+        if locations is image.locations and members is image.members:
+            return image
+        return replace(image, locations=locations, members=members)
 
     def check_creates(self) -> None:
         """Raises Problem for a caller who may not register images."""

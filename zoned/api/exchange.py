@@ -49,6 +49,7 @@ class Connection(Protocol):
     client: tuple[str, int] | None
     server_address: tuple[str, int | None] | None
     peer: PeerCredentials | None
+    node: str  # whom the client's certificate names; "" without one
 
     @property
     def draining(self) -> bool: ...  # no request follows this one
@@ -112,7 +113,7 @@ class Exchange:
             "headers": request.headers,
             "client": connection.client,
             "server": connection.server_address,
-            "extensions": {"zoned": {"request_id": self.request_id, "peer": connection.peer}},
+            "extensions": {"zoned": {"request_id": self.request_id, "peer": connection.peer, "node": connection.node}},
         }
 
     def deserted(self) -> bool:

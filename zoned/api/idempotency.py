@@ -91,7 +91,8 @@ def _keyed(zone: Zone, request: Request, body: bytes) -> Origin:
     if len(given) > 1 or not key or len(key) > KEY_CHARS_MAX or not key.isascii() or not key.isprintable():
         detail = f"Idempotency-Key must be one text of 1 to {KEY_CHARS_MAX} printable ASCII characters"
         raise problems.bad(detail, "bad-idempotency-key")
-    scope = caller_of(request).project or ""
+    caller = caller_of(request)
+    scope = f"{'admin' if caller.is_admin else 'user'} {caller.project or ''}"
     keep_s = round(zone.idempotency.keep_days * 86_400)
     origin = ORIGIN.get()
     assert origin is not None, "every request has one"

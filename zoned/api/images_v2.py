@@ -74,7 +74,7 @@ async def show(request: Request) -> Response:
     found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
-    return reply(documents.images_document(found.image), headers=record_headers(found))
+    return reply(documents.images_document(caller_of(request).view(found.image)), headers=record_headers(found))
 
 
 async def change(request: Request) -> Response:
@@ -116,7 +116,7 @@ async def index(request: Request) -> Response:
         query = replace(query, after=place(found.image, query.order))
     page = await zone.page(query)
     body = {
-        "images": [documents.images_document(found.image) for found in page.found],
+        "images": [documents.images_document(caller.view(found.image)) for found in page.found],
         "first": _link(request, None),
         "schema": "/v2/schemas/images",
     }

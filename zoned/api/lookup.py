@@ -110,7 +110,7 @@ def make_lookup(
         if known and any(one.strip().removeprefix(b"W/") in (b"*", tag) for one in known.split(b",")):
             answer = Prepared(304, lines, b"")
         else:
-            body = orjson.dumps(render(found.image))
+            body = orjson.dumps(render(caller.view(found.image)))
             answer = Prepared(200, b"content-type: application/json\r\n" + lines, body)
         if count is not None:
             count(render is native_document, method, answer.status, source)

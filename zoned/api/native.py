@@ -45,7 +45,7 @@ async def show(request: Request) -> Response:
     found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
-    return reply(documents.native_document(found.image), headers=record_headers(found))
+    return reply(documents.native_document(caller_of(request).view(found.image)), headers=record_headers(found))
 
 
 async def index(request: Request) -> Response:
@@ -61,7 +61,7 @@ async def index(request: Request) -> Response:
     page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {
-            "images": [documents.native_document(found.image) for found in page.found],
+            "images": [documents.native_document(caller.view(found.image)) for found in page.found],
             "next": page.found[-1].image.uuid if page.more else None,
             "position": zone.position,
             "complete": zone.is_synced,

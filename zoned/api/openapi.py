@@ -62,6 +62,7 @@ _BODIES: Mapping[tuple[str, str], Document] = {
         ["references"], references={"type": "array", "items": _REFERENCE, "maxItems": batch.REFERENCES_MAX}
     ),
     ("PUT", "/zone/v1/aliases/{name}"): _object(["image"], image={"type": ["string", "integer", "null"]}, zones=_ZONES),
+    ("POST", "/zone/v1/aliases/{name}/rollback"): _object([], zones=_ZONES),
     ("PUT", "/zone/v1/images/{reference}/presence/{zone}"): _object(
         ["state"],
         state={"enum": list(PRESENCES)},

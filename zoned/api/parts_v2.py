@@ -152,7 +152,7 @@ async def _move(request: Request, before: str, after: str, what: str) -> Respons
 
 async def list_locations(request: Request) -> Response:
     image = visible(request).image
-    caller_of(request).check("images.see_locations", image, "see image locations")
+    caller_of(request).check("images.list_locations", image, "see image locations")
     return reply([{"url": one.url, "metadata": dict(one.metadata)} for one in image.locations])
 
 

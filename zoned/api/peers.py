@@ -63,6 +63,13 @@ async def _body(request: Request) -> Any:
         raise _Refused(400, f"the body is no msgpack: {error}") from None
 
 
+def _check_sender(request: Request, claimed: str) -> None:
+    """Nobody speaks for another node: where certificates are asked for, what they name counts."""
+    shown = request.scope["extensions"]["zoned"]["node"]
+    if shown and shown != claimed:
+        raise _Refused(403, f"the certificate is of node {shown}, the message of {claimed[:64]}")
+
+
 def _writes(packed: Any) -> tuple[str, list[Write]]:
     try:
         cluster, rows = packed
@@ -121,6 +128,8 @@ class PeerFace:
             messages = decode_batch(await request.body())
         except MessageError as error:
             raise _Refused(400, f"no Raft messages of this version: {error}") from None
+        for message in messages:
+            _check_sender(request, message.sender)
         answer = await self._replication.answer(messages)
         return Response(encode_batch(answer), media_type=MSGPACK) if answer else Response(None, 204)
 
@@ -192,6 +201,7 @@ class PeerFace:
                 and all(type(node) is str for node in without)
             ):
                 self._check_cluster(cluster or None)
+                _check_sender(request, asker)
                 return _answer(sharing.pack(await self._sharing.give(asker, wanted, set(without), wait_s)))
             case _:
                 raise _Refused(
@@ -200,7 +210,7 @@ class PeerFace:
 
     async def digests(self, request: Request) -> Response:
         bucket = await _body(request)
-        if not isinstance(bucket, str) or len(bucket) not in (0, verify.BUCKET_CHARS):
+        if not isinstance(bucket, str) or (bucket and not verify.is_bucket(bucket)):
             raise _Refused(400, "ask for hashes with the beginning of a UUID")
         return _answer(await verify.answer(self._database, bucket))
 

@@ -4,6 +4,7 @@ Attributes come from `store.images.FIELDS`, so a document cannot promise what th
 cannot say (a NUL, half of a surrogate pair, how many tags in all) is checked besides.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -173,29 +174,31 @@ DOCUMENTS: Mapping[str, Mapping[str, Any]] = {
 Check = Callable[[Any], Any]
 
 
-def _compiled(document: Mapping[str, Any]) -> Check:
+# What can be checked: whole images, one location, one attribute.
+_CHECKED: Mapping[str, Mapping[str, Any]] = {**IMAGE["properties"], "image": IMAGE, "location": LOCATION}
+
+
+@functools.cache
+def _compiled(name: str) -> Check:
+    """The check of one of them, made when first needed: all together take 25 ms, which a start has no time for."""
+    document = _CHECKED[name]
     kind = {"type": "object"} if "properties" in document else {}
     check: Check = fastjsonschema.compile({**kind, **document})
     return check
 
 
-_IMAGE_CHECK = _compiled(IMAGE)
-_ATTRIBUTE_CHECKS = {name: _compiled(document) for name, document in IMAGE["properties"].items()}
-_LOCATION_CHECK = _compiled(LOCATION)
-
-
 def check_image(document: Mapping[str, Any]) -> None:
     """A whole image as the served document describes it. Raises Problem."""
-    _check(_IMAGE_CHECK, document, "image")
+    _check(_compiled("image"), document, "image")
 
 
 def check_attribute(name: str, value: Any) -> None:
     """One attribute. Raises Problem."""
-    _check(_ATTRIBUTE_CHECKS[name], value, "image", name)
+    _check(_compiled(name), value, "image", name)
 
 
 def check_location(value: Any) -> None:
-    _check(_LOCATION_CHECK, value, "image", "locations")
+    _check(_compiled("location"), value, "image", "locations")
 
 
 def _check(check: Check, value: Any, schema: str, name: str = "") -> None:

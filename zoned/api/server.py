@@ -44,6 +44,7 @@ from zoned.api.http1 import (
     take_head,
 )
 from zoned.api.request_id import request_id
+from zoned.api.secured import SecuredSocket, Security, shake_hands
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # method, target, headers (names in lower case) -> the whole answer, or None to let the application answer. It runs in
@@ -89,13 +90,15 @@ async def serve_http(
     now: Callable[[], float],
     lookup: Lookup | None = None,
     on_request: Callable[[RequestRecord], None] | None = None,
+    security: Security | None = None,
     task_status: trio.TaskStatus["HttpServer"] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then stop accepting, finish what is in flight within `limits.grace_s`, and return.
 
-    `now` is the wall clock (seconds since the epoch), for the Date header only. The listeners are closed.
+    `now` is the wall clock (seconds since the epoch), for the Date header only. With `security` every connection is
+    TLS. The listeners are closed.
     """
-    server = HttpServer(app, limits, now, lookup, on_request)
+    server = HttpServer(app, limits, now, lookup, on_request, security)
     async with trio.open_nursery() as accepting:
         # Shielded: a task that is being started is not ours to drain yet, and this one is deaf to cancelling.
         with trio.CancelScope(shield=True):
@@ -119,8 +122,10 @@ class HttpServer:
         now: Callable[[], float],
         lookup: Lookup | None,
         on_request: Callable[[RequestRecord], None] | None,
+        security: Security | None = None,
     ) -> None:
         self.app = app
+        self.security = security
         self.limits = limits
         self.lookup = lookup
         self.on_request = on_request
@@ -220,7 +225,7 @@ class HttpServer:
             return
         connection = _Connection(self, sock)
         self.connections.add(connection)
-        if self.draining:
+        if self.draining or self.security is not None:
             self.start(connection)
         else:
             self.park(connection)
@@ -294,6 +299,7 @@ class _Connection:
         "ended",
         "fileno",
         "gone",
+        "node",
         "peer",
         "read_due",
         "scope",
@@ -304,7 +310,7 @@ class _Connection:
 
     def __init__(self, server: HttpServer, sock: socket.socket) -> None:
         self._server = server
-        self._sock = sock
+        self._sock: socket.socket | SecuredSocket = sock
         self._out: list[bytes] = []
         self._request: Request | None = None  # being answered
         self._exchange: Exchange | None = None  # by the application
@@ -318,6 +324,7 @@ class _Connection:
         self.gone = False  # and takes no more
         self.served = False  # at least one request was taken
         self.read_due = self.write_due = math.inf
+        self.node = ""  # whom the client's certificate names
         self.client, self.server_address, self.peer = _addresses(sock)
         self._client_name = self.client[0] if self.client else "unix"
 
@@ -398,7 +405,8 @@ class _Connection:
         try:
             with self.scope:
                 try:
-                    parked = await self._serve()
+                    if await self._is_secure():
+                        parked = await self._serve()
                 except Refused as refused:
                     await self.refuse(refused)
             if self._late:
@@ -413,6 +421,22 @@ class _Connection:
             else:
                 self._sock.close()
                 self._server.connections.discard(self)
+
+    async def _is_secure(self) -> bool:
+        """Shakes hands first, where that is asked for. False: it came to nothing."""
+        security = self._server.security
+        if security is None or isinstance(self._sock, SecuredSocket):
+            return True
+        self.read_due = trio.current_time() + self._server.limits.header_timeout_s
+        try:
+            self._sock, self.node = await shake_hands(self._sock, security)
+        except (OSError, ValueError) as error:
+            # The reason is worth a line: it says what to change on the other side.
+            log.info("TLS refused", client=self._client_name, problem=str(error))
+            return False
+        finally:
+            self.read_due = math.inf
+        return True
 
     async def _end_late(self) -> None:
         """Say 408 if the sweep ended a wait for input and nothing was said yet; otherwise only record the end."""

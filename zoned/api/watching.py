@@ -15,7 +15,7 @@ from zoned.api.answers import by_method, query_integer, zone_of
 from zoned.api.asgi import Receive, Scope, Send
 from zoned.api.caller import Caller, caller_of
 from zoned.api.problems import RETRY_AFTER_S, Problem, bad, unsynced
-from zoned.watch import Compacted, Event, withdrawn
+from zoned.watch import Compacted, Event, told, withdrawn
 from zoned.zone import Zone
 
 EVENTS, LINES = "text/event-stream", "application/jsonl"
@@ -117,7 +117,12 @@ class _Stream(Response):
     def _told(self, event: Event) -> bytes:
         """The event as this reader is told of it; b"" when it is none of its business."""
         if self._caller.may_see(event.image):
-            text = self._zone.feed.text(event, documents.native_document)
+            shown = self._caller.view(event.image)
+            if shown is event.image:
+                text = self._zone.feed.text(event, documents.native_document)
+            else:
+                document = None if shown.deleted_at is not None else documents.native_document(shown)
+                text = told(event, document, hidden=("locations/", "members/"))
             return self._message(event.position, event.kind, text)
         if event.kind == "updated" and self._caller.may_see(event.before()):
             return self._message(event.position, "withdrawn", withdrawn(event))

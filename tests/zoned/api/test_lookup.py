@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from conf import parse
-from tests.zoned.conftest import config_text
+from tests.zoned.conftest import config_text, until
 from zoned import daemon, policy
 from zoned.api.app import make_app
 from zoned.api.http1 import Prepared
@@ -39,6 +39,7 @@ async def served(tmp_path):
 
 @pytest.fixture
 async def record(served):
+    await until(lambda: served.zone.runway().left > 0)  # or the record would have no integer
     async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
         made = (await client.post("/zone/v1/images", json=BODY)).json()
         deleted = (await client.post("/zone/v1/images", json={"name": "gone"})).json()

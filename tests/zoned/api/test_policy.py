@@ -150,3 +150,33 @@ def test_every_action_is_asked_for_somewhere():
     for action in DEFAULT.rules:
         moves = action in ("images.deactivate", "images.reactivate") and 'f"images.{what}"' in code
         assert f'"{action}"' in code or moves, action
+
+
+LOCATED = {"admin", "auditor", "service", "owner", "owner-reader"}
+
+
+@pytest.mark.parametrize(
+    "path", ["v2/images", "zone/v1/images", "v2/images?limit=1000", "zone/v1/images?limit=1000", "batch"]
+)
+async def test_where_the_bytes_are_is_not_for_everybody(zone, path):
+    made = await make(zone, "public")
+    for who in CALLERS:
+        if path == "batch":
+            body = {"references": [made["uuid"]]}
+            answer = await zone.post("/zone/v1/images:batchGet", json=body, headers=headers_of(who))
+            shown = answer.json()["items"][0]["image"]
+        elif "?" in path:
+            answer = await zone.get(f"/{path}", headers=headers_of(who))
+            (shown,) = (one for one in answer.json()["images"] if made["uuid"] in (one.get("id"), one.get("uuid")))
+        else:
+            shown = (await zone.get(f"/{path}/{made['uuid']}", headers=headers_of(who))).json()
+        assert bool(shown["locations"]) == (who in LOCATED), who
+        assert ("http://o/1" in str(shown)) == (who in LOCATED), who
+
+
+async def test_whom_an_image_is_shared_with_is_not_for_everybody(zone):
+    made = await make(zone, "shared")
+    for who, expected in (("owner", {"sharee", "third"}), ("auditor", {"sharee", "third"}), ("sharee", {"sharee"})):
+        await zone.post(f"/v2/images/{made['uuid']}/members", json={"member": "third"})
+        shown = (await zone.get(f"/zone/v1/images/{made['uuid']}", headers=headers_of(who))).json()
+        assert set(shown["members"]) == expected, who

@@ -31,6 +31,7 @@ from tests.zoned.conftest import captured_logs
 from zoned.api.http1 import Prepared
 
 SMALL = replace(LIMITS, header_bytes_max=4096, target_bytes_max=1024, body_bytes_max=10_000)
+ODD_SIZES = (b"", b"-5", b"+5", b" 5", b"5 ", b"0x5", b"5h", b"000000005", b"5\t", b"5\x00", b"\xb2")
 HASTY = replace(SMALL, header_timeout_s=0.1, body_timeout_s=0.1, idle_timeout_s=0.1, write_timeout_s=0.1)
 
 
@@ -61,6 +62,45 @@ async def test_bad_requests_are_refused_by_name_and_end_the_connection(said, sta
         assert problem_of(await served.talk(said, smuggled)) == (status, code)
         assert statuses(await served.talk(LAST)) == [200]
     assert [record.status for record in served.records] == [status, 200]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        # Two servers in a row could read each of these differently; so none of them is read at all.
+        post(b"0\r\n\r\n", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        post(b"0\r\n\r\n", b"Transfer-Encoding: chunked", b"Content-Length: 5"),
+        post(b"abc", b"Content-Length: 3", b"Content-Length: 4"),
+        post(b"abc", b"Content-Length: 3", b"Content-Length: 3"),
+        post(b"abc", b"Content-Length: 3, 3"),
+        post(b"abc", b"Content-Length: +3"),
+        post(b"abc", b"Content-Length: 0x3"),
+        post(b"abc", b"Content-Length: 3 3"),
+        post(b"abc", b"Content-Length : 3"),
+        post(b"0\r\n\r\n", b"Transfer-Encoding : chunked"),
+        post(b"0\r\n\r\n", b"Transfer-Encoding: xchunked"),
+        post(b"0\r\n\r\n", b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"),
+        post(b"0\r\n\r\n", b"Transfer-Encoding:\x0bchunked"),
+        post(b"0\r\n\r\n", b"X: y\r\n Transfer-Encoding: chunked"),
+        post(b"0\r\n\r\n", b"X: y\rTransfer-Encoding: chunked"),
+        post(b"0\r\n\r\n", b"X: y\nTransfer-Encoding: chunked"),
+        *(post(size + b"\r\nhello\r\n0\r\n\r\n", b"Transfer-Encoding: chunked") for size in ODD_SIZES),
+        post(b"5\r\nhello\n0\r\n\r\n", b"Transfer-Encoding: chunked"),
+        post(b"5\r\nhello\r0\r\n\r\n", b"Transfer-Encoding: chunked"),
+        post(b"5\r\nhello!\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"),
+        b"GET / HTTP/1.1\rHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\nHost: x\n\n",
+        b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\rx HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    ],
+)
+async def test_what_two_servers_could_read_differently_is_refused_by_both_faces(said):
+    smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with serving(echo, SMALL, lookup=lambda method, target, headers: Prepared(200, b"", target)) as served:
+        answer = await served.talk(said + smuggled)
+        assert statuses(answer) == [400]
+        assert b"/smuggled" not in answer
 
 
 @pytest.mark.parametrize("reads_it", [True, False])

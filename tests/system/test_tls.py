@@ -1,0 +1,68 @@
+"""Three zones that speak TLS with each other, with the commands of docs/security.md, through a change of authority."""
+
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from click.testing import CliRunner
+
+from tests.system.conftest import settled, start_all, status, until
+from zoned.ctl import main
+from zoned.fleet import Daemon
+
+pytestmark = pytest.mark.system
+
+
+def zonectl(*arguments: str) -> str:
+    done = CliRunner().invoke(main, ["tls", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def certify(daemon: Daemon, authority: Path, believed: Path) -> None:
+    """Gives a node a certificate of `authority`, and the authorities to believe."""
+    request, certificate = daemon.directory / "node.csr", daemon.directory / "node.crt"
+    request.write_text(zonectl("request", "-c", str(daemon.config)))
+    certificate.write_text(zonectl("issue", "--ca", str(authority), str(request)))
+    zonectl("install", "-c", str(daemon.config), "--ca", str(believed), str(certificate))
+
+
+async def test_three_zones_by_tls(fleet, client, tmp_path):
+    daemons = fleet(3)
+    first, second, both = tmp_path / "first", tmp_path / "second", tmp_path / "both.pem"
+    for directory in (first, second):
+        zonectl("init-ca", "--label", "zoned", "--out", str(directory))
+    both.write_bytes((first / "ca.pem").read_bytes() + (second / "ca.pem").read_bytes())
+    for daemon in daemons:
+        daemon.config.write_text(daemon.config.read_text().replace("[peers]\n", '[peers]\ntls = "require"\n'))
+        await trio.to_thread.run_sync(certify, daemon, first, first / "ca.pem")
+    await start_all(client, daemons)
+
+    async def commits(daemon: Daemon) -> bool:
+        answer = await client.post(f"{daemon.url}/zone/v1/images", json={"name": "x"})
+        return bool(answer.status_code == 201)
+
+    for daemon in daemons:
+        await until(f"{daemon.zone} commits", partial(commits, daemon))
+
+    metrics = (await client.get(f"{daemons[0].url}/metrics")).text
+    left_s = dict(re.findall(r'^zoned_certificate_expiry_seconds\{role="(\w+)"\} (\S+)$', metrics, re.M))
+    assert 300 < float(left_s["node"]) / 86_400 < float(left_s["authority"]) / 86_400
+
+    # While everything runs: believe both authorities, renew from the second, believe the second alone.
+    for authority, believed in ((first, both), (second, both), (second, second / "ca.pem")):
+        for daemon in daemons:
+            await trio.to_thread.run_sync(certify, daemon, authority, believed)
+        for daemon in daemons:
+            await until(f"{daemon.zone} commits", partial(commits, daemon))
+
+    registry = (await status(client, daemons[0]))["registry"]["zone"]
+    lost = next(one for one in daemons if one.zone == registry)
+    lost.kill()
+    rest = [one for one in daemons if one is not lost]
+    await until("the others go on", partial(commits, rest[0]))
+    lost.start()
+    await lost.wait_ready(client)
+    await settled(client, daemons)
