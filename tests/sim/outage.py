@@ -16,8 +16,9 @@ import apsw
 import orjson
 
 from store import apply, catalogue, journal, shared
-from store.images import Image
+from store.images import Image, uuid_text
 from store.operations import Create, Delete, Operation, Update, Write
+from store.packing import unpack
 from store.shared import Row
 from tests.sim.checkers import Violation
 from tests.sim.swarm import Profile
@@ -199,9 +200,10 @@ class OutageWorld(WriteWorld):
             if not self._is_there(node):
                 continue
             rows: Any = node.reader.execute("SELECT uuid, record, provisional FROM overlay").fetchall()
-            for image, record, provisional in rows:
+            for key, packed, provisional in rows:
                 if not provisional:
                     continue
+                image, record = uuid_text(key), unpack(packed)
                 if catalogue.committed(node.reader, image) is not None:
                     raise Violation(f"{node.host.id} shows a provisional {image} in the place of the committed one")
                 known: Any = node.reader.execute(

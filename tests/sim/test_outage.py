@@ -9,6 +9,7 @@ import pytest
 
 from store import catalogue, journal, shared
 from store.errors import Impossible
+from store.images import uuid_bytes
 from store.operations import decode
 from tests.sim.outage import OutageFault, run_outage
 from tests.sim.writes import Node
@@ -63,7 +64,7 @@ def shows_over_committed(
         found = catalogue.find(connection, uuid)
         if found is not None and found.source is catalogue.Source.LOCAL:
             catalogue.put(connection, "overlay", found.image)
-            connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid,))
+            connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid_bytes(uuid),))
     return kept
 
 
