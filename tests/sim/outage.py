@@ -16,8 +16,9 @@ import apsw
 import orjson
 
 from store import apply, catalogue, journal, shared
-from store.images import Image
+from store.images import Image, uuid_text
 from store.operations import Create, Delete, Operation, Update, Write
+from store.packing import unpack
 from store.shared import Row
 from tests.sim.checkers import Violation
 from tests.sim.swarm import Profile
@@ -186,15 +187,23 @@ class OutageWorld(WriteWorld):
         self.told[node.id, sequence] = (now.state, set(now.shared), set(now.seen))
 
     def _compare_views(self) -> None:
-        """What is committed shows as committed; what two nodes know alike they show alike, also by integer."""
+        """Who is said to hold a write holds it; what is committed shows as committed; what two nodes know alike they
+        show alike, also by integer.
+        """
+        for node in self.nodes.values():
+            holders: Any = node.reader.execute("SELECT node, through FROM holders").fetchall()
+            for holder, through in holders:
+                if shared.have(self.by_id[holder].reader).get(node.id, 0) < through:
+                    raise Violation(f"{holder} does not hold what {node.host.id} shared with it, up to {through}")
         views: dict[tuple[object, ...], bytes] = {}
         for node in self.nodes.values():
             if not self._is_there(node):
                 continue
             rows: Any = node.reader.execute("SELECT uuid, record, provisional FROM overlay").fetchall()
-            for image, record, provisional in rows:
+            for key, packed, provisional in rows:
                 if not provisional:
                     continue
+                image, record = uuid_text(key), unpack(packed)
                 if catalogue.committed(node.reader, image) is not None:
                     raise Violation(f"{node.host.id} shows a provisional {image} in the place of the committed one")
                 known: Any = node.reader.execute(
