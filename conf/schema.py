@@ -275,7 +275,7 @@ class Security:
     """What may be reached from other machines."""
 
     insecure_listen: bool = setting(
-        False, "allow listening beyond loopback although peers and users are not authenticated yet"
+        False, "allow listening beyond loopback although what listens there authenticates nobody"
     )
 
 
