@@ -12,7 +12,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from store.errors import Refused, StorageFull, TooBroad
+from store.errors import Refused, StorageFull, TooBroad, WriterEnded
 
 RETRY_AFTER_S = 2
 
@@ -72,6 +72,10 @@ def from_error(error: Exception) -> Problem:
         return Problem(507, "storage-full", str(error))
     if isinstance(error, TooBroad):
         return Problem(400, "too-broad", str(error))
+    if isinstance(error, WriterEnded):
+        # Whether it was journaled nobody can say any more: it may be sent again, here or to another zone.
+        detail = "this daemon is ending, the write may or may not have been taken; ask again"
+        return Problem(503, "ending", detail, {"Retry-After": str(RETRY_AFTER_S)})
     raise error
 
 
@@ -104,4 +108,4 @@ def images(problem: Problem, request: Request) -> Response:
     return Response(f"{status.value} {title}\n\n{text}\n\n   ", status, problem.headers, "text/plain")
 
 
-EXPECTED = (Problem, Refused, StorageFull, TooBroad)
+EXPECTED = (Problem, Refused, StorageFull, TooBroad, WriterEnded)

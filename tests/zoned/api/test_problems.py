@@ -4,7 +4,7 @@ import orjson
 import pytest
 from starlette.requests import Request
 
-from store.errors import JournalFull, Refused, StorageFull
+from store.errors import JournalFull, Refused, StorageFull, WriterEnded
 from store.operations import Outcome, State
 from zoned.api import problems
 from zoned.api.problems import Problem
@@ -73,3 +73,8 @@ def test_the_images_api_answers_plain_text_to_whom_wants_neither(accept):
 
 def test_unsynced_asks_for_another_try():
     assert problems.unsynced().headers["Retry-After"].isdigit()
+
+
+def test_a_daemon_that_ends_asks_to_be_asked_again():
+    problem = problems.from_error(WriterEnded("ended"))
+    assert (problem.status, problem.code, problem.headers["Retry-After"]) == (503, "ending", "2")
