@@ -99,10 +99,10 @@ async def open_faces(
     Returns the workers, if there are any: they are to be drained before the rest is cancelled.
     """
     bounds, observe = _limits(zone.settings.config.http), _observer(zone)
-    app = with_caller(make_app(zone, steering), doors.admin, doors.guesses)
+    app = with_caller(make_app(zone, steering), doors.admin, None)
     await faces.start(_serve, app, sockets.admin, bounds, observe, None)
     for listener in sockets.registry:
-        app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses)
+        app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses, frozenset())
         await faces.start(_serve, app, listener, bounds, observe, None)
     app = with_caller(make_app(zone), doors.api, doors.guesses)
     if zone.is_witness or not zone.settings.config.http.workers:

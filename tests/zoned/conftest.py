@@ -18,7 +18,11 @@ import trio
 from conf import parse
 from store import identity
 from store.database import Database, open_database
-from zoned import daemon
+from zoned import daemon, policy
+from zoned.api.app import make_app
+from zoned.api.asgi import App
+from zoned.api.guard import with_caller
+from zoned.auth.identity import Open
 from zoned.daemon import Running
 from zoned.settings import Settings
 
@@ -153,6 +157,11 @@ def cut_off(tmp_path_factory: pytest.TempPathFactory, quiet_logs: None) -> Itera
     text = config_text(tmp_path_factory.mktemp("cut"), 'seeds = ["127.0.0.1:9"]', "expect = 3\nwait_s = 0.05")
     with serve(text) as running:
         yield described(running)
+
+
+def open_app(zone: Any) -> App:
+    """The public application behind a door that stands open: everybody is an administrator unless headers say less."""
+    return with_caller(make_app(zone), Open(policy.DEFAULT, trusted=True), None)
 
 
 @asynccontextmanager

@@ -34,7 +34,7 @@ from zoned.api import (
     zones,
 )
 from zoned.api.asgi import App, Receive, Scope, Send
-from zoned.api.caller import who
+from zoned.api.caller import CALLER, who
 from zoned.api.durability import with_durability
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.idempotency import OldStyle, with_idempotency
@@ -155,8 +155,10 @@ def with_zone_headers(app: App, zone: Zone) -> App:
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                at = scope.get(READ_AT) or moment(zone)
-                message = {**message, "headers": [*message.get("headers", ()), *stamps(zone, at, told_id)]}
+                said = [(request_id.HEADER, told_id)]
+                if CALLER in scope:  # strangers are not told where the catalogue is
+                    said = stamps(zone, scope.get(READ_AT) or moment(zone), told_id)
+                message = {**message, "headers": [*message.get("headers", ()), *said]}
             await send(message)
 
         with bound_contextvars(request_id=told_id.decode("latin-1")):

@@ -12,6 +12,7 @@ import trio
 from starlette.datastructures import Headers
 
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.caller import CALLER
 from zoned.api.lookup import moment
 from zoned.api.problems import Problem, bad, native
 from zoned.zone import Zone
@@ -25,7 +26,7 @@ def with_freshness(app: App, zone: Zone) -> App:
     """Holds reads back until they are as fresh as they ask to be."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and CALLER in scope:
             try:
                 await meet(Headers(scope=scope), scope["query_string"], zone)
             except Problem as problem:

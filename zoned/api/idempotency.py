@@ -26,7 +26,7 @@ from store.operations import KEY_BYTES, Origin
 from zoned.api import documents, problems
 from zoned.api.answers import reply
 from zoned.api.asgi import App, Receive, Scope, Send
-from zoned.api.caller import caller_of
+from zoned.api.caller import CALLER, caller_of
 from zoned.api.problems import STATUSES, Problem
 from zoned.origin import ORIGIN
 from zoned.zone import Zone
@@ -45,7 +45,7 @@ def with_idempotency(app: App, zone: Zone, old: "OldStyle") -> App:
     """`app`, its writes done at most once per key; `old` is how it answers where it speaks the oldest APIs."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive) if scope["type"] == "http" and scope["method"] not in READING else None
+        request = Request(scope, receive) if _writes(scope) else None
         if request is None or HEADER not in request.headers:
             await app(scope, receive, send)
             return
@@ -76,6 +76,14 @@ def with_idempotency(app: App, zone: Zone, old: "OldStyle") -> App:
             await send(message)
 
     return wrapped
+
+
+def _writes(scope: Scope) -> bool:
+    """Whether a request may be a write of somebody who was let in."""
+    if scope["type"] != "http" or scope["method"] in READING or CALLER not in scope:
+        return False
+    path: str = scope["path"]
+    return not path.endswith(":batchGet") and not path.startswith("/admin/v1/backup")
 
 
 _IN_PROGRESS = Problem(409, "in-progress", "the request with this Idempotency-Key is under way", {"Retry-After": "1"})
@@ -157,8 +165,8 @@ async def _keep(zone: Zone, origin: Origin, kept: _Kept) -> None:
 
     What never became a write is asked anew when it comes again: nothing was changed, and it may succeed then.
     """
-    refused = kept.status >= 400 and zone.known_write(origin) is None
-    if not kept.status or kept.status >= 500 or refused or len(kept.body) > ANSWER_BYTES_MAX:
+    is_write = any(name.lower() == b"zone-write" for name, _ in kept.headers) or zone.known_write(origin) is not None
+    if not kept.status or kept.status >= 500 or not is_write or len(kept.body) > ANSWER_BYTES_MAX:
         return
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept.headers]
     body = zlib.compress(kept.body, 1)
@@ -221,7 +229,10 @@ async def _remade(zone: Zone, request: Request, write: Known, old: OldStyle) -> 
     found = zone.find(write.uuid) if write.uuid is not None else None
     if found is None:
         return Response(None, 204, headers)
-    image, path, method = found.image, request.url.path, request.method
+    caller = caller_of(request)
+    if not caller.may_see(found.image):  # it has become somebody else's since
+        return Response(None, 204, headers)
+    image, path, method = caller.view(found.image), request.url.path, request.method
     rest = path.partition("/images")[2].strip("/").split("/")[1:]  # what follows the image
     if path.startswith("/zone/"):
         body = {"uuid": image.uuid} if method == "DELETE" else documents.native_document(image)

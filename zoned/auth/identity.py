@@ -25,7 +25,10 @@ class Authenticator(Protocol):
     """One listener's way of telling who asks."""
 
     def known(self, headers: Headers) -> Caller | None:
-        """The caller, if memory is enough to tell."""
+        """The caller, if memory is enough to tell and lets it in."""
+
+    def remembers(self, headers: Headers) -> bool:
+        """Whether this token was good before: the bound on guessing is not for it."""
 
     async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         """The caller; `peer` is the process at the other end of a Unix socket.
@@ -40,6 +43,8 @@ def token_of(headers: Headers) -> bytes | None:
     for name, value in headers:
         if name in TOKEN_HEADERS:
             found = value
+        elif name == b"authorization" and value[:7].lower() == b"bearer ":
+            found = value[7:].strip()  # what Prometheus can send
     return found
 
 
@@ -47,9 +52,9 @@ def unauthorized(challenge: str, detail: str = "The request you have made requir
     return Problem(401, "unauthorized", detail, {"WWW-Authenticate": challenge})
 
 
-def anonymous(policy: Policy, may_read: bool) -> Caller:
-    """Who shows no token: a reader without a project where anonymous reading is allowed, else without any role."""
-    return Caller(None, frozenset(("reader",)) if may_read else frozenset(), ANONYMOUS, policy)
+def anonymous(policy: Policy) -> Caller:
+    """Who shows no token, where anonymous reading is allowed: a reader without a project."""
+    return Caller(None, frozenset(("reader",)), ANONYMOUS, policy)
 
 
 class Open:
@@ -61,13 +66,16 @@ class Open:
     def __init__(self, policy: Policy, trusted: bool) -> None:
         self._policy = policy
         self._trusted = trusted
-        self._nobody, self._everybody = anonymous(policy, may_read=True), from_headers({}, policy)
+        self._nobody, self._everybody = anonymous(policy), from_headers({}, policy)
 
     def known(self, headers: Headers) -> Caller | None:
         if not self._trusted:
             return self._nobody
         told = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name in TELLING}
         return from_headers(told, self._policy) if told else self._everybody
+
+    def remembers(self, headers: Headers) -> bool:
+        return True
 
     async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         raise AssertionError("everybody is known")
@@ -83,6 +91,9 @@ class SocketOwners:
 
     def known(self, headers: Headers) -> Caller | None:
         return None
+
+    def remembers(self, headers: Headers) -> bool:
+        return True  # by the kernel's word: there is nothing to guess
 
     async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         if peer is None:

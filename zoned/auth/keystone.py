@@ -76,7 +76,7 @@ class Keystone:
     def known(self, headers: Headers) -> Caller | None:
         token = token_of(headers)
         if token is None:
-            return anonymous(self._policy, self._settings.anonymous_read)
+            return anonymous(self._policy) if self._settings.anonymous_read else None
         if len(token) > TOKEN_BYTES_MAX:
             return None
         found = self._remembered(_digest(token))
@@ -84,9 +84,14 @@ class Keystone:
             return None
         return found.caller
 
+    def remembers(self, headers: Headers) -> bool:
+        token = token_of(headers)
+        return token is not None and self._remembered(_digest(token)) is not None
+
     async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         token = token_of(headers)
-        assert token is not None, "who has no token is known"
+        if token is None:
+            raise self._refusal()
         if len(token) > TOKEN_BYTES_MAX or not token.isascii() or not token:
             raise self._refusal()
         digest = _digest(token)

@@ -146,12 +146,15 @@ class TokenFile:
         self._read_again()
         token = token_of(headers)
         if token is None:
-            return anonymous(self._policy, self._anonymous_read)
+            return anonymous(self._policy) if self._anonymous_read else None
         digest = hashlib.sha256(token).digest() if len(token) <= TOKEN_BYTES_MAX else b""
         found = self._tokens.get(digest)
         if found is None or not hmac.compare_digest(found.digest, digest) or found.expires <= self._wall():
             return None
         return Caller(found.project, found.roles, found.name, self._policy)
+
+    def remembers(self, headers: Headers) -> bool:
+        return False  # a good one is known at once
 
     async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         raise unauthorized(CHALLENGE)

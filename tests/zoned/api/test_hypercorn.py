@@ -13,8 +13,7 @@ from hypercorn.typing import ASGIFramework
 
 from tests.zoned.api.test_native import *  # noqa: F403  # collected here, they meet the fixture below
 from tests.zoned.api.test_parts_v2 import *  # noqa: F403  # the same
-from tests.zoned.conftest import START_S, Served, config_text, described, serve
-from zoned.api.app import make_app
+from tests.zoned.conftest import START_S, Served, config_text, described, open_app, serve
 from zoned.daemon import Running
 from zoned.fleet import free_ports
 
@@ -36,7 +35,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, quiet_logs: None) -> Iterat
     config.errorlog = None
 
     async def beside(running: Running) -> None:
-        app = cast(ASGIFramework, make_app(running.zone))
+        app = cast(ASGIFramework, open_app(running.zone))
         await hypercorn_serve(app, config, mode="asgi")
 
     with serve(config_text(tmp_path_factory.mktemp("hypercorn")), beside=beside) as running:

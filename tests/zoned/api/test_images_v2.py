@@ -14,9 +14,8 @@ from store.catalogue import Found
 from store.database import Database
 from store.images import DEFAULTS, Image
 from store.listing import Page, Query
-from tests.zoned.conftest import ME, open_store
+from tests.zoned.conftest import ME, open_app, open_store
 from zoned import clock
-from zoned.api.app import make_app
 from zoned.api.patches import STANDARD, V20, V21
 
 
@@ -288,7 +287,7 @@ async def test_the_largest_page_too_is_followed_by_the_rest(tmp_path: Path, path
                 catalogue.put(connection, "images", Image(fresh(), n + 1, ME, f"{ME}.{n}", 1, fields))
 
         await database.write(fill)
-        app: Any = make_app(Records(database))  # type: ignore[arg-type]  # as much of a zone as lists need
+        app: Any = open_app(Records(database))  # as much of a zone as lists need
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://zone") as zone:
             body = (await zone.get(path, params={"limit": 1_000})).json()
             assert len(body["images"]) == 1_000

@@ -8,9 +8,8 @@ import pytest
 import trio
 
 from conf import parse
-from tests.zoned.conftest import config_text, until
+from tests.zoned.conftest import config_text, open_app, until
 from zoned import daemon, policy
-from zoned.api.app import make_app
 from zoned.api.http1 import Prepared
 from zoned.api.lookup import make_lookup
 from zoned.auth.identity import Open
@@ -78,7 +77,7 @@ async def by_application(served: Running, target: str, headers: Sequence[tuple[b
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 2),
     }
-    await make_app(served.zone)(scope, receive, send)
+    await open_app(served.zone)(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in messages[1:])
     return messages[0]["status"], messages[0]["headers"], body
 

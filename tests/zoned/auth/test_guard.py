@@ -120,3 +120,70 @@ def test_a_door_left_open_is_a_mistake(text, key):
 @pytest.mark.parametrize("auth", ['api = "tokens"', "anonymous_read = true"])
 def test_beyond_loopback_with_a_door(auth):
     assert parse(f'[http]\nlisten = "0.0.0.0:9292"\n[auth]\n{auth}\n').http.listen == "0.0.0.0:9292"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A daemon that wants tokens at both listeners, with a public image in it."""
+    directory = tmp_path_factory.mktemp("both")
+    path = directory / "tokens"
+    path.write_text(entry_text("boss", "boss-token", "ops", ["admin"], None))
+    path.chmod(0o600)
+    more = f'[auth]\napi = "tokens"\nregistry_api = "tokens"\ntokens_file = "{path}"\n'
+    text = config_text(directory / "store", more).replace("[http]\n", '[http]\nregistry_listen = "127.0.0.1:0"\n')
+    with serve(text) as running:
+        body = {"visibility": "public", "name": "for everybody"}
+        made = httpx.post(f"{running.url}/zone/v1/images", json=body, headers=shown("boss"), trust_env=False)
+        assert made.status_code in (201, 202)
+        yield running, made.json()["uuid"]
+
+
+IMAGES_V1 = {"Accept": "application/vnd.openstack.images-v1"}
+
+
+@pytest.mark.parametrize("headers", [IMAGES_V1, {**IMAGES_V1, "X-Roles": "admin"}])
+async def test_a_version_named_by_accept_is_behind_the_door(both, headers):
+    async with httpx.AsyncClient(base_url=both[0].url, trust_env=False) as client:
+        answer = await client.get("/?limit=10", headers=headers)
+        assert answer.status_code == 401
+        assert "for everybody" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/", "/images", "/v1/images", "/livez", "/anything"])
+async def test_nothing_of_the_registry_api_is_open(both, path):
+    async with httpx.AsyncClient(base_url=both[0].registry_url, trust_env=False) as client:
+        assert (await client.get(path)).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/v2/images/{}", "/zone/v1/images/{}", "/zone/v1/images/1", "/metrics"])
+async def test_a_public_image_too_wants_a_token(both, path):
+    async with httpx.AsyncClient(base_url=both[0].url, trust_env=False) as client:
+        target = path.format(both[1])
+        for _ in range(2):
+            assert (await client.get(target)).status_code == 401
+        assert (await client.get(target, headers={"Authorization": "Bearer boss-token"})).status_code == 200
+
+
+async def test_open_pages_say_nothing_of_the_catalogue_and_cost_nothing(both):
+    async with httpx.AsyncClient(base_url=both[0].url, trust_env=False) as client:
+        for path in ("/", "/livez?consistent=1", "/versions"):
+            answer = await client.get(path, headers={"Zone-After-Position": "999999999"})
+            assert answer.status_code in (200, 300), "nobody waits"
+            assert "Zone-Position" not in answer.headers
+        kept = await client.post("/", headers={"Idempotency-Key": "k"})
+        assert "Idempotency-Replayed" not in kept.headers
+        again = await client.post("/", headers={"Idempotency-Key": "k"})
+        assert "Idempotency-Replayed" not in again.headers
+
+
+async def test_requests_without_a_token_are_no_guesses(both):
+    async with httpx.AsyncClient(base_url=both[0].url, trust_env=False) as client:
+        assert {(await client.get("/v2/images")).status_code for _ in range(60)} == {401}
+
+
+async def test_only_writes_are_kept_under_a_key(both):
+    async with httpx.AsyncClient(base_url=both[0].url, trust_env=False, headers=shown("boss")) as client:
+        for _ in range(2):
+            body = {"references": [both[1]]}
+            answer = await client.post("/zone/v1/images:batchGet", json=body, headers={"Idempotency-Key": "b"})
+            assert (answer.status_code, "Idempotency-Replayed" in answer.headers) == (200, False)

@@ -57,11 +57,18 @@ async def test_a_token_gives_its_project_and_roles(path, clock):
         assert problem.value.status == 401
 
 
-@pytest.mark.parametrize(("may", "roles"), [(True, {"reader"}), (False, set())])
-def test_who_shows_no_token(path, clock, may, roles):
-    caller = opened(path, clock, may).known([(b"host", b"h")])
+async def test_who_shows_no_token(path, clock):
+    caller = opened(path, clock, anonymous_read=True).known([(b"host", b"h")])
     assert caller is not None
-    assert (caller.project, caller.roles, caller.user) == (None, roles, ANONYMOUS)
+    assert (caller.project, caller.roles, caller.user) == (None, frozenset(("reader",)), ANONYMOUS)
+    door = opened(path, clock)
+    assert door.known([(b"host", b"h")]) is None
+    with pytest.raises(Problem):
+        await door.identify([(b"host", b"h")], None)
+
+
+def test_a_bearer_token_is_one_too(path, clock):
+    assert opened(path, clock).known([(b"authorization", b"Bearer secret")]) is not None
 
 
 def test_a_token_ends(path, clock):
