@@ -149,7 +149,7 @@ def grow(path: Path, count: int) -> int:
 def finish(connection: apsw.Connection, count: int) -> None:
     """What a snapshot says besides its records."""
     connection.execute("INSERT INTO marks VALUES (?, ?)", (CREATOR, count))
-    connection.execute("INSERT INTO ranges VALUES (1, ?, ?, 1)", (count + 1, CREATOR))
+    connection.execute("INSERT INTO ranges (start, stop, node, position) VALUES (1, ?, ?, 1)", (count + 1, CREATOR))
     log.save_compacted(connection, log.Compacted(count + 1, 1))
 
 
