@@ -10,9 +10,9 @@ from starlette.responses import Response
 from store.catalogue import Found
 from store.images import parse_reference
 from zoned.api import documents, prepared
-from zoned.api.answers import JSON, STALE_RULE, by_method, check_rule, look_up, zone_of
+from zoned.api.answers import JSON, STALE_RULE, by_method, check_rule, seen, zone_of
 from zoned.api.caller import Caller, caller_of
-from zoned.api.problems import Problem, bad, gone, not_found
+from zoned.api.problems import Problem, bad
 from zoned.zone import Zone
 
 REFERENCES_MAX = 1_000
@@ -73,11 +73,7 @@ def _looked_up(zone: Zone, caller: Caller, reference: str) -> bytes:
 
 
 def _visible(zone: Zone, caller: Caller, reference: str) -> Found:
-    found = look_up(zone, reference, integers=True, tombstones=True, aliases=True)
-    if not caller.may_see(found.image):
-        raise not_found(reference, zone.position)
-    if found.image.deleted_at is not None:
-        raise gone(reference, found.image.deleted_at)
+    found = seen(zone, caller, reference, integers=True, aliases=True)
     check_rule(zone, found.image)
     return found
 

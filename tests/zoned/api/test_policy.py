@@ -1,6 +1,8 @@
 """Policy: the file's mistakes, and every cell of role x route x visibility against a running zone."""
 
 import itertools
+import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +182,16 @@ async def test_whom_an_image_is_shared_with_is_not_for_everybody(zone):
         await zone.post(f"/v2/images/{made['uuid']}/members", json={"member": "third"})
         shown = (await zone.get(f"/zone/v1/images/{made['uuid']}", headers=headers_of(who))).json()
         assert set(shown["members"]) == expected, who
+
+
+@pytest.mark.parametrize("path", ["v1/images/{}", "v2/images/{}", "zone/v1/images/{}", "zone/v1/images?marker={}"])
+async def test_a_deleted_image_of_others_was_never_there(zone, path):
+    made, never = await make(zone, "private"), str(uuid.uuid4())
+    await zone.delete(f"/zone/v1/images/{made['uuid']}")
+    assert "deleted" in (await zone.get(f"/{path.format(made['uuid'])}", headers=headers_of("owner"))).text
+    told = []
+    for one in (made["uuid"], never):
+        answer = await zone.get(f"/{path.format(one)}", headers=headers_of("stranger"))
+        told.append((answer.status_code, re.sub(r"position \d+|\"position\":\d+", "", answer.text).replace(one, "")))
+    assert told[0] == told[1]
+    assert told[0][0] == 404
