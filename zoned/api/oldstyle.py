@@ -223,7 +223,22 @@ def update(
         locations_added=tuple(one for one in kept if known.get(one.url) != one),
         locations_removed=tuple(sorted(renewed)),
     )
+    _check_named(image, changed, caller)
     return None if changed == Update(image.uuid, changed.at) else changed
+
+
+def _check_named(image: Image, changed: Update, caller: Caller) -> None:
+    """A PUT may do what has an action of its own elsewhere: a policy that keeps that back keeps it back here too.
+
+    Any way into or out of "deactivated" counts, or "saving" would be a way around. Raises Problem.
+    """
+    if changed.locations_added:
+        caller.check("images.add_location", image, "add image locations")
+    before, after = changed.fields.get("status", (None, None))
+    if after == "deactivated":
+        caller.check("images.deactivate", image, "deactivate this image")
+    if before == "deactivated":
+        caller.check("images.reactivate", image, "reactivate this image")
 
 
 def _property_changes(image: Image, properties: Mapping[str, str], purge: bool) -> dict[str, Change]:
