@@ -2,7 +2,8 @@
 
 Two files in `peers.tls_dir`: `ca.pem`, the authorities believed (several while one replaces another), and `node.pem`,
 this node's certificate with its key. They are looked at again every few seconds; connections made afterwards use what
-is new. Whoever shows a certificate of another cluster, of another node than meant, or none, is refused by name.
+is new, and `generation` tells a server that those made before are to end. Whoever shows a certificate of another
+cluster, of another node than meant, or none, is refused by name.
 """
 
 import ssl
@@ -36,6 +37,7 @@ class PeerTls:
         self._node_id = node_id
         self._now = now
         self._looked = now()
+        self._generation = 0
         self._marks = self._look()
         self._server, self._client, self.own = self._load()
 
@@ -48,6 +50,12 @@ class PeerTls:
     def client(self) -> ssl.SSLContext:
         self._refresh()
         return self._client
+
+    @property
+    def generation(self) -> int:
+        """How often the files were read anew: an open connection must not outlive the authority that let it in."""
+        self._refresh()
+        return self._generation
 
     def authorities_end(self) -> float:
         """When the first of the believed authorities ends (seconds since 1970). Raises CertificateWrong."""
@@ -122,6 +130,7 @@ class PeerTls:
         except CertificateWrong as error:
             logger.error("certificates are wrong, those before stay in use", problem=str(error))
         else:
+            self._generation += 1
             logger.info("certificates read", ends=self.own.not_after)
 
 

@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from functools import partial
 from pathlib import Path
 
 import msgpack
@@ -11,10 +12,13 @@ import trio
 from conf import parse
 from tests.zoned.conftest import LABEL, config_text, serve
 from zoned import certificates, clock
+from zoned.api.asgi import Receive, Scope, Send
+from zoned.api.http1 import HttpLimits
+from zoned.api.server import serve_http
 from zoned.daemon import Running
 from zoned.files import write_private
 from zoned.membership import establish
-from zoned.peer_tls import PeerTls
+from zoned.peer_tls import LOOK_S, PeerTls
 from zoned.peers import LABEL_HEADER, RECIPIENT_HEADER
 from zoned.raft.messages import PreVote, encode_batch
 
@@ -84,6 +88,34 @@ def test_nobody_speaks_for_another_node(guarded, tmp_path, authority):
     assert (status, body.decode()) == (403, f"the certificate is of node {OTHER}, the message of {THIRD}")
     own = encode_batch([PreVote("cluster", OTHER, me, 7, 10, 3)])
     assert ask(guarded, context, "raft", own)[0] in (200, 204)
+
+
+async def test_an_open_connection_ends_with_the_authority_that_let_it_in(tmp_path, authority):
+    now = 0.0
+    tls = PeerTls(certify(tmp_path / "a", authority, THIRD), LABEL, THIRD, lambda: now)
+    context = client(certify(tmp_path / "b", authority, OTHER), OTHER)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        serving = partial(serve_http, app, listeners, HttpLimits(), now=lambda: 0.0, security=tls)
+        await nursery.start(serving)
+        plain = await trio.open_tcp_stream(*listeners[0].socket.getsockname())
+        with trio.fail_after(10):
+            async with trio.SSLStream(plain, context, https_compatible=True) as stream:
+                for _ in range(2):
+                    await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                    assert (await stream.receive_some()).startswith(b"HTTP/1.1 204")
+                replacing = certificates.make_authority(LABEL, clock.wall(), 10)
+                certify(tmp_path / "a", replacing, THIRD)
+                now += LOOK_S
+                assert tls.generation == 1
+                await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()
 
 
 def test_without_tls_there_is_no_answer(guarded):

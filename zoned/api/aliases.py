@@ -1,16 +1,18 @@
 """`/zone/v1/aliases`: names that point to images, promoted zone by zone and rolled back.
 
-A name is a reference like any other on native routes, and stands for what it points to in the zone that is asked.
+A name is a reference like any other on native routes, and stands for what it points to in the zone that is asked. Who
+may not see an image does not learn of it by a name, whatever else that name points or pointed to.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from conf import name_problem
-from store.aliases import EVERYWHERE, Alias
+from store.aliases import ALIASES_MAX, EVERYWHERE, Alias
 from store.images import ZONES_MAX, is_alias_name
 from store.operations import Change, Point
 from zoned import clock
@@ -30,6 +32,8 @@ from zoned.api.problems import Problem, bad, not_found, unsynced
 from zoned.zone import Zone
 
 LIST_DEFAULT, LIST_MAX = 100, 1_000
+PAGES_MAX = ALIASES_MAX // LIST_MAX  # read behind the first one for a list: together they are all there are
+AT_ONCE = 64  # judged before others get their turn
 ALL = "*"  # how a document writes the zone EVERYWHERE
 
 
@@ -37,13 +41,30 @@ async def index(request: Request) -> Response:
     """Aliases by name: `limit`, and `marker`, the last name seen."""
     zone, caller = zone_of(request), caller_of(request)
     limit = query_integer(request, "limit", LIST_DEFAULT, 1, LIST_MAX)
-    found = await zone.aliases(request.query_params.get("marker", ""), limit)
+    found = await _behind(zone, caller, request.query_params.get("marker", ""), limit + 1)
     body = {
-        "aliases": [_document(zone, one, zone.name) for one in found if _may_see(zone, caller, one)],
-        "next": found[-1].name if len(found) == limit else None,
+        "aliases": [_document(zone, caller, one, zone.name) for one in found[:limit]],
+        "next": found[limit - 1].name if len(found) > limit else None,
         "position": zone.position,
     }
     return reply(body)
+
+
+async def _behind(zone: Zone, caller: Caller, marker: str, limit: int) -> list[Alias]:
+    """The next aliases that the caller may see. Hidden ones are passed over: a short page would tell of them."""
+    found: list[Alias] = []
+    most = limit
+    for _ in range(1 + PAGES_MAX):
+        page = await zone.aliases(marker, most)
+        for n, one in enumerate(page, 1):
+            if n % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            if _may_see(zone, caller, one):
+                found.append(one)
+        if len(found) >= limit or len(page) < most:
+            break
+        marker, most = page[-1].name, LIST_MAX
+    return found[:limit]
 
 
 async def show(request: Request) -> Response:
@@ -53,7 +74,7 @@ async def show(request: Request) -> Response:
     if not alias.targets or not _may_see(zone, caller_of(request), alias):
         raise _no_alias(alias.name, zone.position)
     where = request.query_params.get("zone", zone.name)
-    return reply(_document(zone, alias, where), headers={"ETag": f'"{alias.write}"'})
+    return reply(_document(zone, caller_of(request), alias, where), headers={"ETag": f'"{alias.write}"'})
 
 
 async def put(request: Request) -> Response:
@@ -110,14 +131,14 @@ async def _move(
     }
     alias = zone.alias(name)
     if not changes and alias is not None:
-        return reply({**_document(zone, alias, zone.name), "state": "committed"})
+        return reply({**_document(zone, caller_of(request), alias, zone.name), "state": "committed"})
     if not changes:
         raise bad("nothing is asked for", "bad-body")
     submitted = await write(zone, Point(name, clock.text(clock.wall()), changes, if_match(request)))
     alias = zone.alias(name)
     assert alias is not None
     headers = {"ETag": f'"{alias.write}"', **write_headers(zone, submitted)}
-    body = {**_document(zone, alias, zone.name), "state": submitted.state}
+    body = {**_document(zone, caller_of(request), alias, zone.name), "state": submitted.state}
     return reply(body, 202 if submitted.state == "buffered" else 200, headers)
 
 
@@ -130,31 +151,42 @@ def _earlier_target(alias: Alias, zone: str) -> str:
     raise Problem(409, "no-earlier", f"alias {alias.name} never pointed to anything else in zone {zone}")
 
 
-def _document(zone: Zone, alias: Alias, where: str) -> dict[str, Any]:
+def _document(zone: Zone, caller: Caller, alias: Alias, where: str) -> dict[str, Any]:
+    """As the caller may see it: who moved a name is for who sees everything."""
+    target = alias.target(where)
+    earlier = ((one, _shown(zone, caller, one.targets)) for one in reversed(alias.earlier))
     return {
         "name": alias.name,
         "zone": where,
-        "image": alias.target(where),
-        "targets": _shown(alias.targets),
+        "image": target if target is not None and _sees(zone, caller, target) else None,
+        "targets": _shown(zone, caller, alias.targets),
         "write": alias.write,
         "position": alias.position,
         "at": alias.at,
-        "by": alias.by[0] or None,
+        "by": _by(caller, alias.by),
         "earlier": [
-            {"targets": _shown(one.targets), "write": one.write, "at": one.at, "by": one.by[0] or None}
-            for one in reversed(alias.earlier)
+            {"targets": targets, "write": one.write, "at": one.at, "by": _by(caller, one.by)}
+            for one, targets in earlier
+            if targets or caller.sees_everything
         ],
     }
 
 
-def _shown(targets: Mapping[str, str]) -> dict[str, str]:
-    return {zone or ALL: uuid for zone, uuid in targets.items()}
+def _by(caller: Caller, by: tuple[str, str]) -> str | None:
+    return by[0] or None if caller.sees_everything else None
+
+
+def _shown(zone: Zone, caller: Caller, targets: Mapping[str, str]) -> dict[str, str]:
+    return {where or ALL: uuid for where, uuid in targets.items() if _sees(zone, caller, uuid)}
+
+
+def _sees(zone: Zone, caller: Caller, uuid: str) -> bool:
+    found = None if caller.sees_everything else zone.find(uuid)
+    return caller.sees_everything or (found is not None and caller.may_see(found.image))
 
 
 def _may_see(zone: Zone, caller: Caller, alias: Alias) -> bool:
-    """Who may not see an image does not learn of it by its names."""
-    found = [zone.find(uuid) for uuid in set(alias.targets.values())]
-    return caller.sees_everything or any(one is not None and caller.may_see(one.image) for one in found)
+    return any(_sees(zone, caller, uuid) for uuid in set(alias.targets.values()))
 
 
 def _check_admin(request: Request) -> None:

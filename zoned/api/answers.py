@@ -13,7 +13,7 @@ from store.catalogue import Found
 from store.images import Image, is_alias_name, parse_reference
 from store.operations import Operation
 from zoned.api import problems
-from zoned.api.caller import caller_of
+from zoned.api.caller import Caller, caller_of
 from zoned.api.problems import STATUSES, Problem
 from zoned.proxy import Submitted
 from zoned.zone import Zone
@@ -92,14 +92,22 @@ def check_rule(zone: Zone, image: Image) -> None:
     raise Problem(503, "stale", detail, {"Retry-After": str(problems.RETRY_AFTER_S)})
 
 
-def visible(request: Request, *, tombstones: bool = False) -> Found:
-    """The record that a native path names. Raises Problem: one that the caller may not see was never there."""
-    zone, reference = zone_of(request), request.path_params["reference"]
-    found = look_up(zone, reference, integers=True, tombstones=True, aliases=True)
-    if not caller_of(request).may_see(found.image):
+def seen(
+    zone: Zone, caller: Caller, reference: str, *, integers: bool, tombstones: bool = False, aliases: bool = False
+) -> Found:
+    """As `look_up`; a record that the caller may not see was never there, deleted or not: "gone" would tell of it."""
+    found = look_up(zone, reference, integers=integers, tombstones=True, aliases=aliases)
+    if not caller.may_see(found.image):
         raise problems.not_found(reference, zone.position)
     if found.image.deleted_at is not None and not tombstones:
         raise problems.gone(reference, found.image.deleted_at)
+    return found
+
+
+def visible(request: Request, *, tombstones: bool = False) -> Found:
+    """The record that a native path names. Raises Problem: one that the caller may not see was never there."""
+    zone, reference = zone_of(request), request.path_params["reference"]
+    found = seen(zone, caller_of(request), reference, integers=True, tombstones=tombstones, aliases=True)
     check_rule(zone, found.image)
     return found
 

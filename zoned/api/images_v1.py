@@ -185,7 +185,8 @@ async def delete(request: Request) -> Response:
 
 
 async def members(request: Request) -> Response:
-    return reply(oldstyle.members_document(oldstyle.find(request, caller_of(request))))
+    caller = caller_of(request)
+    return reply(oldstyle.members_document(caller.view(oldstyle.find(request, caller))))
 
 
 async def replace_members(request: Request) -> Response:

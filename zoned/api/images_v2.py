@@ -21,10 +21,10 @@ from zoned.api.answers import (
     check_rule,
     if_match,
     is_not_modified,
-    look_up,
     record_headers,
     reply,
     runway_header,
+    seen,
     write,
     write_headers,
     zone_of,
@@ -44,9 +44,7 @@ def _as_glance(error: Problem) -> Problem:
 def visible(request: Request) -> Found:
     """The image of the path. Raises Problem: one that the caller may not see is not found, as in Glance."""
     zone, image_id = zone_of(request), request.path_params["image_id"]
-    found = look_up(zone, image_id, integers=False)
-    if not caller_of(request).may_see(found.image):
-        raise problems.not_found(image_id, zone.position)
+    found = seen(zone, caller_of(request), image_id, integers=False)
     check_rule(zone, found.image)
     return found
 

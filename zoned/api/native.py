@@ -19,11 +19,11 @@ from zoned.api.answers import (
     by_method,
     if_match,
     is_not_modified,
-    look_up,
     query_integer,
     record_headers,
     reply,
     runway_header,
+    seen,
     visible,
     write,
     write_headers,
@@ -54,10 +54,7 @@ async def index(request: Request) -> Response:
     after, caller = None, caller_of(request)
     marker = request.query_params.get("marker")
     if marker is not None:
-        image = look_up(zone, marker, integers=True).image
-        if not caller.may_see(image):
-            raise problems.not_found(marker, zone.position)
-        after = place(image, NEWEST)
+        after = place(seen(zone, caller, marker, integers=True).image, NEWEST)
     page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {

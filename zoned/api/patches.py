@@ -115,6 +115,8 @@ def changes(
         locations_removed=tuple(sorted(url for url, one in before.items() if after.get(url) != one)),
         if_match=if_match,
     )
+    if update.locations_added:
+        caller.check("images.add_location", image, "add image locations")
     return None if update == Update(image.uuid, at, if_match=if_match) else update
 
 

@@ -17,6 +17,10 @@ class Security(Protocol):
     @property
     def server(self) -> ssl.SSLContext: ...
 
+    @property
+    def generation(self) -> int:
+        """Raised with every change of what is believed."""
+
     def check(self, shown: bytes | None, meant: str | None) -> str:
         """Whom a certificate (DER) names. Raises ValueError with the reason why it is not taken."""
 
@@ -24,8 +28,15 @@ class Security(Protocol):
 class SecuredSocket:
     """The server's side of one connection, after `shake_hands`."""
 
-    def __init__(self, sock: ssl.SSLSocket) -> None:
+    def __init__(self, sock: ssl.SSLSocket, security: Security) -> None:
         self._sock = sock
+        self._security = security
+        self._generation = security.generation
+
+    @property
+    def is_outdated(self) -> bool:
+        """What is believed has changed since the handshake: whether the client still is, only a new one can tell."""
+        return self._security.generation != self._generation
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -62,11 +73,12 @@ async def shake_hands(sock: socket.socket, security: Security) -> tuple[SecuredS
     Raises OSError (of which SSLError is one) or ValueError; the socket is closed then.
     """
     wrapped = security.server.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    secured = SecuredSocket(wrapped, security)  # before the handshake, which takes a while
     try:
         while True:
             try:
                 wrapped.do_handshake()
-                return SecuredSocket(wrapped), security.check(wrapped.getpeercert(binary_form=True), None)
+                return secured, security.check(wrapped.getpeercert(binary_form=True), None)
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(wrapped)
             except ssl.SSLWantWriteError:

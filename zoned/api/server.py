@@ -494,6 +494,9 @@ class _Connection:
                 open_ = await self.fill(trio.current_time() + FIRST_REQUEST_S)
             if not open_:
                 return None
+        if isinstance(self._sock, SecuredSocket) and self._sock.is_outdated:
+            self.ended = True  # the client asks again on another connection, if it is still let in
+            return None
         return head
 
     async def _answer(self, request: Request) -> bool:

@@ -2,8 +2,11 @@
 
 As server-sent events when `Accept` asks for them, as one JSON text per line otherwise. Every message, heartbeats too,
 carries the position that the reader then has; who comes back with it (`from`, or `Last-Event-ID`, which browsers send
-by themselves) goes on from there, in whichever zone. A reader sees only what it may see.
+by themselves) goes on from there, in whichever zone. A reader sees only what it may see, and as long as it is let in:
+a stream must not outlive its token.
 """
+
+from collections.abc import Awaitable, Callable
 
 import orjson
 import trio
@@ -18,6 +21,7 @@ from zoned.api.problems import RETRY_AFTER_S, Problem, bad, unsynced
 from zoned.watch import Compacted, Event, told, withdrawn
 from zoned.zone import Zone
 
+AGAIN = "zoned.again"  # where the ASGI scope says how to find out once more who asks
 EVENTS, LINES = "text/event-stream", "application/jsonl"
 HEARTBEAT_S = 10
 HEARTBEAT_S_MAX = 60
@@ -41,7 +45,7 @@ async def watch(request: Request) -> Response:
     if feed.watchers >= WATCHERS_MAX:
         detail = f"{WATCHERS_MAX} watchers are connected to this node already; try another one of the zone"
         raise Problem(503, "too-many-watchers", detail, {"Retry-After": str(RETRY_AFTER_S)})
-    return _Stream(zone, caller_of(request), kind, after, float(heartbeat_s))
+    return _Stream(zone, caller_of(request), request.scope.get(AGAIN), kind, after, float(heartbeat_s))
 
 
 def _from(request: Request, newest: int) -> int:
@@ -64,11 +68,21 @@ def _too_old(after: int, compacted: Compacted) -> Problem:
 class _Stream(Response):
     """The answer that does not end by itself."""
 
-    def __init__(self, zone: Zone, caller: Caller, kind: str, after: int, heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        zone: Zone,
+        caller: Caller,
+        again: Callable[[], Awaitable[Caller]] | None,
+        kind: str,
+        after: int,
+        heartbeat_s: float,
+    ) -> None:
+        """`again` tells who the reader is by now, or raises Problem; None: that does not change."""
         super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, kind)
         del self.headers["content-length"]
         self._zone = zone
         self._caller = caller
+        self._again = again
         self._kind = kind
         self._position = after
         self._heartbeat_s = heartbeat_s
@@ -104,12 +118,23 @@ class _Stream(Response):
                 end = {"position": before, "type": "compacted", "detail": _too_old(before, compacted).detail}
                 await self._send(send, [self._message(before, "compacted", orjson.dumps(end))])
                 return
-            messages = [found for event in events if (found := self._told(event))]
             left_s = sent_at + self._heartbeat_s - trio.current_time()
+            if (events or left_s <= 0) and not await self._is_let_in():
+                return
+            messages = [found for event in events if (found := self._told(event))]
             if not messages and left_s <= 0:
                 messages = [self._heartbeat()]
             elif self._position == before:
                 await feed.wait(before, left_s)
+
+    async def _is_let_in(self) -> bool:
+        """Whether the reader still is who may read; what it sees from here on goes by its rights of now."""
+        if self._again is not None:
+            try:
+                self._caller = await self._again()
+            except Problem:
+                return False
+        return True
 
     async def _send(self, send: Send, messages: list[bytes]) -> None:
         await send({"type": "http.response.body", "body": b"".join(messages), "more_body": True})

@@ -25,12 +25,14 @@ from conf import Auth
 from zoned.api.caller import Caller
 from zoned.api.exchange import PeerCredentials
 from zoned.api.problems import Problem
-from zoned.auth.identity import TOKEN_BYTES_MAX, Headers, anonymous, token_of, unauthorized
+from zoned.auth.identity import Headers, anonymous, token_of, unauthorized
 from zoned.policy import Policy
 
 KNOWN_MAX = 100_000  # tokens remembered; the one used longest ago goes first
 BAD_MAX = 10_000
 BAD_S = 30.0  # a token that Keystone does not know is not asked about again for so long
+TOKEN_BYTES_MAX = 4_000  # what its web server takes as a header (uwsgi: 4,096 bytes for all); Fernet's have some 250
+NO_TOKEN = frozenset((400, 404, 413, 414, 431))  # what it, or a proxy before it, says of a subject token that is none
 AWAY_S = 5.0  # after Keystone did not answer, nobody waits for it for so long
 
 logger = structlog.get_logger()
@@ -85,14 +87,15 @@ class Keystone:
         return found.caller
 
     def remembers(self, headers: Headers) -> bool:
+        """Whether Keystone vouched for this token once and it has not ended: who shows it guesses nothing."""
         token = token_of(headers)
-        return token is not None and self._remembered(_digest(token)) is not None
+        return token is not None and len(token) <= TOKEN_BYTES_MAX and self._remembered(_digest(token)) is not None
 
     async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         token = token_of(headers)
-        if token is None:
+        if token is None or not 0 < len(token) <= TOKEN_BYTES_MAX:
             raise self._refusal()
-        if len(token) > TOKEN_BYTES_MAX or not token.isascii() or not token:
+        if not token.isascii() or not token.decode("ascii").isprintable():
             raise self._refusal()
         digest = _digest(token)
         while digest in self._asked:  # somebody asks about the same one: once is enough
@@ -155,8 +158,8 @@ class Keystone:
             if answer.status_code == 401:  # ours has ended
                 self._own_token = await self._log_in()
                 answer = await self._ask(token)
-            if answer.status_code == 404:
-                return None
+            if answer.status_code in NO_TOKEN:
+                return None  # one caller's fault must not lock out the others
             if answer.status_code != 200:
                 raise _Away(f"it answers {answer.status_code}")
             document: Mapping[str, Any] = answer.json()["token"]

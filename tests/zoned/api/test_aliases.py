@@ -93,6 +93,33 @@ async def test_only_administrators_change_names_and_nobody_learns_of_hidden_imag
     assert (await zone.get(path, headers=MEMBER)).json()["image"] == shared
 
 
+async def test_a_name_shows_of_itself_what_its_reader_may_see(zone: httpx.AsyncClient, path: str) -> None:
+    hidden, mine = await image(zone, owner="p2", visibility="private"), await image(zone, owner="p1")
+    await zone.put(path, json={"image": hidden})
+    await zone.put(path, json={"image": mine})
+    await zone.put(path, json={"image": hidden, "zones": ["alpha"]})
+    shown = await zone.get(f"{path}?zone=alpha", headers=MEMBER)
+    assert hidden not in shown.text
+    document = shown.json()
+    assert (document["image"], document["targets"], document["by"]) == (None, {"*": mine}, None)
+    assert [one["targets"] for one in document["earlier"]] == [{"*": mine}]
+    assert len((await zone.get(path)).json()["earlier"]) == 2
+
+
+async def test_a_list_goes_on_behind_names_that_are_hidden(zone: httpx.AsyncClient, path: str) -> None:
+    hidden, mine = await image(zone, owner="p2", visibility="private"), await image(zone, owner="p1")
+    names = [f"{path.rpartition('/')[2]}-{n}" for n in range(5)]
+    for name, target in zip(names, (mine, hidden, hidden, mine, hidden), strict=True):
+        await zone.put(f"/zone/v1/aliases/{name}", json={"image": target})
+    marker, seen = names[0][:-1], []
+    for _ in range(2):
+        page = (await zone.get(f"/zone/v1/aliases?limit=1&marker={marker}", headers=MEMBER)).json()
+        seen += [one["name"] for one in page["aliases"]]
+        marker = page["next"] or ""
+    assert seen == [names[0], names[3]]
+    assert marker in ("", names[3])
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [

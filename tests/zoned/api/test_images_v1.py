@@ -181,6 +181,16 @@ async def test_members_are_put_replaced_and_seen_by_their_project(zone: httpx.As
     assert (await zone.get(f"/v1/shared-images/{project}", headers=as_project(owner))).status_code == 404
 
 
+async def test_one_who_shares_an_image_does_not_see_the_others(zone: httpx.AsyncClient) -> None:
+    owner, one, other = fresh(), fresh(), fresh()
+    path = f"/v1/images/{(await zone.post('/v1/images', headers=as_project(owner))).json()['image']['id']}/members"
+    for project in (one, other):
+        assert (await zone.put(f"{path}/{project}", headers=as_project(owner))).status_code == 204
+    for who, expected in ((owner, {one, other}), (one, {one})):
+        seen = (await zone.get(path, headers=as_project(who))).json()["members"]
+        assert {member["member_id"] for member in seen} == expected
+
+
 @pytest.mark.parametrize("version", ["v1.0", "v1.1"])
 async def test_the_oldest_clients_list_by_integer(zone: httpx.AsyncClient, version: str) -> None:
     image = await made(zone, name="old")

@@ -1,13 +1,22 @@
 """Policy: the file's mistakes, and every cell of role x route x visibility against a running zone."""
 
 import itertools
+import re
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
+from store.images import Location
+from tests.zoned.api.conftest import AT, image
 from zoned import policy
+from zoned.api import batch, oldstyle, patches
+from zoned.api.caller import CALLER, Caller
+from zoned.api.problems import Problem
 from zoned.policy import DEFAULT, PolicyWrong
 
 OWNER = "project-of-the-owner"
@@ -180,3 +189,74 @@ async def test_whom_an_image_is_shared_with_is_not_for_everybody(zone):
         await zone.post(f"/v2/images/{made['uuid']}/members", json={"member": "third"})
         shown = (await zone.get(f"/zone/v1/images/{made['uuid']}", headers=headers_of(who))).json()
         assert set(shown["members"]) == expected, who
+
+
+@pytest.mark.parametrize("path", ["v1/images/{}", "v2/images/{}", "zone/v1/images/{}", "zone/v1/images?marker={}"])
+async def test_a_deleted_image_of_others_was_never_there(zone, path):
+    made, never = await make(zone, "private"), str(uuid.uuid4())
+    await zone.delete(f"/zone/v1/images/{made['uuid']}")
+    assert "deleted" in (await zone.get(f"/{path.format(made['uuid'])}", headers=headers_of("owner"))).text
+    told = []
+    for one in (made["uuid"], never):
+        answer = await zone.get(f"/{path.format(one)}", headers=headers_of("stranger"))
+        told.append((answer.status_code, re.sub(r"position \d+|\"position\":\d+", "", answer.text).replace(one, "")))
+    assert told[0] == told[1]
+    assert told[0][0] == 404
+
+
+KEPT_BACK = policy.parse(
+    "[images]\n" + "".join(f'{one} = ["service"]\n' for one in ("add_location", "deactivate", "reactivate")), DEFAULT
+)
+TENANT = Caller(OWNER, frozenset(("member",)), policy=KEPT_BACK)
+PLACE = {"url": "http://o/1", "metadata": {}}
+
+
+def test_a_patch_adds_no_location_that_the_policy_keeps_back():
+    empty = image(owner=OWNER, status="queued", disk_format="raw", container_format="bare")
+    full = image(owner=OWNER, status="active", locations=(Location("http://o/1", {}),))
+    other = {**PLACE, "metadata": {"zone": "b"}}
+    for record, verb, path, value in (
+        (empty, "add", "/locations/-", PLACE),
+        (empty, "replace", "/locations", [PLACE]),
+        (full, "replace", "/locations", [other]),
+    ):
+        steps = patches.parse([{"op": verb, "path": path, "value": value}], patches.V21)
+        with pytest.raises(Problem, match="add image locations"):
+            patches.changes(record, steps, AT, None, TENANT)
+        assert patches.changes(record, steps, AT, None, Caller(OWNER, frozenset(("member",)))) is not None
+
+
+@pytest.mark.parametrize(
+    ("before", "fields", "locations", "told"),
+    [
+        ("queued", {"status": "active"}, [PLACE], "add image locations"),
+        ("active", {"status": "deactivated"}, [], "deactivate this image"),
+        ("deactivated", {"status": "active"}, [], "reactivate this image"),
+        ("deactivated", {"status": "saving"}, [], "reactivate this image"),
+    ],
+)
+def test_a_put_does_nothing_that_the_policy_keeps_back(before, fields, locations, told):
+    record = image(owner=OWNER, status=before)
+    with pytest.raises(Problem, match=told):
+        oldstyle.update(record, fields, {}, False, locations, TENANT)
+    assert oldstyle.update(record, fields, {}, False, locations, Caller(OWNER, frozenset(("member",)))) is not None
+
+
+@pytest.mark.parametrize("action", ["see_locations", "see_members"])
+async def test_a_batch_is_as_narrow_as_the_policy(monkeypatch, action):
+    asked = []
+
+    def item(zone, caller, reference, sees_all):
+        asked.append(sees_all)
+        return b"{}"
+
+    monkeypatch.setattr(batch, "_item", item)
+    app = SimpleNamespace(state=SimpleNamespace(zone=SimpleNamespace(position=1)))
+
+    async def receive():
+        return {"type": "http.request", "body": b'{"references": [1]}', "more_body": False}
+
+    for rules in (DEFAULT, policy.parse(f'[images]\n{action} = ["owner"]\n', DEFAULT)):
+        scope = {"type": "http", "headers": [], "app": app, CALLER: Caller(policy=rules)}
+        await batch.batch_get(Request(scope, receive))
+    assert asked == [True, False]

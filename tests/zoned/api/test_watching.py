@@ -14,6 +14,10 @@ from conf import parse
 from store import log
 from tests.zoned.conftest import config_text, until
 from zoned import daemon
+from zoned.api import watching as watching_module
+from zoned.api.asgi import Scope
+from zoned.api.caller import Caller
+from zoned.api.problems import Problem
 
 MINE = {"X-Project-Id": "p1", "X-Roles": "member"}
 THEIRS = {"X-Project-Id": "p2", "X-Roles": "member"}
@@ -213,6 +217,37 @@ async def test_the_stream_ends_when_the_daemon_stops(own) -> None:
         stop.set()
         rest = [message async for message in messages]
     assert {one["type"] for one in rest} <= {"heartbeat", "created"}
+
+
+async def test_the_stream_ends_with_its_token_and_goes_by_the_rights_of_now(own) -> None:
+    client, zone, _ = own
+    await until(lambda: bool(zone.is_synced))
+    now: list[Caller | Problem] = [Caller("p1", frozenset(("member",)))]
+    sent: list[dict[str, Any]] = []
+    scope: Scope = {}
+
+    async def again() -> Caller:
+        if isinstance(now[0], Problem):
+            raise now[0]
+        return now[0]
+
+    async def send(message: Scope) -> None:
+        sent.append(dict(message))
+
+    async def receive() -> Scope:
+        await trio.sleep_forever()
+
+    stream = watching_module._Stream(zone, Caller("p2", frozenset(("member",))), again, "x", zone.position, 60.0)
+    with trio.fail_after(WAIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream, scope, receive, send)
+            await until(lambda: len(sent) > 1)
+            await client.post("/zone/v1/images", json={"name": "mine", "owner": "p1", "visibility": "private"})
+            await until(lambda: any(b"mine" in one.get("body", b"") for one in sent))
+            now[0] = Problem(401, "unauthorized", "")
+            await client.post("/zone/v1/images", json={"name": "later", "owner": "p1", "visibility": "private"})
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert not any(b"later" in one.get("body", b"") for one in sent)
 
 
 async def test_what_is_no_longer_in_the_log_is_gone_and_says_what_to_do(own) -> None:

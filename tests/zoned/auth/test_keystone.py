@@ -28,6 +28,7 @@ class Fake:
         self.logins = 0
         self.ours = ""
         self.down = False
+        self.refusal = 404
         self.wall = START
         self.now = 10.0
 
@@ -44,7 +45,7 @@ class Fake:
         self.asked.append(token)
         await trio.lowlevel.checkpoint()
         if token not in self.good:
-            return httpx.Response(404)
+            return httpx.Response(self.refusal)
         project, roles, expires = self.good[token]
         stamp = datetime.fromtimestamp(expires, UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
         body = {"expires_at": stamp, "user": {"id": "u", "name": "bob"}, "roles": [{"name": one} for one in roles]}
@@ -153,7 +154,25 @@ async def test_a_token_without_a_project_has_none(door, fake):
     assert (caller.project, caller.roles) == (None, frozenset())
 
 
-@pytest.mark.parametrize("token", ["", "x" * 20_000, "ünïcode"])
+@pytest.mark.parametrize("token", ["", "x" * 20_000, "x" * 4_001, "ünïcode", "a\x01b"])
 async def test_odd_tokens_are_not_asked_about(door, fake, token):
     assert await status_of(door, token) == 401
     assert fake.asked == []
+
+
+@pytest.mark.parametrize("status", [400, 413, 414, 431])
+async def test_a_token_that_it_cannot_read_takes_it_away_from_nobody(door, fake, status):
+    fake.refusal = status
+    assert await status_of(door, "x" * 4_000) == 401
+    assert await status_of(door, "good") == 200
+
+
+async def test_a_token_is_remembered_until_its_end(door, fake):
+    assert not door.remembers(asking("good"))
+    assert not door.remembers([])
+    assert await status_of(door, "good") == 200
+    fake.now += 301
+    assert door.known(asking("good")) is None
+    assert door.remembers(asking("good"))
+    fake.wall = START + 3_600
+    assert not door.remembers(asking("good"))
