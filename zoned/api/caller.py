@@ -16,6 +16,7 @@ from zoned.api.problems import Problem
 from zoned.policy import ADMIN, AUDITOR, Policy
 
 CALLER = "zoned.caller"  # where the ASGI scope says who asks, once that was found out
+AGAIN = "zoned.again"  # and how to find out once more, for answers without an end
 
 
 @dataclass(frozen=True, slots=True)

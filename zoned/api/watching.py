@@ -16,12 +16,11 @@ from starlette.responses import Response
 from zoned.api import documents
 from zoned.api.answers import by_method, query_integer, zone_of
 from zoned.api.asgi import Receive, Scope, Send
-from zoned.api.caller import Caller, caller_of
+from zoned.api.caller import AGAIN, Caller, caller_of
 from zoned.api.problems import RETRY_AFTER_S, Problem, bad, unsynced
 from zoned.watch import Compacted, Event, told, withdrawn
 from zoned.zone import Zone
 
-AGAIN = "zoned.again"  # where the ASGI scope says how to find out once more who asks
 EVENTS, LINES = "text/event-stream", "application/jsonl"
 HEARTBEAT_S = 10
 HEARTBEAT_S_MAX = 60
