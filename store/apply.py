@@ -12,7 +12,7 @@ import apsw
 from store import aliases, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
-from store.images import Image
+from store.images import Image, is_uuid
 from store.operations import (
     Assign,
     Create,
@@ -27,8 +27,8 @@ from store.operations import (
     decode,
     decode_write,
     dropped,
-    origin_of,
     perform,
+    subject,
 )
 from store.soundness import unsound
 
@@ -73,10 +73,17 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
             own.append(Applied(write.sequence, entry.index, outcome))
         elif outcome is not None:
             shared.forget(connection, write.node, write.sequence)
-        if outcome is not None and outcome.uuid is not None:
-            journal.refresh_overlay(connection, outcome.uuid, me)
+        if outcome is not None:
+            for uuid in _named(write, outcome):
+                journal.refresh_overlay(connection, uuid, me)
     connection.execute("UPDATE replica SET position = ?", (expected - 1,))
     return own
+
+
+def _named(write: Write, outcome: Outcome) -> set[str]:
+    """The images that the write was shown at, or changed: a refused one must not stay visible either."""
+    asked: object = subject(write.operation)  # of an unsound write it may be anything
+    return {uuid for uuid in (asked, outcome.uuid) if isinstance(uuid, str) and is_uuid(uuid)}
 
 
 def mark(connection: apsw.Connection, node: str) -> int:
@@ -97,11 +104,9 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     problem = unsound(write.operation)
     if problem:
         return Outcome(State.REFUSED, "malformed", problem)
-    origin = origin_of(write.operation)
-    if origin is not None and origin.key:
-        again = keys.repeated(connection, origin)
-        if again is not None:
-            return _with_integer(connection, again)
+    again = keys.repeated(connection, write.operation)
+    if again is not None:
+        return _with_integer(connection, again)
     outcome = _perform(connection, write, position, me)
     keys.record(connection, write, outcome)
     return outcome
