@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -15,20 +16,23 @@ import trio
 
 from conf import Journal
 from conf import Registry as Settings
-from store import apply, catalogue, journal
+from store import apply, catalogue, holding, journal
 from store.database import Database
 from store.entries import Entry, EntryKind
 from store.errors import JournalFull, Refused
 from store.journal import Limits
-from store.operations import Create, Delete, Grant, State, Update, Write, decode_write, encode_write
+from store.operations import Create, Delete, Grant, Origin, State, Update, Write, decode_write, encode_write
 from tests.zoned.conftest import ME, OTHER, open_store, until
 from tests.zoned.test_registry import LogInMemory
 from zoned import clock
 from zoned import proxy as proxy_module
+from zoned.api import answers
+from zoned.api.problems import Problem
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.proxy import Proxy, limits
 from zoned.registry import Answer, NotRegistry, Overloaded
 from zoned.supervise import Backoff
+from zoned.zone import Zone
 
 AT = "2026-11-22T09:00:00Z"
 WAIT_S = 0.15
@@ -436,6 +440,27 @@ async def test_one_who_gives_up_waiting_does_not_end_the_waiting_of_others(datab
                 await proxy.wait_for(1, 0.02)
                 way.elect("one")
         assert backlog(database) == 0
+
+
+async def test_nobody_is_told_success_for_a_write_that_was_dropped(database):
+    """An operator takes the write out while its client still waits."""
+    way = Way(database, registry=None)
+    async with running(database, way, wait_s=5.0) as proxy:
+        problems: list[Problem] = []
+
+        async def client() -> None:
+            with pytest.raises(Problem) as raised:
+                await answers.write(cast(Zone, proxy), create())
+            problems.append(raised.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client)
+            await until(lambda: backlog(database) == 1)
+            by = Origin("a", "bob", 1, "r")
+            assert await database.write(lambda c: holding.drop(c, ME, 1, "wrong", AT, by))
+            way.elect("one")
+    assert [(one.status, one.code, one.detail) for one in problems] == [(409, "dropped", "dropped by bob: wrong")]
+    assert problems[0].headers["Zone-Write"] == f"{ME}.1; state=dropped"
 
 
 def test_the_bounds_of_the_journal_come_from_its_table():
