@@ -6,7 +6,7 @@ import pytest
 
 from store import apply, holding, journal, shared
 from store.holding import Hold
-from store.operations import Create, Update, decode
+from store.operations import Create, Origin, Update, decode, encode
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
 
 UUIDS = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 5)]
@@ -40,6 +40,18 @@ def test_a_hold_is_from_one_write_on_and_outlasts_whatever_comes(waiting, limits
 def test_those_behind_that_need_it_are_counted(waiting, limits):
     journal.append(waiting, ME, Update(UUIDS[1], AT, {"name": (None, "n")}), NOW, limits)
     assert [holding.same_image_behind(waiting, sequence) for sequence in (1, 2, 5)] == [0, 1, 0]
+
+
+def test_a_drop_waits_for_nobody(connection, limits):
+    """It is how an operator gets out of a write that is based on what another node has lost."""
+    lost = shared.Row(OTHER, 7, NOW, None, encode(Create(UUIDS[0], None, AT, {})))
+    journal.take_in(connection, ME, [lost], 10, 1_000_000)
+    journal.append(connection, ME, Update(UUIDS[0], AT, {"name": (None, "n")}), NOW, limits)
+    journal.append(connection, ME, Create(UUIDS[1], None, AT, {}), NOW, limits)
+    assert sendable(connection) == []
+    assert holding.drop(connection, ME, 1, "stuck", AT, Origin("a", "bob", 1))
+    assert sendable(connection) == [1, 2]
+    assert shared.waits_for(connection, ME) == set()
 
 
 def test_what_is_exported_is_what_waits_and_can_be_read_again(waiting):
