@@ -1,10 +1,12 @@
 """Waiting writes in an operator's hands: held from one on, carried elsewhere, never out of order."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from store import apply, holding, journal, shared
+from store import apply, catalogue, holding, journal, shared
+from store.catalogue import Source
 from store.holding import Hold
 from store.operations import Create, Origin, Update, decode, encode
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
@@ -52,6 +54,35 @@ def test_a_drop_waits_for_nobody(connection, limits):
     assert holding.drop(connection, ME, 1, "stuck", AT, Origin("a", "bob", 1))
     assert sendable(connection) == [1, 2]
     assert shared.waits_for(connection, ME) == set()
+
+
+def test_a_create_after_a_drop_is_a_write_of_its_own(connection, limits):
+    """Its repeats get its receipt, and not that of the one that was dropped."""
+    create = Create(UUIDS[0], None, AT, {"name": "n"})
+    made = journal.append(connection, ME, create, NOW, limits)
+    assert holding.drop(connection, ME, 1, "wrong", AT, Origin("a", "bob", 1))
+    again, repeat = (journal.append(connection, ME, create, NOW, limits) for _ in range(2))
+    assert [one.sequence for one in (made, again, repeat)] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("before", ["drop", "update"])
+def test_a_create_of_what_only_another_node_made_is_journaled(connection, limits, before):
+    """Whatever else of this node waits for the record: the other create may come to nothing."""
+    create = Create(UUIDS[0], 7, AT, {"name": "n"})
+    if before == "drop":
+        journal.append(connection, ME, replace(create, integer=None), NOW, limits)
+        assert holding.drop(connection, ME, 1, "wrong", AT, Origin("a", "bob", 1))
+    journal.take_in(connection, ME, [shared.Row(OTHER, 1, NOW, None, encode(create))], 10, 1_000_000)
+    if before == "update":
+        seen = {"z": {"verified": (AT, "")}}
+        journal.append(connection, ME, Update(UUIDS[0], AT, presence=seen), NOW, limits)
+    found = catalogue.find(connection, UUIDS[0])
+    assert found is not None
+    assert found.source is (Source.PROVISIONAL if before == "drop" else Source.JOURNAL)
+    made = journal.append(connection, ME, replace(create, integer=None), NOW, limits)
+    assert made.sequence == 2
+    assert made.image is not None
+    assert made.image.integer == 7, "one image has one integer"
 
 
 def test_what_is_exported_is_what_waits_and_can_be_read_again(waiting):
