@@ -7,7 +7,7 @@ already may be in the log: then the log decides, and the receipt says so. Plain 
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
@@ -76,7 +76,8 @@ def drop(connection: apsw.Connection, me: str, sequence: int, reason: str, at: s
     if operation is None or isinstance(operation, Drop):
         return False
     uuid = subject(operation)
-    instead = encode(Drop(uuid, at, reason, data, origin))
+    # Without the key of the operator's own request: applied, a drop is never a repeat of anything.
+    instead = encode(Drop(uuid, at, reason, data, replace(origin, key=b"", payload=b"", keep_s=0)))
     connection.execute("UPDATE journal SET operation = ?, needs = NULL WHERE sequence = ?", (instead, sequence))
     connection.execute("UPDATE node SET journal_bytes = journal_bytes + ?", (len(instead) - len(data),))
     keys.forget(connection, me, sequence, operation)

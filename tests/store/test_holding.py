@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from store import apply, catalogue, holding, journal, shared
+from store import apply, catalogue, conflicts, holding, journal, shared
 from store.catalogue import Source
 from store.holding import Hold
-from store.operations import Create, Origin, Update, decode, encode
+from store.operations import Create, Origin, Update, decode, encode, origin_of
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
 
 UUIDS = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(1, 5)]
@@ -83,6 +83,17 @@ def test_a_create_of_what_only_another_node_made_is_journaled(connection, limits
     assert made.sequence == 2
     assert made.image is not None
     assert made.image.integer == 7, "one image has one integer"
+
+
+def test_an_operators_own_key_is_not_that_of_the_drop(waiting):
+    """Used twice, the second drop would count as a repeat of the first, and the ledger would not have it."""
+    by = Origin("a", "bob", 1, "r", b"k" * 16, b"p" * 16, 60)
+    for sequence in (1, 2):
+        assert holding.drop(waiting, ME, sequence, "wrong", AT, by)
+    rows = [decode(data) for _, data in journal.read(waiting, 0, 2, 1_000_000)]
+    assert [origin_of(one) for one in rows] == [Origin("a", "bob", 1, "r")] * 2
+    apply.apply(waiting, [entry(n, n, one) for n, one in enumerate(rows, 1)], ME, NOW)
+    assert [one.uuid for one in conflicts.newest(waiting, 10, False, 99)] == [UUIDS[1], UUIDS[0]]
 
 
 def test_what_is_exported_is_what_waits_and_can_be_read_again(waiting):
