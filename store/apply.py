@@ -151,8 +151,9 @@ def _point(connection: apsw.Connection, write: Write, operation: Point, position
     before = aliases.committed(connection, operation.alias)
     outcome = aliases.apply(connection, write, operation, position)
     named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
-    if outcome.state is State.CONFLICT and before is not None:
-        conflicts.keep(connection, write, (named[0] if named else None, before.write), outcome, position)
+    if outcome.state is State.CONFLICT:  # even where no alias is: what it had pointed at may have been deleted
+        met = (named[0] if named else None, before.write if before is not None else "")
+        conflicts.keep(connection, write, met, outcome, position)
     return outcome
 
 
