@@ -106,15 +106,21 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
         return Outcome(State.REFUSED, "malformed", problem)
     again = keys.repeated(connection, write.operation)
     if again is not None:
-        return _with_integer(connection, again)
+        return _again(connection, write, again)
     outcome = _perform(connection, write, position, me)
     keys.record(connection, write, outcome)
     return outcome
 
 
-def _with_integer(connection: apsw.Connection, outcome: Outcome) -> Outcome:
+def _again(connection: apsw.Connection, write: Write, outcome: Outcome) -> Outcome:
+    """A repeat: with the record's integer, and the one that its own client was told leads there as well."""
     record = catalogue.committed(connection, outcome.uuid) if outcome.uuid else None
-    return replace(outcome, integer=Image.decode(record).integer) if record is not None else outcome
+    if record is None:
+        return outcome
+    image = Image.decode(record)
+    if isinstance(write.operation, Create) and outcome.state is not State.REFUSED:
+        numbers.keep(connection, write.operation.integer, image)
+    return replace(outcome, integer=image.integer)
 
 
 def _perform(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome:

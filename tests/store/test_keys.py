@@ -41,6 +41,9 @@ def test_a_repeat_through_another_node_ends_as_the_first_did(connection, limits)
     assert receipt is not None
     assert (receipt.state, receipt.integer, receipt.detail) == ("committed", 1, f"a repeat of write {OTHER}.2")
     assert dump(connection)[0] == before[0], "the record changed"
+    found = catalogue.find(connection, 11)
+    assert found is not None, "its client was told this integer"
+    assert (found.image.uuid, found.image.integer) == (U1, 1)
 
 
 def test_the_same_key_for_another_request_is_refused(connection):
