@@ -216,24 +216,24 @@ def keep_settled(connection: apsw.Connection, write: Write, size: int, at: float
     that it was applied.
     """
     _forget(connection, write.sequence, size)
-    state, integer = "applied", None
+    state, code, integer = "applied", "", None
     uuid = subject(write.operation)
-    if uuid is not None:
+    lost: Any = connection.execute(
+        "SELECT take FROM conflicts WHERE node = ? AND sequence = ?", (write.node, write.sequence)
+    ).fetchone()
+    if lost is not None:
+        state = code = "dropped" if lost[0] == "dropped" else "conflict"
+    elif uuid is not None:
         record = catalogue.committed(connection, uuid)
         image = Image.decode(record) if record is not None else None
-        lost: Any = connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM conflicts WHERE node = ? AND sequence = ?)", (write.node, write.sequence)
-        ).get
         made = isinstance(write.operation, Create) and image is not None and image.creator == write.node
-        if lost:
-            state = "conflict"
-        elif image is not None and (made or image.write == write.id):
+        if image is not None and (made or image.write == write.id):
             state, integer = "committed", image.integer
     connection.execute(
         "INSERT OR REPLACE INTO receipts"
         " (sequence, uuid, integer, kind, state, code, detail, position, at, finished_at)"
-        " VALUES (?, ?, ?, ?, ?, '', 'applied within a snapshot', ?, ?, ?)",
-        (write.sequence, uuid, integer, kind_of(write.operation), state, position, at, at),
+        " VALUES (?, ?, ?, ?, ?, ?, 'applied within a snapshot', ?, ?, ?)",
+        (write.sequence, uuid, integer, kind_of(write.operation), state, code, position, at, at),
     )
 
 
