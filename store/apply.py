@@ -12,7 +12,7 @@ import apsw
 from store import aliases, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
-from store.images import Image
+from store.images import Image, is_uuid
 from store.operations import (
     Assign,
     Create,
@@ -27,8 +27,8 @@ from store.operations import (
     decode,
     decode_write,
     dropped,
-    origin_of,
     perform,
+    subject,
 )
 from store.soundness import unsound
 
@@ -73,10 +73,17 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
             own.append(Applied(write.sequence, entry.index, outcome))
         elif outcome is not None:
             shared.forget(connection, write.node, write.sequence)
-        if outcome is not None and outcome.uuid is not None:
-            journal.refresh_overlay(connection, outcome.uuid, me)
+        if outcome is not None:
+            for uuid in _named(write, outcome):
+                journal.refresh_overlay(connection, uuid, me)
     connection.execute("UPDATE replica SET position = ?", (expected - 1,))
     return own
+
+
+def _named(write: Write, outcome: Outcome) -> set[str]:
+    """The images that the write was shown at, or changed: a refused one must not stay visible either."""
+    asked: object = subject(write.operation)  # of an unsound write it may be anything
+    return {uuid for uuid in (asked, outcome.uuid) if isinstance(uuid, str) and is_uuid(uuid)}
 
 
 def mark(connection: apsw.Connection, node: str) -> int:
@@ -97,19 +104,23 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     problem = unsound(write.operation)
     if problem:
         return Outcome(State.REFUSED, "malformed", problem)
-    origin = origin_of(write.operation)
-    if origin is not None and origin.key:
-        again = keys.repeated(connection, origin)
-        if again is not None:
-            return _with_integer(connection, again)
+    again = keys.repeated(connection, write.operation)
+    if again is not None:
+        return _again(connection, write, again)
     outcome = _perform(connection, write, position, me)
     keys.record(connection, write, outcome)
     return outcome
 
 
-def _with_integer(connection: apsw.Connection, outcome: Outcome) -> Outcome:
+def _again(connection: apsw.Connection, write: Write, outcome: Outcome) -> Outcome:
+    """A repeat: with the record's integer, and the one that its own client was told leads there as well."""
     record = catalogue.committed(connection, outcome.uuid) if outcome.uuid else None
-    return replace(outcome, integer=Image.decode(record).integer) if record is not None else outcome
+    if record is None:
+        return outcome
+    image = Image.decode(record)
+    if isinstance(write.operation, Create) and outcome.state is not State.REFUSED:
+        numbers.keep(connection, write.operation.integer, image)
+    return replace(outcome, integer=image.integer)
 
 
 def _perform(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome:
@@ -146,8 +157,9 @@ def _point(connection: apsw.Connection, write: Write, operation: Point, position
     before = aliases.committed(connection, operation.alias)
     outcome = aliases.apply(connection, write, operation, position)
     named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
-    if outcome.state is State.CONFLICT and before is not None:
-        conflicts.keep(connection, write, (named[0] if named else None, before.write), outcome, position)
+    if outcome.state is State.CONFLICT:  # even where no alias is: what it had pointed at may have been deleted
+        met = (named[0] if named else None, before.write if before is not None else "")
+        conflicts.keep(connection, write, met, outcome, position)
     return outcome
 
 

@@ -7,7 +7,7 @@ already may be in the log: then the log decides, and the receipt says so. Plain 
 
 import base64
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
@@ -67,14 +67,18 @@ def same_image_behind(connection: apsw.Connection, sequence: int) -> int:
 
 
 def drop(connection: apsw.Connection, me: str, sequence: int, reason: str, at: str, origin: Origin) -> bool:
-    """Puts a `Drop` in the place of a waiting write; False when no such write waits (or it was dropped already)."""
+    """Puts a `Drop` in the place of a waiting write; False when no such write waits (or it was dropped already).
+
+    Unlike that write, the `Drop` needs no other node's writes before it.
+    """
     data: Any = connection.execute("SELECT operation FROM journal WHERE sequence = ?", (sequence,)).get
     operation = decode(data) if data is not None else None
     if operation is None or isinstance(operation, Drop):
         return False
     uuid = subject(operation)
-    instead = encode(Drop(uuid, at, reason, data, origin))
-    connection.execute("UPDATE journal SET operation = ? WHERE sequence = ?", (instead, sequence))
+    # Without the key of the operator's own request: applied, a drop is never a repeat of anything.
+    instead = encode(Drop(uuid, at, reason, data, replace(origin, key=b"", payload=b"", keep_s=0)))
+    connection.execute("UPDATE journal SET operation = ?, needs = NULL WHERE sequence = ?", (instead, sequence))
     connection.execute("UPDATE node SET journal_bytes = journal_bytes + ?", (len(instead) - len(data),))
     keys.forget(connection, me, sequence, operation)
     keys.forget_answer(connection, operation)

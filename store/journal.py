@@ -102,9 +102,11 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
         if outcome.state is State.REFUSED:
             raise Refused(outcome)
         if image is not None and isinstance(operation, Create):
-            if found is None or found.source is not catalogue.Source.PROVISIONAL:
-                return _repeated(connection, me, image)
-            # Another zone made it and this one was told: one image has one integer.
+            repeated = _repeated(connection, me, image)
+            if repeated is not None:
+                return repeated
+            # Another zone made it and this one was told: one image has one integer. Journaled all the same, whatever
+            # this node changed in it since: the other zone's create may still come to nothing.
             operation = replace(operation, integer=image.integer)
     _check_room(connection, limits)
     if isinstance(operation, Create | Assign) and not operation.integer:
@@ -127,12 +129,15 @@ def _foresee(image: Image | None, write: Write) -> tuple[Image | None, Outcome]:
     return perform(image, write, image.position if image is not None else 0)
 
 
-def _repeated(connection: apsw.Connection, me: str, image: Image) -> Journaled:
-    """A create of what is there already: its receipt is that of the write that made it, if that still waits."""
+def _repeated(connection: apsw.Connection, me: str, image: Image) -> Journaled | None:
+    """A create of what is committed, or waits as this node's own create: then its receipt is that one's. Else None."""
     if catalogue.committed(connection, image.uuid) is not None:
         return Journaled(image.write, None, image)
-    sequence: Any = connection.execute("SELECT min(sequence) FROM journal WHERE uuid = ?", (image.uuid,)).get
-    return Journaled(f"{me}.{sequence}", sequence, image)
+    rows: Any = connection.execute(
+        "SELECT sequence, operation FROM journal WHERE uuid = ? ORDER BY sequence DESC", (image.uuid,)
+    )
+    sequence = next((sequence for sequence, data in rows if isinstance(decode(data), Create)), None)
+    return Journaled(f"{me}.{sequence}", sequence, image) if sequence is not None else None
 
 
 def _check_room(connection: apsw.Connection, limits: Limits) -> None:
@@ -211,24 +216,24 @@ def keep_settled(connection: apsw.Connection, write: Write, size: int, at: float
     that it was applied.
     """
     _forget(connection, write.sequence, size)
-    state, integer = "applied", None
+    state, code, integer = "applied", "", None
     uuid = subject(write.operation)
-    if uuid is not None:
+    lost: Any = connection.execute(
+        "SELECT take FROM conflicts WHERE node = ? AND sequence = ?", (write.node, write.sequence)
+    ).fetchone()
+    if lost is not None:
+        state = code = "dropped" if lost[0] == "dropped" else "conflict"
+    elif uuid is not None:
         record = catalogue.committed(connection, uuid)
         image = Image.decode(record) if record is not None else None
-        lost: Any = connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM conflicts WHERE node = ? AND sequence = ?)", (write.node, write.sequence)
-        ).get
         made = isinstance(write.operation, Create) and image is not None and image.creator == write.node
-        if lost:
-            state = "conflict"
-        elif image is not None and (made or image.write == write.id):
+        if image is not None and (made or image.write == write.id):
             state, integer = "committed", image.integer
     connection.execute(
         "INSERT OR REPLACE INTO receipts"
         " (sequence, uuid, integer, kind, state, code, detail, position, at, finished_at)"
-        " VALUES (?, ?, ?, ?, ?, '', 'applied within a snapshot', ?, ?, ?)",
-        (write.sequence, uuid, integer, kind_of(write.operation), state, position, at, at),
+        " VALUES (?, ?, ?, ?, ?, ?, 'applied within a snapshot', ?, ?, ?)",
+        (write.sequence, uuid, integer, kind_of(write.operation), state, code, position, at, at),
     )
 
 
@@ -291,7 +296,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
         if others and catalogue.holds_integer(connection, image):
             image = replace(image, integer=None)  # what others say must not break the own promise
         catalogue.put(connection, "overlay", image)
-        if not own:
+        if all(isinstance(write.operation, Drop) for write in own):
             connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid_bytes(uuid),))
     return image
 

@@ -84,14 +84,17 @@ def forget_applied(connection: apsw.Connection) -> None:
     )
 
 
-def repeated(connection: apsw.Connection, origin: Origin) -> Outcome | None:
+def repeated(connection: apsw.Connection, operation: Operation) -> Outcome | None:
     """The outcome of a write whose key was applied already: that of the first one. None when it is the first."""
-    known = applied(connection, origin)
-    if known is None:
+    origin = origin_of(operation)
+    known = applied(connection, origin) if origin is not None and origin.key else None
+    if origin is None or known is None:
         return None
     first = f"write {known.node}.{known.sequence}"
     if known.payload != origin.payload:
-        return Outcome(State.REFUSED, "key-reused", f"its Idempotency-Key belongs to {first}, another request")
+        return Outcome(
+            State.REFUSED, "key-reused", f"its Idempotency-Key belongs to {first}, another request", subject(operation)
+        )
     detail = f"a repeat of {first}"
     return Outcome(State(known.state), known.code or "repeat", detail, known.uuid)
 

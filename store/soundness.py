@@ -6,6 +6,7 @@ that got into a log by whatever mistake can stop the nodes that hold it.
 """
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 from store.images import (
@@ -47,6 +48,7 @@ from store.operations import (
 TAKES = ("", "ours", "theirs", "value")
 INTEGER_MAX = 2**53 - 1
 OPERATION_BYTES_MAX = 1_048_576  # encoded; a log entry, a forwarded batch and a peer's message must hold it with room
+JSON_DEPTH_MAX = 16  # of a request, and so of the metadata of a location
 RECORD_BYTES_MAX = 262_144  # in canonical form; an update carries what it saw and what it wants, so twice this fits
 
 
@@ -234,7 +236,26 @@ def _locations(values: object) -> str | None:
             return "a location is none"
         if problem := _text(value.url, URL_CHARS_MAX):
             return f"location {problem}"
+        if not _is_json(dict(value.metadata), JSON_DEPTH_MAX):
+            return "the metadata of a location is no JSON, or nested too deep"
     return None
+
+
+def _is_json(value: object, levels: int) -> bool:
+    """Whether a record can hold the value: one that cannot be encoded would end every node that applies it."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= char <= "\udfff" for char in value)
+    if type(value) is int:
+        return -(2**63) <= value < 2**64
+    if type(value) is float:
+        return isfinite(value)
+    if type(value) is dict and all(isinstance(name, str) for name in value):
+        inner = [*value, *value.values()]
+    elif type(value) is list:
+        inner = value
+    else:
+        return value is None or type(value) is bool
+    return levels > 0 and all(_is_json(one, levels - 1) for one in inner)
 
 
 def _members(changes: object) -> str | None:

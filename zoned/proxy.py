@@ -229,9 +229,9 @@ class Proxy:
             changed = self._forwarder.changed()
             registry = self._forwarder.registry
             self._mark_away(registry is None or self._failing)
-            batch = self._next_batch() if registry is not None else []
-            if registry is not None and batch:
-                await self._send(registry, batch, changed)
+            waiting = len(self._next_rows()) if registry is not None else 0
+            if registry is not None and waiting:
+                await self._send(registry, waiting, changed)
             elif not await first_of(changed, self._news.event, at_most_s=STALL_S):
                 self._sent = 0
             if changed.is_set():
@@ -247,12 +247,12 @@ class Proxy:
         elif self._away_since is None:
             self._away_since = trio.current_time()
 
-    def _next_batch(self) -> list[Write]:
+    def _next_rows(self) -> list[tuple[int, bytes]]:
         reader = self._database.reader
         after = max(self._sent, apply.mark(reader, self.me))
         rows = journal.read(reader, after, self._settings.forward_batch_max, FORWARD_BYTES_MAX)
         self._blocked = not rows and journal.backlog(reader).last_sequence > after
-        return [Write(self.me, sequence, decode(data), self._is_buffered(sequence)) for sequence, data in rows]
+        return rows
 
     def _is_buffered(self, sequence: int) -> bool:
         return sequence <= self._buffered_through or sequence in self._buffered
@@ -268,9 +268,16 @@ class Proxy:
             logger.debug("forwarding", writes=len(batch))
             yield
 
-    async def _send(self, registry: str, batch: Sequence[Write], changed: trio.Event) -> None:
+    async def _send(self, registry: str, waiting: int, changed: trio.Event) -> None:
+        """The next writes, at most the `waiting` that the drain's pace is asked for."""
         # When this node is the registry, forwarding never waits: heartbeats must get their turn all the same.
-        await trio.sleep(self.drain.pause_s(len(batch), trio.current_time()))
+        await trio.sleep(self.drain.pause_s(waiting, trio.current_time()))
+        # Read only now, and with nothing awaited until `left_through` says so: what an operator dropped or held during
+        # the pause does not leave, and whoever asks afterwards is told that it may have left.
+        rows = self._next_rows()[:waiting]
+        if not rows:
+            return
+        batch = [Write(self.me, sequence, decode(data), self._is_buffered(sequence)) for sequence, data in rows]
         self.left_through = max(self.left_through, batch[-1].sequence)
         try:
             with self._named(batch):

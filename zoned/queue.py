@@ -17,12 +17,17 @@ from store.holding import Hold
 from store.operations import Origin
 from store.shared import Row
 from zoned import clock
+from zoned.errors import ZonedError
 from zoned.proxy import Proxy
 from zoned.sharing import Sharing, pack, unpack
 
 IMPORT_MAX = 1_000  # writes in one call
 
 logger = structlog.get_logger()
+
+
+class Blocked(ZonedError):
+    """Imported writes are based on those of other nodes, which are not here; what came before them was kept."""
 
 
 class Queue:
@@ -103,7 +108,8 @@ class Queue:
     async def take_in(self, documents: Sequence[Any]) -> dict[str, int]:
         """Keeps another node's exported writes as if they had been shared: shown here, and forwarded under its ID.
 
-        Raises ValueError or PeerRefused for what is no export, StorageFull when there is no room.
+        Raises ValueError or PeerRefused for what is no export, Blocked when other nodes' writes have to be imported
+        first, StorageFull when there is no room.
         """
         rows = unpack(pack([holding.imported(one) for one in documents]))
         reader, taken, left_out = self._database.reader, list[Row](), 0
@@ -119,6 +125,10 @@ class Queue:
             taken.append(row)
         kept = await self._sharing.keep(taken) if taken else 0
         if kept < len(taken):
+            first = await self._database.read(lambda c: _needed(c, self._proxy.me, taken))
+            if first:
+                named = ", ".join(f"{node} up to {sequence}" for node, sequence in sorted(first.items()))
+                raise Blocked(f"{kept} of {len(taken)} writes were kept, the next needs those of node {named}")
             raise StorageFull(f"{kept} of {len(taken)} writes were kept, for more there is no room (journal.*_max)")
         logger.warning("writes imported", taken=kept, left_out=left_out)
         return {"taken": kept, "known_already": len(rows) - kept - left_out, "left_out": left_out}
@@ -126,3 +136,14 @@ class Queue:
     async def export(self, after: int) -> dict[str, Any]:
         found = await self._database.read(lambda c: list(holding.export(c, after)))
         return {"writes": found, "next": found[-1]["sequence"] if len(found) == holding.EXPORT_MAX else None}
+
+
+def _needed(connection: Any, me: str, rows: Sequence[Row]) -> dict[str, int]:
+    """What is missing here for some of `rows` that could be next: node -> sequence."""
+    known, found = shared.have(connection), dict[str, int]()
+    for row in rows:
+        if row.sequence == known.get(row.node, 0) + 1:
+            for node, sequence in shared.unpack_needs(row.needs).items():
+                if node != me and known.get(node, 0) < sequence:
+                    found[node] = max(sequence, found.get(node, 0))
+    return found

@@ -144,13 +144,19 @@ class Receipts:
         return view.zone if view is not None else None
 
     def _zones(self) -> dict[str, int]:
-        """Per zone how far its nodes are that have not left, by the one that is least far."""
+        """Per zone how far its nodes are that have not left, by the one that is least far.
+
+        A node of another cluster, such as one that was given up, counts positions of another log: it has seen nothing.
+        """
         found: dict[str, int] = {}
+        me = self._members.get(self._me)
+        ours = me.facts.get("cluster") if me is not None else None
         for view in self._members.values():
             if view.state is State.LEFT:
                 continue
             own = view.node_id == self._me
             position = self._positions.position if own else view.vitals.get("position")
-            position = position if isinstance(position, int) else 0
+            is_ours = own or not ours or view.facts.get("cluster") == ours
+            position = position if is_ours and isinstance(position, int) else 0
             found[view.zone] = min(position, found.get(view.zone, position))
         return found

@@ -16,7 +16,7 @@ from zoned.api.problems import Problem, bad
 from zoned.drills import FOR_MAX_S, KINDS, DrillRefused, Drills
 from zoned.errors import PeerRefused
 from zoned.origin import ORIGIN
-from zoned.queue import IMPORT_MAX, Queue
+from zoned.queue import IMPORT_MAX, Blocked, Queue
 
 REASON_CHARS_MAX = 255
 COUNT_MAX = 1_000_000_000
@@ -93,6 +93,8 @@ def _writes_routes(queue: Queue) -> list[BaseRoute]:
             return reply(await queue.take_in(rows))
         except (ValueError, PeerRefused) as error:
             raise bad(f"no exported writes of this version: {error}", "bad-body") from None
+        except Blocked as error:
+            raise Problem(409, "blocked", str(error)) from None
 
     return [
         by_method("/admin/v1/writes/hold", GET=state, POST=hold),

@@ -5,7 +5,7 @@ import pytest
 from store import aliases, apply, catalogue, journal
 from store.aliases import EARLIER_MAX, Alias, point
 from store.errors import Refused
-from store.operations import Create, Delete, Operation, Origin, Point, State, Write, decode_write, encode_write
+from store.operations import Create, Delete, Operation, Origin, Point, State, Write, decode_write, encode, encode_write
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
 
 ONE, TWO, THREE = (f"c9ec9bad-8ab1-4555-b70e-7590c2b0730{n}" for n in "123")
@@ -90,6 +90,20 @@ def test_a_conflict_is_kept_with_both_values(connection):
     )
     kept = connection.execute("SELECT what, uuid, committed, wanted FROM conflicts").fetchall()
     assert kept == [("aliases/stable/", ONE, f'"{TWO}"', f'"{THREE}"')]
+
+
+def test_a_conflict_of_an_alias_that_never_came_to_be_is_kept(connection):
+    """The image that it first pointed at was deleted meanwhile, so its second write meets nothing."""
+    applied(connection, created(ONE, 1), created(TWO, 2), Delete(ONE, AT))
+    lost = [entry(4, 1, to({"": (None, ONE)}), ME, True), entry(5, 2, to({"": (ONE, TWO)}), ME, True)]
+    for sequence, write in enumerate((to({"": (None, ONE)}), to({"": (ONE, TWO)})), 1):
+        connection.execute(
+            "INSERT INTO journal VALUES (?, ?, ?, ?, NULL)", (sequence, "alias:stable", encode(write), NOW)
+        )
+    states = [one.outcome.state for one in apply.apply(connection, lost, ME, NOW)]
+    assert states == [State.REFUSED, State.CONFLICT]
+    kept = connection.execute("SELECT what, uuid, committed, committed_write, wanted FROM conflicts").fetchall()
+    assert kept == [("aliases/stable/", ONE, "null", "", f'"{TWO}"')]
 
 
 def test_own_unapplied_writes_are_seen_at_once_and_fold_when_they_are_applied(connection, limits):

@@ -14,8 +14,10 @@ from store.catalogue import Source
 from store.database import open_writer
 from store.entries import Entry, EntryKind
 from store.errors import Impossible, JournalFull, Refused
+from store.images import Location
 from store.listing import Query
 from store.operations import Assign, Create, Delete, Grant, Operation, State, Update
+from store.soundness import JSON_DEPTH_MAX
 from tests.store.conftest import AT, ME, NOW, OTHER, dump, entry
 
 THIRD, FOURTH = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "cd")
@@ -216,6 +218,12 @@ def test_an_unsound_operation_in_the_log_is_refused_and_stops_nobody(connection)
         Grant(-5, 10),
         Delete("x", AT),
     ]
+    deep: Any = []
+    for _ in range(JSON_DEPTH_MAX):
+        deep = [deep]
+    for said in (b"x", {"a": [b"x"]}, {b"a": "a"}, float("nan"), deep):
+        unsound.append(Create(U1, None, AT, {}, locations=(Location("s3://x", {"m": said}),)))
+        unsound.append(Update(U1, AT, locations_added=(Location("s3://x", {"m": said}),)))
     apply(connection, [entry(n, n, operation, OTHER) for n, operation in enumerate(unsound, 1)], ME, NOW)
     assert mark(connection, OTHER) == len(unsound)
     assert catalogue.replica(connection).images == 0

@@ -5,12 +5,13 @@ from dataclasses import replace
 import apsw
 import pytest
 
-from store import apply, catalogue, journal, keys
+from store import apply, catalogue, journal, keys, shared
 from store.entries import Entry
 from store.operations import Create, Grant, Origin, Outcome, Update, encode
 from tests.store.conftest import AT, ME, NOW, OTHER, dump, entry
 
-U1, U2 = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
+U1, U2, U3 = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2, 3))
+THIRD = "00000000-0000-4000-8000-00000000000c"
 DAY_S = 86_400
 SINCE = 1_795_338_000
 
@@ -40,12 +41,33 @@ def test_a_repeat_through_another_node_ends_as_the_first_did(connection, limits)
     assert receipt is not None
     assert (receipt.state, receipt.integer, receipt.detail) == ("committed", 1, f"a repeat of write {OTHER}.2")
     assert dump(connection)[0] == before[0], "the record changed"
+    found = catalogue.find(connection, 11)
+    assert found is not None, "its client was told this integer"
+    assert (found.image.uuid, found.image.integer) == (U1, 1)
 
 
 def test_the_same_key_for_another_request_is_refused(connection):
     apply.apply(connection, [entry(1, 1, new(), OTHER), entry(2, 2, new(U2, payload=2), OTHER)], ME, NOW)
     assert catalogue.find(connection, U2) is None
     assert keys.count(connection) == 1
+
+
+def test_a_record_whose_key_was_taken_elsewhere_is_shown_no_more(connection, limits):
+    journal.append(connection, ME, new(U2, payload=2), NOW, limits)
+    row = shared.Row(THIRD, 1, NOW, None, encode(new(U3, payload=3)))
+    journal.take_in(connection, ME, [row], 10, 1_000_000)
+    assert [catalogue.find(connection, uuid) is None for uuid in (U2, U3)] == [False, False]
+    (outcome,) = outcomes(
+        connection,
+        entry(1, 1, new(), OTHER),
+        entry(2, 1, new(U2, payload=2), buffered=True),
+        entry(3, 1, new(U3, payload=3), THIRD, buffered=True),
+    )
+    assert (outcome.state.value, outcome.code, outcome.uuid) == ("refused", "key-reused", U2)
+    assert [catalogue.find(connection, uuid) for uuid in (U2, U3)] == [None, None]
+    receipt = journal.receipt(connection, 1)
+    assert receipt is not None
+    assert (receipt.state, receipt.uuid) == ("refused", U2)
 
 
 def test_a_refusal_is_repeated_too(connection):

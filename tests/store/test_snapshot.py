@@ -6,12 +6,12 @@ import apsw
 import pytest
 
 from store import apply as applying
-from store import catalogue, identity, journal, log, ranges, snapshot
+from store import catalogue, holding, identity, journal, log, ranges, snapshot
 from store.apply import apply
 from store.database import connect_reader, open_database, open_writer
 from store.entries import Entry, EntryKind, HardState, Membership
 from store.errors import CannotOpen, Impossible, StorageFull
-from store.operations import Create, Delete, Grant, Update, encode
+from store.operations import Create, Delete, Grant, Origin, Update, decode, encode
 from tests.store.conftest import AT, ME, NOW, OTHER, dump, entry
 
 CEILING = 2**53 - 1
@@ -100,6 +100,25 @@ def test_a_damaged_snapshot_is_refused(tmp_path: Path):
         snapshot.describe(tmp_path / "t")
     with pytest.raises(CannotOpen, match="not a snapshot"):
         snapshot.describe(tmp_path / "donor" / "zoned.db")
+
+
+def test_a_drop_that_a_snapshot_holds_is_told_as_one(tmp_path: Path, limits: journal.Limits):
+    source, mine = donor(tmp_path / "donor"), open_writer(tmp_path / "mine.db")
+    with mine:
+        identity.start(mine, ME, "a", "zoned")
+        journal.append(mine, ME, Grant(50, CEILING), NOW, limits)
+        journal.append(mine, ME, new(99, name="wrong"), NOW, limits)
+        assert holding.drop(mine, ME, 2, "wrong", AT, Origin("a", "bob", 1))
+    entries = [entry(25, 2, decode(journal.read(mine, 1, 1, 1_000)[0][1]))]
+    with source:
+        log.save_entries(source, entries)
+        apply(source, entries, NEWER, NOW)
+    mine.close()
+    snapshot.write(tmp_path / "donor" / "zoned.db", tmp_path / "s")
+    snapshot.adopt(tmp_path / "s", tmp_path / "mine.db", ME, lambda c: None)
+    receipt = journal.receipt(apsw.Connection(str(tmp_path / "s")), 2)
+    assert receipt is not None
+    assert (receipt.state, receipt.code, receipt.kind, receipt.integer) == ("dropped", "dropped", "drop", None)
 
 
 async def test_installing_keeps_what_belongs_to_the_node(tmp_path: Path, limits: journal.Limits):

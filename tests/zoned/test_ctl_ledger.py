@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgpack
 import pytest
 
 from store.operations import Create, Operation, Origin, Update, encode
@@ -353,3 +354,13 @@ def test_live_with_zonectl(operated, zonectl):
 @pytest.mark.parametrize("words", [(), ("flood",), ("partition", "--for", "2h"), ("partition", "--for", "soon")])
 def test_a_drill_asked_for_wrongly_is_one_line(zonectl, words):
     assert zonectl("drill", *words).exit_code == 2
+
+
+def test_an_import_names_the_nodes_whose_writes_are_needed_first(zonectl, tmp_path):
+    file, node, base = tmp_path / "writes", str(uuid4()), str(uuid4())
+    first, second = (json.loads(line(n, Create(str(uuid4()), None, AT, {}), node)) for n in (1, 2))
+    second["needs"] = base64.b64encode(msgpack.packb({base: 7})).decode()
+    file.write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    result = zonectl("writes", "import", file)
+    assert result.exit_code == 5
+    assert f"1 of 2 writes were kept, the next needs those of node {base} up to 7" in result.stderr

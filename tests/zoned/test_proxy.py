@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -15,20 +16,24 @@ import trio
 
 from conf import Journal
 from conf import Registry as Settings
-from store import apply, catalogue, journal
+from store import apply, catalogue, holding, journal
 from store.database import Database
 from store.entries import Entry, EntryKind
 from store.errors import JournalFull, Refused
 from store.journal import Limits
-from store.operations import Create, Delete, Grant, State, Update, Write, decode_write, encode_write
+from store.operations import Create, Delete, Drop, Grant, Origin, State, Update, Write, decode_write, encode_write
 from tests.zoned.conftest import ME, OTHER, open_store, until
 from tests.zoned.test_registry import LogInMemory
 from zoned import clock
 from zoned import proxy as proxy_module
+from zoned.api import answers
+from zoned.api.problems import Problem
+from zoned.drain import Drain
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.proxy import Proxy, limits
 from zoned.registry import Answer, NotRegistry, Overloaded
 from zoned.supervise import Backoff
+from zoned.zone import Zone
 
 AT = "2026-11-22T09:00:00Z"
 WAIT_S = 0.15
@@ -436,6 +441,51 @@ async def test_one_who_gives_up_waiting_does_not_end_the_waiting_of_others(datab
                 await proxy.wait_for(1, 0.02)
                 way.elect("one")
         assert backlog(database) == 0
+
+
+async def test_nobody_is_told_success_for_a_write_that_was_dropped(database):
+    """An operator takes the write out while its client still waits."""
+    way = Way(database, registry=None)
+    async with running(database, way, wait_s=5.0) as proxy:
+        problems: list[Problem] = []
+
+        async def client() -> None:
+            with pytest.raises(Problem) as raised:
+                await answers.write(cast(Zone, proxy), create())
+            problems.append(raised.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client)
+            await until(lambda: backlog(database) == 1)
+            by = Origin("a", "bob", 1, "r")
+            assert await database.write(lambda c: holding.drop(c, ME, 1, "wrong", AT, by))
+            way.elect("one")
+    assert [(one.status, one.code, one.detail) for one in problems] == [(409, "dropped", "dropped by bob: wrong")]
+    assert problems[0].headers["Zone-Write"] == f"{ME}.1; state=dropped"
+
+
+async def test_what_is_dropped_or_held_during_a_pause_does_not_leave(database):
+    """The drain's pause comes before the journal is read, not between reading and sending."""
+    way = Way(database)
+    async with running(database, way, wait_s=0.0) as proxy:
+        way.registry = None
+        for _ in range(3):
+            await proxy.submit(create())
+        proxy.drain = Drain(20.0, Random(0))
+        proxy.drain.pause_s(24, trio.current_time())  # in debt: the next batch waits
+        before = proxy.left_through
+        way.elect("one")
+        await trio.sleep(0.05)
+        assert (way.batches, proxy.left_through) == ([], before)
+        by = Origin("a", "bob", 1, "r")
+        assert await database.write(lambda c: holding.drop(c, ME, 1, "wrong", AT, by))
+        await database.write(lambda c: holding.hold(c, holding.Hold(3, "why", "bob", AT)))
+        await until(lambda: backlog(database) == 1)
+        assert [(one.sequence, type(one.operation)) for batch in way.batches for one in batch] == [
+            (1, Drop),
+            (2, Create),
+        ]
+        assert proxy.left_through == 2
 
 
 def test_the_bounds_of_the_journal_come_from_its_table():

@@ -272,6 +272,20 @@ async def test_receipts_say_which_zones_have_seen_a_write_and_take_nothing_back(
         assert (told.state, set(told.seen)) == ("seen", {"alpha", "beta", "gamma"})
 
 
+async def test_a_node_of_another_cluster_has_seen_nothing(tmp_path):
+    """What it says of its position is of another log."""
+    async with three(tmp_path, set()) as (a, b, c):
+        await a.proxy.submit(create("n"))
+        rows = journal.read(a.database.reader, 0, 10, 10**6)
+        await apply_everywhere((a, b, c), [encode_write(Write(A, 1, decode(rows[0][1]), True))])
+        for node, cluster in ((B, "c"), (C, "given up")):
+            member = replace(a.members[node].member, facts={"cluster": cluster})
+            a.members[node] = replace(a.members[node], member=member, vitals={"position": 100})
+        told = await a.receipts.wait(1, "seen", 0.0)
+        assert told is not None
+        assert (told.state, set(told.seen), told.unseen) == ("committed", {"alpha", "beta"}, ("gamma",))
+
+
 async def test_what_was_switched_off_is_watched_until_every_zone_has_seen_it(tmp_path, monkeypatch):
     monkeypatch.setattr(receipts_module, "WATCH_S", 0.01)
     async with three(tmp_path, set()) as (a, b, c), trio.open_nursery() as nursery:

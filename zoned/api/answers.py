@@ -139,7 +139,7 @@ async def write(zone: Zone, operation: Operation) -> Submitted:
     """Submits, and raises Problem if the outcome is known already and is not good."""
     submitted = await zone.submit(operation)
     receipt = submitted.receipt
-    if receipt is not None and receipt.state in ("refused", "conflict"):
+    if receipt is not None and receipt.state in ("refused", "conflict", "dropped"):
         raise Problem(STATUSES.get(receipt.code, 409), receipt.code, receipt.detail, write_headers(zone, submitted))
     return submitted
 

@@ -25,12 +25,12 @@ from store.images import (
     text_problem,
 )
 from store.operations import Create
+from store.soundness import JSON_DEPTH_MAX
 from zoned import clock
 from zoned.api.caller import Caller
 from zoned.api.problems import Problem, bad
 from zoned.api.schemas import READ_ONLY, check_attribute, check_image, check_location
 
-JSON_DEPTH_MAX = 16
 # What a caller of the Images API may never set on create: READ_ONLY and these (Glance answers 403).
 RESERVED = frozenset(("location", "deleted", "deleted_at"))
 RESERVED_PREFIX = "os_glance"

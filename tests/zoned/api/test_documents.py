@@ -7,10 +7,10 @@ import pytest
 
 from store.images import Location
 from store.operations import Create, State, Write, decode, encode, perform
+from store.soundness import JSON_DEPTH_MAX
 from tests.zoned.api.conftest import AT, UUID, image
 from zoned import clock
 from zoned.api.documents import (
-    JSON_DEPTH_MAX,
     depth,
     images_create,
     images_document,
