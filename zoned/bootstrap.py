@@ -20,11 +20,12 @@ from store import log, snapshot
 from store.database import Database, sync_path
 from store.entries import Entry, EntryKind, Membership
 from store.errors import CannotOpen, StorageFull
-from store.snapshot import PART_BYTES, Snapshot, check_room
+from store.snapshot import Snapshot, check_room
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.peers import Peers
 from zoned.supervise import first_of
 
+FETCH_BYTES = 524_288  # one part: the donor's loop copies it, and its lookups wait so long
 ASK_TIMEOUT_S = 30.0
 HELD_S = 120.0  # the log goes on from a snapshot for so long after its last part was read
 FULL_AGAIN_S = 10.0  # a snapshot that did not fit is tried again so much later
@@ -99,7 +100,7 @@ class Donor:
         if current is None or current.sha256 != sha256:
             return None
         self._used_at = trio.current_time()
-        return await trio.to_thread.run_sync(_read_part, current.path, offset, min(length, PART_BYTES))
+        return await trio.to_thread.run_sync(_read_part, current.path, offset, min(length, FETCH_BYTES))
 
 
 def _is_of(found: Snapshot, reader: apsw.Connection) -> bool:
@@ -198,7 +199,7 @@ class Fetcher:
         have = partial.stat().st_size if partial.exists() else 0
         while have < offered.bytes:
             self.state = Fetching(donor, offered.position, have, offered.bytes)
-            part = await self._peers.ask(donor, "snapshot-part", [offered.sha256, have, PART_BYTES], ASK_TIMEOUT_S)
+            part = await self._peers.ask(donor, "snapshot-part", [offered.sha256, have, FETCH_BYTES], ASK_TIMEOUT_S)
             if not isinstance(part, bytes) or not part:
                 raise PeerUnreachable(f"{donor} has this snapshot no more")
             await trio.to_thread.run_sync(_append, partial, part)
