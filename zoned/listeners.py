@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import trio
@@ -90,21 +91,30 @@ async def open_admin(path: Path, read_group: str = "") -> trio.SocketListener:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_stale(path)
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            bound.bind(os.fspath(path))
-        finally:
-            os.umask(mask)
-        if read_group:
-            shutil.chown(path, group=read_group)
-            os.chmod(path, 0o660)  # noqa: PTH101  # a Unix socket's mode, at start: nothing waits
-        bound.listen(BACKLOG)
+        bound = _bind(path, read_group)
     except LookupError:
         raise CannotStart(f"admin.read_group: there is no group {read_group!r} on this machine") from None
     except OSError as error:
         raise CannotStart(f"admin.socket {path} cannot be listened on: {error.strerror}; change admin.socket") from None
     return trio.SocketListener(trio.socket.from_stdlib_socket(bound))
+
+
+def _bind(path: Path, read_group: str) -> socket.socket:
+    """Raises OSError, or LookupError when there is no such group; nothing is left behind then."""
+    with ExitStack() as undo:
+        bound = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        mask = os.umask(0o177)
+        try:
+            bound.bind(os.fspath(path))
+        finally:
+            os.umask(mask)
+        undo.callback(path.unlink, missing_ok=True)  # ours from here on
+        if read_group:
+            shutil.chown(path, group=read_group)
+            path.chmod(0o660)
+        bound.listen(BACKLOG)
+        undo.pop_all()
+    return bound
 
 
 def _remove_stale(path: Path) -> None:

@@ -1,13 +1,21 @@
 """The door itself, in front of a running daemon: who is let in where, and guessing."""
 
+import grp
+import os
+
 import httpx
 import pytest
 
 from conf import ConfigError, parse
 from tests.zoned.conftest import config_text, serve
+from zoned.api.exchange import PeerCredentials
 from zoned.api.problems import Problem
 from zoned.auth.guesses import ADDRESSES_MAX, Guesses
+from zoned.auth.identity import SocketOwners
 from zoned.auth.tokens import entry_text
+from zoned.errors import CannotStart
+from zoned.listeners import open_admin
+from zoned.policy import DEFAULT
 
 TOKENS = {"boss": ("ops", ["admin"]), "worker": ("p", ["member"]), "watcher": ("audit", ["auditor"])}
 
@@ -187,3 +195,22 @@ async def test_only_writes_are_kept_under_a_key(both):
             body = {"references": [both[1]]}
             answer = await client.post("/zone/v1/images:batchGet", json=body, headers={"Idempotency-Key": "b"})
             assert (answer.status_code, "Idempotency-Replayed" in answer.headers) == (200, False)
+
+
+@pytest.mark.parametrize(("uid", "role"), [(0, "admin"), (os.getuid(), "admin"), (os.getuid() + 54_321, "auditor")])
+async def test_the_socket_tells_its_users_apart(uid, role):
+    door = SocketOwners(DEFAULT)
+    assert door.known([]) is None
+    assert (await door.identify([], PeerCredentials(1, uid, 1))).roles == {role}
+    with pytest.raises(Problem):
+        await door.identify([], None)
+
+
+async def test_a_group_may_use_the_socket(tmp_path):
+    group = grp.getgrgid(os.getgid()).gr_name
+    for name, mode in (("", 0o600), (group, 0o660)):
+        listener = await open_admin(tmp_path / f"s{mode:o}", name)
+        assert (tmp_path / f"s{mode:o}").stat().st_mode & 0o777 == mode
+        await listener.aclose()
+    with pytest.raises(CannotStart, match="there is no group 'nobody-of-that-name'"):
+        await open_admin(tmp_path / "s", "nobody-of-that-name")
