@@ -71,9 +71,9 @@ def _backlog(found: dict[str, Any]) -> list[str]:
 def _notes(results: dict[str, Any]) -> list[str]:
     notes = [
         "Where the time of a buffered registration goes, estimated from rough profiles: about two thirds in the event"
-        " loop's thread, of which half is the HTTP application (routing, two nested faces, middleware) and a fifth reading"
-        " and checking the document; one third in the writer's thread, which checks, packs and stores the write and"
-        " the record that readers see meanwhile.",
+        " loop's thread, of which half is the HTTP application (routing, two nested faces, middleware) and a fifth"
+        " reading and checking the document; one third in the writer's thread, which checks, packs and stores the"
+        " write and the record that readers see meanwhile.",
     ]
     if "buffered" in results:
         statuses = {name: results["buffered"][name]["statuses"] for name in ("alone", "shared")}
