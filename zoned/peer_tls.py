@@ -19,6 +19,7 @@ from store.images import is_uuid
 from zoned import paths
 from zoned.certificates import CertificateWrong, Named, check_pair, ends, named
 from zoned.errors import CannotStart
+from zoned.files import Watched
 from zoned.posting import Address, Connect, PostFailed, connect_tcp
 
 AUTHORITIES, NODE = "ca.pem", "node.pem"
@@ -35,10 +36,8 @@ class PeerTls:
         self._directory = directory
         self._label = label
         self._node_id = node_id
-        self._now = now
-        self._looked = now()
         self._generation = 0
-        self._marks = self._look()
+        self._watched = Watched((directory / AUTHORITIES, directory / NODE), LOOK_S, now)
         self._server, self._client, self.own = self._load()
 
     @property
@@ -108,22 +107,9 @@ class PeerTls:
             context.num_tickets = 0  # sessions are not resumed: connections are few and long
         return context
 
-    def _look(self) -> tuple[tuple[int, int], ...]:
-        marks = []
-        for name in (AUTHORITIES, NODE):
-            try:
-                found = (self._directory / name).stat()
-                marks.append((found.st_mtime_ns, found.st_ino))
-            except OSError:
-                marks.append((0, 0))
-        return tuple(marks)
-
     def _refresh(self) -> None:
         """Files that became wrong change nothing, and are told of once."""
-        if self._now() - self._looked < LOOK_S:
-            return
-        self._looked, before, self._marks = self._now(), self._marks, self._look()
-        if self._marks == before:
+        if not self._watched.changed():
             return
         try:
             self._server, self._client, self.own = self._load()

@@ -1,7 +1,6 @@
 """One authenticator for each listener, as configured. Raises CannotStart where a file it needs is wrong."""
 
 import os
-import stat
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
@@ -16,6 +15,7 @@ from zoned.auth.guesses import Guesses
 from zoned.auth.identity import Authenticator, Headers, Open, SocketOwners
 from zoned.auth.tokens import TokenFile, TokensWrong
 from zoned.errors import CannotStart
+from zoned.files import NotPrivate, read_private
 from zoned.policy import Policy, PolicyWrong
 
 
@@ -95,9 +95,8 @@ def read_secret(key: str, name: str, environ: Mapping[str, str] = os.environ) ->
     handed = environ.get("CREDENTIALS_DIRECTORY", "")
     path = Path(handed) / name if handed and "/" not in name else Path(name)
     try:
-        mode, text = path.stat().st_mode, path.read_text(encoding="utf-8")
+        return read_private(path).partition("\n")[0]
+    except NotPrivate:
+        raise CannotStart(f"{key}: others may read {path}; chmod 600 it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CannotStart(f"{key}: {path} cannot be read: {error}") from None
-    if stat.S_IMODE(mode) & 0o007:
-        raise CannotStart(f"{key}: others may read {path}; chmod 600 it")
-    return text.partition("\n")[0]

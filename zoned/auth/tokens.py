@@ -6,8 +6,6 @@ of common passwords.
 
 import hashlib
 import hmac
-import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ import tomli
 from zoned.api.caller import Caller
 from zoned.api.exchange import PeerCredentials
 from zoned.auth.identity import TOKEN_BYTES_MAX, Headers, anonymous, token_of, unauthorized
+from zoned.files import NotPrivate, Watched, read_private
 from zoned.policy import Policy
 
 LOOK_S = 1.0  # how often the file is looked at
@@ -112,14 +111,13 @@ def _quoted(text: str) -> str:
 def read(path: Path) -> Mapping[bytes, Token]:
     """The tokens in the file at `path`. Raises TokensWrong; also for a file that others may read."""
     try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8")
+        text = read_private(path)
+    except NotPrivate:
+        raise TokensWrong(f"{path}: others may read or write it; chmod 600 it") from None
     except UnicodeDecodeError:
         raise TokensWrong(f"{path}: is not UTF-8") from None
     except OSError as error:
         raise TokensWrong(f"{path}: cannot be read: {error.strerror}") from None
-    if stat.S_IMODE(mode) & 0o007:
-        raise TokensWrong(f"{path}: others may read or write it; chmod 600 it")
     try:
         return parse(text)
     except TokensWrong as error:
@@ -137,10 +135,8 @@ class TokenFile:
         self._policy = policy
         self._anonymous_read = anonymous_read
         self._wall = wall
-        self._now = now
-        self._mark = self._look()
+        self._watched = Watched((path,), LOOK_S, now)
         self._tokens = read(path)
-        self._looked = now()
 
     def known(self, headers: Headers) -> Caller | None:
         self._read_again()
@@ -159,20 +155,9 @@ class TokenFile:
     async def identify(self, headers: Headers, peer: PeerCredentials | None) -> Caller:
         raise unauthorized(CHALLENGE)
 
-    def _look(self) -> tuple[int, int, int]:
-        try:
-            found = os.stat(self._path)  # noqa: PTH116  # a stat per second, of a path that never changes
-        except OSError:
-            return (0, 0, 0)
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
-
     def _read_again(self) -> None:
         """At most once in LOOK_S. A file that became wrong changes nothing, and is told of once."""
-        now = self._now()
-        if now - self._looked < LOOK_S:
-            return
-        self._looked, before, self._mark = now, self._mark, self._look()
-        if self._mark == before:
+        if not self._watched.changed():
             return
         try:
             self._tokens = read(self._path)
