@@ -37,6 +37,12 @@ class Caller:
         """Whether lists show this caller every image (`store.listing` knows no policy)."""
         return bool(self.roles & {ADMIN, AUDITOR})
 
+    @property
+    def name(self) -> str:
+        """For the records: a user of the machine, or a user and project of the cloud."""
+        named = f"{self.user}@{self.project}" if self.project else self.user or "admin"
+        return "".join(one for one in named if one.isprintable())[:NAME_CHARS_MAX]
+
     def may(self, action: str, image: Image | None = None) -> bool:
         return self.policy.allows(action, self, image)
 
@@ -88,16 +94,6 @@ def from_headers(headers: Mapping[str, str], rules: Policy = policy.DEFAULT) -> 
     else:
         named = frozenset(role.strip().lower() for role in roles.split(",") if role.strip())
     return Caller(project or None, named, user[:255], rules)
-
-
-def who(request: Request) -> str:
-    """The caller's name for the records: a user of the machine, or a user and project of the cloud."""
-    peer = request.scope.get("extensions", {}).get("zoned", {}).get("peer")
-    if peer is not None:
-        return f"uid {peer.uid}"
-    caller = caller_of(request)
-    named = f"{caller.user}@{caller.project}" if caller.project else caller.user or "admin"
-    return "".join(one for one in named if one.isprintable())[:NAME_CHARS_MAX]
 
 
 def caller_of(request: Request) -> Caller:

@@ -99,4 +99,4 @@ class SocketOwners:
         if peer is None:
             raise Problem(403, "forbidden", "the kernel does not say who asks")
         role = ADMIN if peer.uid in (0, os.getuid()) else AUDITOR
-        return Caller(None, frozenset((role,)), f"uid:{peer.uid}", self._policy)
+        return Caller(None, frozenset((role,)), f"uid {peer.uid}", self._policy)
