@@ -106,18 +106,12 @@ def _answer(request: Request, image: Image, status: int, headers: dict[str, str]
 
 
 async def index(request: Request) -> Response:
-    images = await _page(request)
+    images = await oldstyle.page(request)
     return reply({"images": [{name: one[name] for name in SHORT} for one in map(shown, images)]})
 
 
 async def detail(request: Request) -> Response:
-    return reply({"images": [shown(image) for image in await _page(request)]})
-
-
-async def _page(request: Request) -> list[Image]:
-    caller = caller_of(request)
-    query = oldstyle.behind_marker(request, caller, oldstyle.query(request, caller))
-    return [found.image for found in (await zone_of(request).page(query)).found]
+    return reply({"images": [shown(image) for image in await oldstyle.page(request)]})
 
 
 async def head(request: Request) -> Response:

@@ -15,7 +15,7 @@ from store.operations import Change, Create, MemberChange, Membership, Update
 from zoned import clock
 from zoned.api import filters
 from zoned.api.answers import check_rule, look_up, query_integer, seen, zone_of
-from zoned.api.caller import Caller
+from zoned.api.caller import Caller, caller_of
 from zoned.api.documents import check_field, check_properties, is_free, parse_location
 from zoned.api.problems import Problem, bad
 
@@ -134,6 +134,13 @@ def behind_marker(request: Request, caller: Caller, asked: Query) -> Query:
     if not caller.may_see(image):
         raise bad(f"Invalid marker {marker[:80]!r}", "bad-marker")
     return replace(asked, after=place(image, asked.order))
+
+
+async def page(request: Request) -> list[Image]:
+    """The images of the list that a request asks for. Raises Problem."""
+    caller = caller_of(request)
+    asked = behind_marker(request, caller, query(request, caller))
+    return [found.image for found in (await zone_of(request).page(asked)).found]
 
 
 # Changes.

@@ -8,7 +8,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from store.images import Image
 from store.operations import Delete
 from zoned import clock
 from zoned.api import documents, images_v1, oldstyle
@@ -22,18 +21,12 @@ _GOING = ("deleted", "pending_delete")  # an API server says so before it delete
 
 
 async def index(request: Request) -> Response:
-    images = map(oldstyle.document, await _page(request))
+    images = map(oldstyle.document, await oldstyle.page(request))
     return reply({"images": [{name: one[name] for name in SHORT} for one in images]})
 
 
 async def detail(request: Request) -> Response:
-    return reply({"images": [with_locations(image) for image in await _page(request)]})
-
-
-async def _page(request: Request) -> list[Image]:
-    caller = caller_of(request)
-    query = oldstyle.behind_marker(request, caller, oldstyle.query(request, caller))
-    return [found.image for found in (await zone_of(request).page(query)).found]
+    return reply({"images": [with_locations(image) for image in await oldstyle.page(request)]})
 
 
 async def show(request: Request) -> Response:
