@@ -42,11 +42,9 @@ class Doors:
         if mode == "none":
             return Open(self.policy, trusted)
         if mode not in self._made:
-            self._made[mode] = self._tokens() if mode == "tokens" else self._keystone()
+            tokens = mode == "tokens"
+            self._made[mode] = open_tokens(self._auth, self._directory, self.policy) if tokens else self._keystone()
         return self._made[mode]
-
-    def _tokens(self) -> TokenFile:
-        return open_tokens(self._auth, self._directory, self.policy)
 
     def _keystone(self) -> Authenticator:
         import httpx  # 10 MiB, for those who have a Keystone

@@ -18,7 +18,6 @@ Headers = Iterable[tuple[bytes, bytes]]  # names in lower case, as ASGI has them
 ANONYMOUS = "anonymous"
 TELLING = frozenset((b"x-project-id", b"x-tenant-id", b"x-roles", b"x-user-name", b"x-user-id"))
 TOKEN_HEADERS = (b"x-auth-token", b"x-storage-token")
-TOKEN_BYTES_MAX = 16_384  # Keystone's PKI tokens were the longest
 
 
 class Authenticator(Protocol):

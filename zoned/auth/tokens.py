@@ -8,20 +8,22 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 import tomli
 
+from zoned import clock
 from zoned.api.caller import Caller
 from zoned.api.exchange import PeerCredentials
-from zoned.auth.identity import TOKEN_BYTES_MAX, Headers, anonymous, token_of, unauthorized
+from zoned.auth.identity import Headers, anonymous, token_of, unauthorized
 from zoned.files import NotPrivate, Watched, read_private
 from zoned.policy import Policy
 
 LOOK_S = 1.0  # how often the file is looked at
+TOKEN_BYTES_MAX = 16_384  # of what is hashed; longer ones cannot be ours
 KEYS = frozenset(("name", "sha256", "project", "roles", "expires"))
 CHALLENGE = 'Token realm="zoned"'
 
@@ -99,12 +101,12 @@ def entry_text(name: str, token: str, project: str | None, roles: list[str], exp
         lines.append(f"project = {_quoted(project)}")
     lines.append(f"roles = [{', '.join(_quoted(role) for role in roles)}]")
     if expires is not None:
-        lines.append(f"expires = {datetime.fromtimestamp(int(expires), UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}")
+        lines.append(f"expires = {clock.text(expires)}")
     return "\n".join(lines) + "\n"
 
 
 def _quoted(text: str) -> str:
-    escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\u{ord(c):04x}" for c in text)
+    escaped = "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08x}" for c in text)
     return f'"{escaped}"'
 
 

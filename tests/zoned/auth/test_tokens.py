@@ -109,9 +109,9 @@ def test_others_may_not_read_it(path, clock):
 
 
 def test_what_is_written_is_read():
-    text = entry_text('a "name"\n', "t", None, ["reader", "member"], 1_893_456_000.0)
+    text = entry_text('a "name"\n\U000e0001', "t", None, ["reader", "member"], 1_893_456_000.0)
     (token,) = parse(text).values()
-    assert token.name == 'a "name"\n'
+    assert token.name == 'a "name"\n\U000e0001'
     assert (token.project, token.roles, token.expires) == (None, frozenset(("reader", "member")), 1_893_456_000.0)
     assert token.digest == hashlib.sha256(b"t").digest()
 
