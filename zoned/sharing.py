@@ -283,6 +283,7 @@ class Sharing:
 
     async def keep(self, rows: list[Row]) -> int:
         """Keeps what is new of other nodes' writes, to show and to forward; how many that were. Raises StorageFull."""
+        self._check_room()  # asking took its time, and the disk may be full by now
         bounds = self._limits.entries_max, self._limits.bytes_max
         new = await self._database.write(lambda c: journal.take_in(c, self._me, rows, *bounds))
         if new:
