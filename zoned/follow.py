@@ -140,6 +140,7 @@ class Follower:
         self._backoff = Backoff(0.1, 5.0, rng)
         self._failed = ""  # the donor that failed last
         self.donor: str | None = None  # asked now
+        self.is_fetching = False  # a snapshot is on its way
 
     async def serve(self, until: Callable[[], bool]) -> None:
         """Pulls until `until` holds; asked after each batch."""
@@ -170,7 +171,7 @@ class Follower:
             except TooFarBehind:
                 await self._install(donor)
                 return True
-            applied = await self._keep(entries) if entries else []
+            applied = await keep(self._database, self._me, entries) if entries else []
         except (PeerUnreachable, PeerRefused) as error:
             logger.info("donor not reached", peer=donor, problem=str(error))
             self._failed = donor
@@ -183,7 +184,11 @@ class Follower:
         return True
 
     async def _install(self, donor: str) -> None:
-        fetched = await self._fetcher.fetch(donor, cluster_id(self._database.reader))
+        self.is_fetching = True
+        try:
+            fetched = await self._fetcher.fetch(donor, cluster_id(self._database.reader))
+        finally:
+            self.is_fetching = False
 
         def finish(connection: apsw.Connection) -> None:
             log.advance_commit(connection, fetched.term, fetched.position)
@@ -195,16 +200,21 @@ class Follower:
             raise
         self._on_applied(fetched.position, [])
 
-    async def _keep(self, entries: Sequence[Entry]) -> list[Applied]:
-        last = entries[-1]
 
-        def transaction(connection: apsw.Connection) -> list[Applied]:
-            log.save_entries(connection, entries)
-            log.advance_commit(connection, last.term, last.index)
-            return apply.apply(connection, entries, self._me, clock.wall())
+async def keep(database: Database, me: str, entries: Sequence[Entry]) -> list[Applied]:
+    """Committed entries that follow on this node's, into its log and its catalogue; the outcomes of its own writes.
 
-        # Shielded: a transaction that was asked for also happens, and its outcomes must be told.
-        applied: list[Applied] = []
-        with trio.CancelScope(shield=True):
-            applied = await self._database.write(transaction)
-        return applied  # noqa: RET504  # a return inside the scope looks to mypy as if the scope might swallow it
+    Raises StorageFull.
+    """
+    last = entries[-1]
+
+    def transaction(connection: apsw.Connection) -> list[Applied]:
+        log.save_entries(connection, entries)
+        log.advance_commit(connection, last.term, last.index)
+        return apply.apply(connection, entries, me, clock.wall())
+
+    # Shielded: a transaction that was asked for also happens, and its outcomes must be told.
+    applied: list[Applied] = []
+    with trio.CancelScope(shield=True):
+        applied = await database.write(transaction)
+    return applied  # noqa: RET504  # a return inside the scope looks to mypy as if the scope might swallow it

@@ -200,7 +200,7 @@ async def publish(gossip: Gossip, replication: Replication, zone: Zone) -> None:
         gossip.publish(
             api=zone.url,
             cluster=membership.cluster_id if membership else None,
-            voter=membership is not None and replication.me in membership.voters,
+            voter=replication.is_voter,
             registry=replication.registry_term,
             draining=zone.draining,
         )

@@ -48,7 +48,7 @@ from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
 from zoned.origin import stamped
 from zoned.proxy import Proxy, Submitted
 from zoned.receipts import Receipts
-from zoned.replication import Replication, role_of
+from zoned.replication import Replication
 from zoned.settings import Settings
 from zoned.staleness import Staleness
 from zoned.watch import Feed
@@ -385,14 +385,16 @@ class Zone:
 
     def _registry_status(self) -> dict[str, Any]:
         replication = self.replication
-        registry, core, membership = replication.registry, replication.core, replication.membership()
+        registry, membership = replication.registry, replication.membership()
         view = self._members.get(registry) if registry else None
         return {
-            "role": role_of(core, replication.part),
+            "engine": replication.engine_name,
+            "problem": replication.engine_problem or None,
+            "role": replication.role,
             "known": registry is not None,
             "node_id": registry,
             "zone": view.zone if view else None,
-            "term": core.term if core else None,
+            "term": replication.term,
             "cluster_id": replication.cluster_id or None,
             "voters": list(membership.voters) if membership else [],
             "learners": list(membership.learners) if membership else [],
