@@ -147,10 +147,9 @@ async def test_no_acknowledged_write_is_lost_whatever_becomes_of_the_database(fl
     assert position == entries == highest  # numbered without gaps
 
 
-async def create(client, daemon: Daemon, name: str) -> int:
+async def create(client, daemon: Daemon, name: str) -> None:
     answer = await client.post(f"{daemon.url}/zone/v1/images", json={"name": name})
     assert answer.status_code in (201, 202), answer.text
-    return answer.status_code
 
 
 async def test_entries_that_a_promoted_standby_lacks_are_put_back_from_the_zones(fleet, client, server, tmp_path):

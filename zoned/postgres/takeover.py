@@ -61,6 +61,7 @@ class Takeover:
         self._election_s = election_s
         self._rng = rng
         self._answered_at = 0.0  # when the last answer that counts came
+        self._counted_at = 0.0  # up to when the row is known to have stood still
         self._unmoved_s = 0.0
         self._patience_s = self._draw()
         self._gave_up = False  # of its own will: the others come first
@@ -99,7 +100,7 @@ class Takeover:
         """What came of it: the row as it is after it; None when the condition did not hold."""
         match ask:
             case Look():
-                self._seen(row, asked_at)
+                self._seen(row, asked_at, now)
             case Take():
                 self.held = ask.term if row is not None else None
                 self._gave_up = False
@@ -130,13 +131,16 @@ class Takeover:
     def _forget(self, row: Row | None) -> None:
         self.row, self._unmoved_s, self._patience_s = row, 0.0, self._draw()
 
-    def _seen(self, row: Row | None, asked_at: float) -> None:
+    def _seen(self, row: Row | None, asked_at: float, now: float) -> None:
         before = self.row
         if row is not None and row.holder != NOBODY:
             self._gave_up = False
         if row is None or before is None or (row.term, row.beat) != (before.term, before.beat):
             self._forget(row)
+            self._counted_at = now
             return
-        # A look counts for two ticks at most: time in which this node or the database slept says nothing of the holder.
-        self._unmoved_s += min(max(0.0, asked_at - self._answered_at) + self._tick_s / 2, 2 * self._tick_s)
+        # What lies between two looks counts for two ticks at most: time in which this node or the database slept says
+        # nothing of the holder.
+        self._unmoved_s += min(max(0.0, asked_at - self._counted_at), 2 * self._tick_s)
+        self._counted_at = asked_at
         self.row = row
