@@ -78,9 +78,7 @@ def of_write(entry: Entry, write: Write, outcome: Outcome) -> bytes:
 def of_membership(entry: Entry) -> bytes:
     """The line of a change of who votes."""
     told = [None] * 7
-    return orjson.dumps(
-        [entry.index, "membership", "committed", "", *told, hashlib.sha256(entry.data).hexdigest()]
-    )
+    return orjson.dumps([entry.index, "membership", "committed", "", *told, hashlib.sha256(entry.data).hexdigest()])
 
 
 def _subject(operation: Any) -> str | None:
@@ -100,7 +98,9 @@ def head(connection: apsw.Connection) -> bytes:
 
 def keep(connection: apsw.Connection, lines: Iterable[Line]) -> None:
     """Adds lines, in order; the caller moves the running value."""
-    connection.executemany("INSERT INTO audit VALUES (?, ?, ?)", [(one.position, one.before, one.text) for one in lines])
+    connection.executemany(
+        "INSERT INTO audit VALUES (?, ?, ?)", [(one.position, one.before, one.text) for one in lines]
+    )
 
 
 def read(connection: apsw.Connection, after: int, limit: int) -> list[Line]:
@@ -118,7 +118,7 @@ def newest(connection: apsw.Connection, limit: int) -> list[Line]:
 
 
 def chain_at(connection: apsw.Connection, position: int) -> bytes | None:
-    """The chain with every line up to and including `position`; None when that is no longer kept, or not applied yet."""
+    """The chain with every line up to and including `position`; None when that is not applied yet or no longer kept."""
     first, applied = connection.execute("SELECT (SELECT min(position) FROM audit), position FROM replica").get
     if position > applied or first is None or position < first - 1:
         return None
@@ -175,7 +175,8 @@ def has_before(connection: apsw.Connection, position: int) -> bool:
 def forget(connection: apsw.Connection, position: int, limit: int) -> int:
     """Removes at most `limit` lines of entries up to `position`; returns how many."""
     connection.execute(
-        "DELETE FROM audit WHERE position IN (SELECT position FROM audit WHERE position <= ? ORDER BY position LIMIT ?)",
+        "DELETE FROM audit WHERE position IN"
+        " (SELECT position FROM audit WHERE position <= ? ORDER BY position LIMIT ?)",
         (position, limit),
     )
     return connection.changes()

@@ -15,6 +15,7 @@ from store.operations import Origin
 from zoned import clock
 from zoned.api import (
     aliases,
+    audit,
     batch,
     conflicts,
     discovery,
@@ -108,6 +109,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *native.routes,
         *records.routes,
         *conflicts.routes,
+        *audit.routes,
         *aliases.routes,
         *watching.routes,
         *zones.routes,
