@@ -18,6 +18,7 @@ from conf import Idempotency
 from gossip import Gossip, MemberView
 from store import (
     aliases,
+    audit,
     catalogue,
     conflicts,
     history,
@@ -163,6 +164,11 @@ class Zone:
         """What is kept of the changes of a record, the newest first."""
         with self._noticing_damage():
             return history.read(self._database.reader, image)
+
+    async def audit_lines(self, after: int | None, limit: int) -> list[audit.Line]:
+        """Lines of the audit behind a position, or the newest, in order."""
+        job = (lambda c: audit.read(c, after, limit)) if after is not None else (lambda c: audit.newest(c, limit))
+        return await self._database.read(job)
 
     def alias(self, name: str) -> Alias | None:
         """What a name points to, this node's own unapplied writes included."""
