@@ -178,6 +178,11 @@ class Replication:
         return self._node
 
     @property
+    def engine(self) -> Engine | None:
+        """What orders writes here; None while this node takes no part in it."""
+        return self._engine
+
+    @property
     def database(self) -> Database:
         return self._database
 

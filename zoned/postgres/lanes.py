@@ -103,8 +103,10 @@ class Lane:
                     if error.sqlstate not in AGAIN:
                         self.close()
                         raise DatabaseAway(_one_line(error)) from None
-                except trio.Cancelled:
-                    self.close()
+                except Exception:
+                    raise  # the job's own: it was rolled back, and the connection is as good as before
+                except BaseException:
+                    self.close()  # nobody waits any more, and the wire was cut
                     raise
             raise DatabaseAway(f"rolled back {AGAIN_MAX} times in favour of others")
 

@@ -73,7 +73,10 @@ class Server:
 
     @property
     def dsn(self) -> str:
-        return f"host={self.directory} port={self.port} user={self.user} dbname=postgres"
+        return self.dsn_of("postgres")
+
+    def dsn_of(self, database: str) -> str:
+        return f"host={self.directory} port={self.port} user={self.user} dbname={database}"
 
     def start(self, *settings: str) -> None:
         """Starts it and waits until it answers."""
