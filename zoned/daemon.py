@@ -113,8 +113,7 @@ async def serve(
     """Everything; returns after `stop` is set and all is closed in order."""
     settings = settings or Settings(config)
     engine.check(config.registry)
-    rng = SystemRandom()
-    directory = paths.data_dir(config)
+    rng, directory = SystemRandom(), paths.data_dir(config)
     async with open_database(directory) as database, AsyncExitStack() as stack:
         own = load_credentials(directory, config.gossip.label, identity.is_new(database.reader))
         me = await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))

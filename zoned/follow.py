@@ -4,7 +4,7 @@ Long-poll: the donor answers as soon as it has applied something newer. What a d
 follower writes and applies a batch in one transaction and simply asks for what comes next, of whichever donor.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -129,7 +129,11 @@ class Follower:
         on_applied: OnApplied,
         fetcher: Fetcher,
         rng: Random,
+        parted: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`parted`: what is committed may have been lost, so of every donor it is looked first whether it has this
+        node's last entry; this is called, with the donor, when it has another one there.
+        """
         self._me = me
         self._database = database
         self._peers = peers
@@ -137,6 +141,8 @@ class Follower:
         self._on_applied = on_applied
         self._fetcher = fetcher
         self._rng = rng
+        self._parted = parted
+        self._joined: str | None = None  # the donor of which that was seen
         self._backoff = Backoff(0.1, 5.0, rng)
         self._failed = ""  # the donor that failed last
         self.donor: str | None = None  # asked now
@@ -144,6 +150,7 @@ class Follower:
 
     async def serve(self, until: Callable[[], bool]) -> None:
         """Pulls until `until` holds; asked after each batch."""
+        self._joined = None
         while not until():
             donor = self.donor = self._choose()
             if donor is None or not await self._pull(donor):
@@ -166,11 +173,18 @@ class Follower:
         reader = self._database.reader
         try:
             position = catalogue.replica(reader).position
+            seam = self._seam(donor, position)
             try:
-                entries = await pull(self._peers, donor, position, cluster_id(reader), POLL_S)
+                entries = await pull(self._peers, donor, position - len(seam), cluster_id(reader), POLL_S)
             except TooFarBehind:
                 await self._install(donor)
                 return True
+            if self._parted is not None and seam and entries[:1] != seam:
+                if entries:
+                    self._failed = donor
+                    await self._parted(donor)
+                return not entries  # it has not come that far yet
+            self._joined, entries = donor, entries[len(seam) :]
             applied = await keep(self._database, self._me, entries) if entries else []
         except (PeerUnreachable, PeerRefused) as error:
             logger.info("donor not reached", peer=donor, problem=str(error))
@@ -182,6 +196,12 @@ class Follower:
         if entries:
             self._on_applied(entries[-1].index, applied)
         return True
+
+    def _seam(self, donor: str, position: int) -> list[Entry]:
+        """This node's last entry, if the donor is to show that it has the same; none when there is nothing to show."""
+        if self._parted is None or donor == self._joined:
+            return []
+        return self._database.look(lambda c: log.read(c, position, position + 1, BATCH_BYTES_MAX))
 
     async def _install(self, donor: str) -> None:
         self.is_fetching = True

@@ -6,7 +6,7 @@ call when this node is the registry and a request to a peer otherwise.
 """
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -210,7 +210,7 @@ class Replication:
     def is_voter(self) -> bool:
         """Whether others may count on this node's log being near the head."""
         if self._kept_in_database is not None:
-            return not self._kept_in_database.diverged and self.positions.position > 0
+            return self._kept_in_database.is_sure
         membership = self.membership()
         return membership is not None and self.me in membership.voters
 
@@ -275,7 +275,7 @@ class Replication:
             self._peers,
             self._members,
             self.positions,
-            self._make_follower(),
+            self._make_follower,
             self._on_applied,
             self.note_change,
             self._rng,
@@ -283,9 +283,9 @@ class Replication:
         self._registry = Registry(node, self._database)
         await node.serve()
 
-    def _make_follower(self) -> Follower:
+    def _make_follower(self, parted: Callable[[str], Awaitable[None]] | None = None) -> Follower:
         members, on_applied = self._members.values(), self._on_applied
-        follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng)
+        follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng, parted)
         self._follower = follower
         return follower
 

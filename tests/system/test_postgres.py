@@ -152,13 +152,17 @@ async def create(client, daemon: Daemon, name: str) -> None:
     assert answer.status_code in (201, 202), answer.text
 
 
+async def copy_now(server: Server, standby: Server) -> None:
+    """A standby that has all there is now, and gets nothing of what comes later: it lags until the primary is gone."""
+    await trio.to_thread.run_sync(server.make_standby, standby.directory)
+
+
 async def test_entries_that_a_promoted_standby_lacks_are_put_back_from_the_zones(fleet, client, server, tmp_path):
-    standby = await trio.to_thread.run_sync(server.make_standby, server.directory.parent / "second")
+    standby = Server(server.directory.parent / "second")
     daemons = fleet(3, extra=engine(server, standby))
     try:
-        await trio.to_thread.run_sync(standby.start)
         await begin(client, daemons)
-        standby.kill()  # it is away while the newest entries are made, as one that lags would be
+        await copy_now(server, standby)
         for number in range(20):
             await create(client, daemons[number % 3], f"lost-{number}")
         before = await settled(client, daemons)
@@ -175,3 +179,47 @@ async def test_entries_that_a_promoted_standby_lacks_are_put_back_from_the_zones
         assert any("put back" in daemon.log.read_text() for daemon in daemons)
     finally:
         standby.kill()
+
+
+async def test_a_node_that_alone_has_what_the_database_lost_says_so_and_stands_aside(fleet, client, server):
+    """Nobody else was told, and it is away when the others begin anew: what it has cannot be put back."""
+    standby = Server(server.directory.parent / "second")
+    daemons = fleet(3, extra=engine(server, standby))
+    try:
+        await begin(client, daemons)
+        before = await settled(client, daemons)
+        alone = await registry_of(client, daemons)
+        others = [one for one in daemons if one is not alone]
+        await copy_now(server, standby)
+        for other in others:
+            other.kill()
+        await create(client, alone, "known to one node only")
+        await until("it is committed", lambda: is_drained(client, alone))
+        lost = (await status(client, alone))["catalogue"]["position"]
+        assert lost > before["position"]
+        alone.kill()
+        server.kill()
+        await trio.to_thread.run_sync(standby.start)
+        await trio.to_thread.run_sync(standby.promote)
+        await start_all(client, others)
+        for number in range(4):
+            await create(client, others[number % 2], f"after-{number}")
+        after = await settled(client, others)
+        alone.start()
+        await alone.wait_ready(client)
+
+        async def stands_aside() -> bool:
+            told = (await status(client, alone))["registry"]
+            return told["problem"] is not None and "the database has other entries" in told["problem"]
+
+        await until("it says what it has and the others have not", stands_aside)
+        assert "known to one node only" in (await client.get(f"{alone.url}/zone/v1/images")).text
+        assert "lost_writes" in alone.log.read_text()
+        await create(client, others[0], "and on")
+        assert (await settled(client, others))["images"] == after["images"] + 1
+    finally:
+        standby.kill()
+
+
+async def is_drained(client, daemon: Daemon) -> bool:
+    return bool((await status(client, daemon))["journal"]["entries"] == 0)

@@ -122,10 +122,9 @@ class History:
 
         Raises Diverged, Unfinished, Foreign, DatabaseAway, StorageFull.
         """
-        await self.compare(head)
+        await self.read_up(head)
         if self._position > head:
             await self._put_back(term, self._own(head + 1, self._position + 1), self._me, head)
-        await self.read_up(head)
         async with trio.open_nursery() as nursery:
             ahead: dict[str, list[Entry]] = {}
             for view in self._others():
@@ -153,7 +152,11 @@ class History:
         )
 
     async def read_up(self, head: int) -> None:
-        """Applies what the database has up to `head`. Raises DatabaseAway, StorageFull, Foreign."""
+        """Applies what the database has up to `head`, if that follows on what is here.
+
+        Raises Diverged, DatabaseAway, StorageFull, Foreign.
+        """
+        await self.compare(head)
         while (position := self._position) < head:
             entries = await self._read(position + 1, min(head + 1, position + 1 + READ_ENTRIES))
             if not entries or entries[0].index != position + 1:

@@ -7,7 +7,7 @@ when they do not have what the row says is there.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 
@@ -68,7 +68,7 @@ class DatabaseNode:
         peers: Peers,
         members: Mapping[str, MemberView],
         positions: Positions,
-        follower: Follower,
+        make_follower: Callable[[Callable[[str], Awaitable[None]]], Follower],
         on_applied: OnApplied,
         on_change: Callable[[], None],
         rng: Random,
@@ -81,7 +81,7 @@ class DatabaseNode:
         self._database = database
         self._members = members
         self._positions = positions
-        self._follower = follower
+        self._follower = make_follower(self._on_parted)
         self._on_applied = on_applied
         self._on_change = on_change
         self._uncommitted_bytes_max = settings.uncommitted_bytes_max
@@ -142,6 +142,12 @@ class DatabaseNode:
             self._hurry.set()
         await reading.settled.wait()
         return reading.index
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether what this node has is what the database has, as of the present term: then others may pull it."""
+        row = self.takeover.row
+        return not self.diverged and self._checked_in > 0 and (row is None or row.term == self._checked_in)
 
     async def give_up(self, heir: str) -> None:
         """Leaves the registry to `heir`, "" for whoever takes it. Raises NotLeader."""
@@ -285,6 +291,10 @@ class DatabaseNode:
         if self.takeover.held is None and row is not None and not self.diverged:
             try:
                 await self._history.read_up(row.position)
+                self._checked_in = row.term
+                self._on_change()
+            except Diverged as error:
+                self._part_ways(error)
             except (DatabaseAway, Foreign, StorageFull) as error:
                 logger.info("log not read", problem=str(error))
 
@@ -306,7 +316,14 @@ class DatabaseNode:
             logger.info("log not compared", problem=str(error))
             return True
         self._checked_in = row.term
+        self._on_change()
         return True
+
+    async def _on_parted(self, donor: str) -> None:
+        """A peer has another entry than this node where this node's end: the database says who is wrong."""
+        logger.error("a peer has another history", peer=donor, position=self._positions.position)
+        self._checked_in = min(self._checked_in, 0)
+        await self._is_of_one_history()
 
     def _part_ways(self, error: Diverged) -> None:
         self.diverged, self.problem = True, str(error)
@@ -314,8 +331,8 @@ class DatabaseNode:
 
     async def _until_behind(self) -> None:
         """Returns when there is something else to do than to follow peers."""
-        still, at = 0, -1
-        while self.takeover.held is None:
+        still, at, stands_aside = 0, -1, self.diverged
+        while self.takeover.held is None and self.diverged == stands_aside:
             await first_of(self._taken.event, at_most_s=self._tick_s)
             row = self.takeover.row
             if row is not None and row.term != self._checked_in and not self.diverged:
@@ -339,6 +356,7 @@ class DatabaseNode:
                 if row is not None:
                     await self._history.make_one(term, row.position)
                     self._checked_in = term
+                    self._on_change()
             except Diverged as error:
                 self._part_ways(error)
                 await self.give_up(NOBODY)
