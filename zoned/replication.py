@@ -223,6 +223,11 @@ class Replication:
         """What keeps this node from taking part in a registry that a database keeps, one line."""
         return self._kept_in_database.problem if self._kept_in_database is not None else ""
 
+    @property
+    def stands_aside(self) -> bool:
+        """Whether this node has what the database lost, and takes no part any more."""
+        return self._kept_in_database is not None and self._kept_in_database.diverged
+
     def committed_membership(self) -> Entry | None:
         """The membership entry in force at this node's position."""
         return log.membership(self._database.reader, self.positions.position)

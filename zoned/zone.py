@@ -396,6 +396,7 @@ class Zone:
         return {
             "engine": replication.engine_name,
             "problem": replication.engine_problem or None,
+            "stands_aside": replication.stands_aside,
             "role": replication.role,
             "known": registry is not None,
             "node_id": registry,
