@@ -73,6 +73,13 @@ def name(text: str) -> str | None:
     return None
 
 
+def schemes(texts: tuple[str, ...]) -> str | None:
+    """URL schemes (RFC 3986, 3.1), in lower case."""
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789+-.")
+    wrong = [text for text in texts if not text[:1].isalpha() or not set(text) <= allowed]
+    return f"must be URL schemes without ://, as https, is {wrong[0]!r}" if wrong else None
+
+
 def socket_path(text: str) -> str | None:
     # struct sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
     return None if len(text.encode()) <= 107 else f"a Unix socket path has at most 107 bytes, this has {len(text)}"
@@ -281,10 +288,18 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What may be reached from other machines."""
+    """What may be reached from other machines, and what images may point to."""
 
     insecure_listen: bool = setting(
         False, "allow listening beyond loopback although what listens there authenticates nobody"
+    )
+    location_schemes: tuple[str, ...] = setting(
+        (
+            *("http", "https", "swift", "swift+http", "swift+https", "s3", "s3+http", "s3+https"),
+            *("rbd", "cinder", "vsphere"),
+        ),
+        "schemes of the URLs that images may get as locations; the registry API takes what its Glance wrote",
+        schemes,
     )
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ class Doors:
         self._auth = config.auth
         self._directory = directory
         self._stack = stack
-        self.policy = read_policy(config.auth)
+        self.policy = replace(read_policy(config.auth), schemes=frozenset(config.security.location_schemes))
         self._made: dict[str, Authenticator] = {}
         self.trusted = config.security.insecure_listen or is_loopback(config.http.listen)
         self.api = self._make(config.auth.api, self.trusted)
