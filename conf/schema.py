@@ -121,6 +121,12 @@ class Http:
     idle_timeout_s: float = setting(75.0, "before a connection with no request is closed", at_least(0.1))
     write_timeout_s: float = setting(30.0, "for a client to take an answer", at_least(0.1))
     connections_max: int = setting(10_000, "open connections; more are answered 503", at_least(1))
+    client_requests_per_s: float = setting(
+        0.0,
+        "of one client (its token's user and project, else its address), then 429; 0: any. Each process counts alone",
+        at_least(0),
+    )
+    client_burst_max: int = setting(1_000, "requests that a client may send at once beyond that rate", at_least(1))
     grace_s: float = setting(10.0, "for requests under way when the daemon stops", at_least(0))
 
 

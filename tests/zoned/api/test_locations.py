@@ -106,6 +106,9 @@ async def test_credentials_in_locations_are_for_few(zone, who):
             assert "s3cr3t" not in answer.text, path
             assert "5ea1ed" not in answer.text, path
             assert (MASKED in answer.text) <= (SEES[who] is not None), path
+    batch = await zone.post("/zone/v1/images:batchGet", json={"references": [found]}, headers=AS[who])
+    assert batch.json()["items"][0]["status"] == 200
+    assert ("s3cr3t" in batch.text) == (SEES[who] == SECRET)
     shown = (await zone.get(f"/v2/images/{found}", headers=AS[who])).json()
     assert [one["url"] for one in shown["locations"]][:1] == ([SEES[who]] if SEES[who] else [])
     for path in (f"/v2/images/{found}/file", f"/v1/images/{found}"):
@@ -114,7 +117,9 @@ async def test_credentials_in_locations_are_for_few(zone, who):
 
 
 async def test_who_is_sent_to_the_bytes_gets_no_credentials(zone):
-    places = [{"url": url, "metadata": {}} for url in ("https://user:s3cr3t@near/1", "https://far/1")]
+    places: list[dict[str, object]] = [
+        {"url": url, "metadata": {}} for url in ("https://user:s3cr3t@near/1", "https://far/1")
+    ]
     found = await made(zone, locations=places)
     for who, url in (("stranger", "https://far/1"), ("owner", "https://user:s3cr3t@near/1")):
         answer = await zone.get(f"/v2/images/{found}/file", headers=AS[who])
