@@ -117,6 +117,8 @@ async def test_a_flipped_byte_is_found_and_named(fleet, client):
     # The damaged copy is not served as if it were the record; others, and other zones, are.
     said = [await client.get(f"{daemon.url}/zone/v1/images/{uuid}") for daemon in daemons]
     assert [one.status_code for one in said] == [200, 200, 500]
+    done = zonectl(daemons[2], "health")
+    assert (done.returncode, "RECORD_DAMAGED" in done.stdout) == (2, True), done.stdout
     other = next(one for one in made if one != uuid)
     assert (await client.get(f"{daemons[2].url}/zone/v1/images/{other}")).status_code == 200
 
