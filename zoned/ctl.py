@@ -20,6 +20,7 @@ from zoned.asking import (
     show_one,
     show_rows,
 )
+from zoned.ctl_adopt import give_out, shadow, take_in
 from zoned.ctl_aliases import aliases, history, presence, watch
 from zoned.ctl_conflicts import conflicts
 from zoned.ctl_drill import drill
@@ -292,5 +293,8 @@ for command in (
     conflicts,
     ids,
     drill,
+    take_in,
+    give_out,
+    shadow,
 ):
     main.add_command(command)
