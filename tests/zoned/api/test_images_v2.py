@@ -16,6 +16,7 @@ from store.images import DEFAULTS, Image
 from store.listing import Page, Query
 from tests.zoned.conftest import ME, open_app, open_store
 from zoned import clock
+from zoned.api import filters
 from zoned.api.patches import STANDARD, V20, V21
 
 
