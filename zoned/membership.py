@@ -129,7 +129,8 @@ async def open_membership(
 ) -> AsyncIterator[Gossip]:
     """Takes part in gossip until the block ends. Raises CannotStart."""
     host, port = split_address(config.peers.advertise) if config.peers.advertise else bound
-    facts: dict[str, FactValue] = {"expect": config.registry.expect, "version": __version__, "protocol": PROTOCOL}
+    expect = config.registry.expect if config.registry.engine == "embedded" else 0  # a database needs no founders
+    facts: dict[str, FactValue] = {"expect": expect, "version": __version__, "protocol": PROTOCOL}
     if config.node.role == "witness":
         facts["witness"] = True
     options = GossipOptions.lan() if config.gossip.profile == "lan" else GossipOptions.wan()
