@@ -97,15 +97,16 @@ def test_a_term_in_use_is_not_taken_while_a_commit_is_under_way(dsn: str, connec
     """The first statement locks the row: whoever takes the term waits, and finds the beat moved."""
     row = held(connection)
     result: list[Row | None] = []
-    with connected(dsn) as other, connection.transaction():
-        ledger.commit(connection, "a", row.term, [b"1"])
+    with connected(dsn) as other:
         thread = threading.Thread(
             target=lambda: result.append(ledger.perform(other, "b", CLUSTER, Take(row, row.term + 1)))
         )
-        thread.start()
-        while not connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
-            assert thread.is_alive()
-    thread.join()
+        with connection.transaction():
+            ledger.commit(connection, "a", row.term, [b"1"])
+            thread.start()
+            while not connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+                assert thread.is_alive()
+        thread.join()
     assert result == [None]
 
 
@@ -143,7 +144,7 @@ async def test_a_registry_that_is_frozen_in_mid_commit_does_not_hold_the_row_for
     async with trio.open_nursery() as nursery:
 
         async def commit() -> None:
-            with pytest.raises(DatabaseAway, match="idle-in-transaction"):
+            with pytest.raises(DatabaseAway):
                 await lane.run(frozen, 60.0)
 
         nursery.start_soon(commit)
