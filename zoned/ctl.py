@@ -27,6 +27,7 @@ from zoned.asking import (
 from zoned.completing import zone_names
 from zoned.ctl_adopt import give_out, shadow, take_in
 from zoned.ctl_aliases import aliases, history, presence, watch
+from zoned.ctl_audit import audit
 from zoned.ctl_conflicts import conflicts
 from zoned.ctl_drill import drill
 from zoned.ctl_ids import ids
@@ -331,5 +332,6 @@ for command in (
     top,
     upgrade,
     completion,
+    audit,
 ):
     main.add_command(command)
