@@ -148,11 +148,15 @@ def test_the_log_level_and_request_lines_change_while_it_runs(own: Served):
 def test_a_reload_takes_what_it_can_names_the_rest_and_refuses_mistakes(own: Served):
     path = own.socket.parent.parent / "zoned.toml"
     text = path.read_text()
-    path.write_text(text.replace("body_bytes_max = 200_000", "body_bytes_max = 300_000") + '[log]\nlevel = "warning"\n')
+    written = text.replace("body_bytes_max = 200_000", "body_bytes_max = 300_000")
+    path.write_text(written + '[log]\nlevel = "warning"\n[presence]\nverified_days = 7.0\n')
+    large = {"name": "n", "properties": {f"p{n}": "x" * 50_000 for n in range(5)}}
+    assert httpx.post(f"{own.url}/zone/v1/images", json=large).status_code == 413
     changed = {one["key"]: one["file"] for one in answer(own, "config", "reload")}
-    assert changed == {"log.level": "warning", "http.body_bytes_max": 300_000}
+    assert changed == {"log.level": "warning", "http.body_bytes_max": 300_000, "presence.verified_days": 7.0}
+    assert httpx.post(f"{own.url}/zone/v1/images", json=large).status_code in (201, 202)
     (left,) = answer(own, "config", "diff")
-    assert (left["key"], left["value"], left["file"]) == ("http.body_bytes_max", 200_000, 300_000)
+    assert (left["key"], left["value"], left["file"]) == ("presence.verified_days", 30.0, 7.0)
     assert "a restart" in invoke(own, "config", "diff").stdout
     path.write_text("nonsense = 1")
     refused = invoke(own, "config", "reload")
