@@ -53,7 +53,7 @@ sim: $(READY)    ## long seeded simulation of the registry
 	$(BIN)/python -m tests.sim --seeds 500 --writes
 	$(BIN)/python -m tests.sim --seeds 200 --outage
 
-sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
+sim-gossip: $(READY) ## tables of the gossip simulation, half an hour
 	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
 
 bench-gossip: $(READY) ## zoned beside serf on this machine, about a quarter of an hour

@@ -9,6 +9,7 @@ import click
 
 from zoned import clock
 from zoned.asking import Asker, UnixConnection, fail
+from zoned.files import opened_private
 from zoned.progress import bar
 
 PART_BYTES = 1_048_576
@@ -43,7 +44,7 @@ def _fetch(connection: UnixConnection, partial: Path) -> str:
         fail(answer.read(300).decode(errors="replace"), 1)
     total, position = int(answer.headers["Content-Length"]), answer.headers["Zone-Backup-Position"]
     digest = hashlib.sha256()
-    with bar("backup", total) as advance, partial.open("wb") as file:
+    with bar("backup", total) as advance, open(partial, "wb", opener=opened_private) as file:
         while part := answer.read(PART_BYTES):
             digest.update(part)
             file.write(part)

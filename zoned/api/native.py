@@ -29,7 +29,7 @@ from zoned.api.answers import (
     write_headers,
     zone_of,
 )
-from zoned.api.caller import caller_of
+from zoned.api.caller import Asked, caller_of
 from zoned.api.filters import viewer
 from zoned.api.problems import Problem, bad
 from zoned.origin import new_uuid
@@ -76,6 +76,7 @@ async def register(request: Request) -> Response:
     operation = documents.native_create(document, new_uuid())
     caller.check_visibility(operation.fields.get("visibility"))
     caller.check_owner(operation.fields.get("owner"))
+    caller.check_locations(Asked(operation.fields), operation.locations)
     submitted = await write(zone, operation)
     assert submitted.image is not None
     headers = {
