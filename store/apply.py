@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import apsw
 
-from store import aliases, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
+from store import aliases, catalogue, conflicts, history, journal, keys, numbers, ranges, shared, urgent
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image, is_uuid
@@ -68,6 +68,7 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
         outcome = _apply_write(connection, write, entry.index, me)
         if outcome is not None:
             keys.forget(connection, write.node, write.sequence, write.operation)
+            urgent.forget(connection, write.node, write.sequence, write.operation)
         if outcome is not None and write.node == me:
             journal.settle(connection, write, outcome, entry.index, now)
             own.append(Applied(write.sequence, entry.index, outcome))
@@ -93,14 +94,9 @@ def mark(connection: apsw.Connection, node: str) -> int:
 
 
 def _apply_write(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome | None:
-    """One write, exactly once and without gaps: only the sequence after the node's mark takes effect.
-
-    One at or below the mark is a repeat of what was applied. One beyond it overtook an entry that an election lost;
-    its origin will send both again, in order.
-    """
-    if write.sequence != mark(connection, write.node) + 1:
+    """One write, exactly once."""
+    if not _is_next(connection, write):
         return None
-    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (write.node, write.sequence))
     problem = unsound(write.operation)
     if problem:
         return Outcome(State.REFUSED, "malformed", problem)
@@ -110,6 +106,22 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     outcome = _perform(connection, write, position, me)
     keys.record(connection, write, outcome)
     return outcome
+
+
+def _is_next(connection: apsw.Connection, write: Write) -> bool:
+    """Whether the write takes effect: without gaps, only the sequence after the node's mark does, or what rides ahead.
+
+    One at or below the mark is a repeat of what was applied. One beyond it overtook an entry that an election lost;
+    its origin will send both again, in order.
+    """
+    done = mark(connection, write.node)
+    if write.ahead and write.sequence > done + 1:
+        return urgent.take(connection, write.node, write.sequence)
+    if write.sequence != done + 1:
+        return False
+    done = urgent.passed(connection, write.node, write.sequence)
+    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (write.node, done))
+    return True
 
 
 def _again(connection: apsw.Connection, write: Write, outcome: Outcome) -> Outcome:

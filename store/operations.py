@@ -150,12 +150,16 @@ _CODES_BY_NUMBER: dict[int, Any] = dict(enumerate(_CODES))
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One journal row: the node's `sequence`-th write (from 1, no gaps). `buffered`: so its client was answered."""
+    """One journal row: the node's `sequence`-th write (from 1, no gaps). `buffered`: so its client was answered.
+
+    `ahead`: it may take effect before its node's earlier writes (`store.urgent`).
+    """
 
     node: str
     sequence: int
     operation: Operation
     buffered: bool = False
+    ahead: bool = False
 
     @property
     def id(self) -> str:
@@ -251,22 +255,31 @@ def switches_off(operation: Operation) -> bool:
     return isinstance(operation, Delete)
 
 
+def rides_ahead(operation: Operation) -> bool:
+    """Whether a write overtakes what waits in its node's journal for other images: it deactivates an image.
+
+    Deleting does not: that is daily business, and what overtakes must stay the exception.
+    """
+    return isinstance(operation, Update) and switches_off(operation)
+
+
 def encode_write(write: Write) -> bytes:
-    packed: bytes = msgpack.packb([write.node, write.sequence, write.buffered, encode(write.operation)])
+    flags = write.buffered | write.ahead << 1
+    packed: bytes = msgpack.packb([write.node, write.sequence, flags, encode(write.operation)])
     return packed
 
 
 def decode_write(data: bytes) -> Write:
     """Raises OperationError for anything but a write of this version."""
     try:
-        node, sequence, buffered, operation = msgpack.unpackb(data)
+        node, sequence, flags, operation = msgpack.unpackb(data)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise OperationError(f"not a write of this version: {error}") from None
-    if type(node) is not str or type(sequence) is not int or type(operation) is not bytes:
+    if type(node) is not str or {type(sequence), type(flags)} != {int} or type(operation) is not bytes:
         raise OperationError("not a write of this version: wrong types")
     if not is_uuid(node) or not 1 <= sequence < 2**53:
         raise OperationError("not a write of this version: no node's sequence")
-    return Write(node, sequence, decode(operation), bool(buffered))
+    return Write(node, sequence, decode(operation), bool(flags & 1), bool(flags & 2))
 
 
 def origin_of(operation: Operation) -> Origin | None:

@@ -145,6 +145,12 @@ CREATE TABLE marks (                    -- per node the highest applied sequence
     sequence INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE ahead (                    -- writes that were applied before their node's mark has come to them (store.urgent)
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (node, sequence)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE ranges (                   -- every integer range ever granted
     start INTEGER PRIMARY KEY,
     stop INTEGER NOT NULL,              -- exclusive
@@ -185,6 +191,13 @@ CREATE TABLE shared (                   -- other nodes' writes, not yet applied 
 ) STRICT;
 CREATE INDEX shared_uuid ON shared (uuid, node, sequence) WHERE uuid IS NOT NULL;
 
+CREATE TABLE urgent (                   -- writes of journal and shared that ride ahead of what waits there (store.urgent)
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    uuid TEXT NOT NULL,
+    PRIMARY KEY (node, sequence)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE holders (                  -- up to which sequence other nodes hold this node's journal
     node TEXT PRIMARY KEY,
     through INTEGER NOT NULL
@@ -196,6 +209,10 @@ CREATE TABLE seen (                     -- which zones have applied a write of t
     at REAL NOT NULL,                   -- when this node knew
     PRIMARY KEY (sequence, zone)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE watched (                  -- this node's writes that switch an image off, until every zone has applied them
+    sequence INTEGER PRIMARY KEY
+) STRICT;
 
 CREATE TABLE receipts (                 -- what became of this node's own writes
     sequence INTEGER PRIMARY KEY,
