@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from store import aliases, catalogue, keys, ranges, shared, urgent
+from store import aliases, catalogue, keys, numbers, ranges, shared, urgent
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image, uuid_bytes
 from store.operations import (
@@ -302,6 +302,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
     own = [Write(me, sequence, decode(operation), buffered=record is not None) for sequence, operation in rows]
     others = shared.of_image(connection, uuid) if record is None else []
     connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid_bytes(uuid),))
+    numbers.forget(connection, uuid)
     if not own and not others:
         return None
     image = Image.decode(record) if record is not None else None
@@ -313,6 +314,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
         catalogue.put(connection, "overlay", image)
         if all(isinstance(write.operation, Drop) for write in own):
             connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid_bytes(uuid),))
+    numbers.show(connection, uuid, (*own, *others), image)
     return image
 
 

@@ -102,6 +102,12 @@ CREATE TABLE numbers (                  -- further integers that lead to an imag
     uuid TEXT NOT NULL
 ) STRICT;
 
+CREATE TABLE promised (                 -- the same in this node's view: told by writes that are not applied yet
+    integer INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL
+) STRICT;
+CREATE INDEX promised_uuid ON promised (uuid);
+
 CREATE TABLE overlay (                  -- records as unapplied writes would leave them, own ones and shared ones; columns as of images
     key INTEGER PRIMARY KEY,
     uuid BLOB NOT NULL UNIQUE,

@@ -205,6 +205,11 @@ class OutageWorld(WriteWorld):
                 beyond = range(shared.have(reader).get(node.id, 0) + 1, through + 1)
                 if not set(beyond) <= urgent.applied(reader, node.id):
                     raise Violation(f"{holder} does not hold what {node.host.id} shared with it, up to {through}")
+        for node, sequence, given, image in self.promises[-40:]:
+            if self._is_there(node) and journal.is_pending(node.reader, sequence):
+                held = catalogue.find(node.reader, given)
+                if held is None or held.image.uuid != image:
+                    raise Violation(f"{node.host.id} promised {given} for {image} and does not find it by that")
         views: dict[tuple[object, ...], bytes] = {}
         for node in self.nodes.values():
             if not self._is_there(node):
