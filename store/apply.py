@@ -161,17 +161,22 @@ def _resolve(connection: apsw.Connection, write: Write, operation: Update, posit
         return refused
     outcome = _apply_to_image(connection, operation.uuid, write, position)
     if outcome.state is State.DONE:
-        conflicts.resolve(connection, write, operation)
+        conflicts.resolve(connection, write, operation, position)
     return outcome
 
 
 def _point(connection: apsw.Connection, write: Write, operation: Point, position: int) -> Outcome:
+    refused = conflicts.refusal(connection, operation) if operation.resolves else None
+    if refused is not None:
+        return refused
     before = aliases.committed(connection, operation.alias)
     outcome = aliases.apply(connection, write, operation, position)
     named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
     if outcome.state is State.CONFLICT:  # even where no alias is: what it had pointed at may have been deleted
         met = (named[0] if named else None, before.write if before is not None else "")
         conflicts.keep(connection, write, met, outcome, position)
+    elif operation.resolves and outcome.state is State.DONE:
+        conflicts.resolve(connection, write, operation, position)
     return outcome
 
 

@@ -133,13 +133,18 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Changes to which images an alias names: by zone, "" for every zone not named (`store.aliases`)."""
+    """Changes to which images an alias names: by zone, "" for every zone not named (`store.aliases`).
+
+    `resolves` and `take` as of `Update`.
+    """
 
     alias: str
     at: str
     targets: Mapping[str, Change]
     if_match: str | None = None
     origin: Origin | None = None
+    resolves: int = 0
+    take: str = ""
 
 
 ImageOperation = Create | Update | Delete | Assign | Drop

@@ -125,7 +125,9 @@ def _point(operation: Any) -> str | None:
     if not isinstance(operation.alias, str) or not is_alias_name(operation.alias):
         return "no name of an alias"
     targets = operation.targets
-    if not isinstance(targets, Mapping) or not 0 < len(targets) <= ZONES_MAX:
+    if problem := _resolves(operation.resolves, operation.take):
+        return problem
+    if not isinstance(targets, Mapping) or not (0 if operation.resolves else 1) <= len(targets) <= ZONES_MAX:
         return "an alias needs targets, and not too many"
     for zone, change in targets.items():
         if problem := _text(zone, ZONE_CHARS_MAX):

@@ -253,9 +253,11 @@ CREATE TABLE conflicts (                -- values that lost against the order of
     resolved_by TEXT,
     resolved_zone TEXT,
     resolved_write TEXT,
+    resolved_position INTEGER,
     note TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX conflicts_open ON conflicts (number) WHERE take IS NULL;
+CREATE INDEX conflicts_resolved ON conflicts (resolved_position) WHERE resolved_position IS NOT NULL;
 CREATE INDEX conflicts_write ON conflicts (node, sequence);
 
 CREATE TABLE idempotency (              -- requests that were applied, by their Idempotency-Key; oldest go first
