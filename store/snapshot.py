@@ -24,7 +24,7 @@ from store.operations import Write, decode
 
 REPLICATED = (
     *("images", "facets", "history", "aliases", "marks", "ahead", "numbers", "ranges", "conflicts", "idempotency"),
-    *("replica", "checkpoints"),
+    *("replica", "checkpoints", "audit"),
 )
 LOCAL = (
     *("node", "peers", "leases", "usage", "journal", "receipts", "shared", "urgent", "holders", "seen", "watched"),

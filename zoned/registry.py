@@ -12,8 +12,8 @@ from typing import Any
 from store import apply, urgent
 from store.database import Database
 from store.operations import Write, encode_write
+from zoned.engine import Engine
 from zoned.errors import PeerRefused
-from zoned.raft.node import RaftNode
 from zoned.raft.ready import Busy, NotLeader
 
 
@@ -43,8 +43,8 @@ Answer = Accepted | NotRegistry | Overloaded
 class Registry:
     """The accepting side of the write path, on whichever node is elected."""
 
-    def __init__(self, node: RaftNode, database: Database) -> None:
-        self._node = node
+    def __init__(self, engine: Engine, database: Database) -> None:
+        self._engine = engine
         self._database = database
         self._term = 0
         self._appended: dict[str, int] = {}  # per node, only for `_term`
@@ -52,19 +52,19 @@ class Registry:
 
     @property
     def is_registry(self) -> bool:
-        return self._node.core.is_registry
+        return self._engine.is_registry
 
     def accept(self, writes: Sequence[Write]) -> Answer:
         """Appends writes of one node, in sequence order without gaps; not committed when this returns.
 
         What rides ahead is appended whatever is missing before it, and never again in this term.
         """
-        core = self._node.core
-        if not core.is_registry:
-            return NotRegistry(core.leader_id or "")
-        if core.term != self._term:
-            # A new term: an earlier leader's entries are all applied (an own-term entry is), so the marks are whole.
-            self._term = core.term
+        engine = self._engine
+        if not engine.is_registry:
+            return NotRegistry(engine.holder or "")
+        if engine.term != self._term:
+            # A new term: an earlier registry's entries are all applied, so the marks are whole.
+            self._term = engine.term
             self._appended.clear()
             self._ahead.clear()
         reader, node = self._database.reader, writes[0].node
@@ -74,7 +74,7 @@ class Registry:
         if not fresh:
             return Accepted(appended, self._term)
         try:
-            self._node.propose([encode_write(write) for write in fresh])
+            engine.propose([encode_write(write) for write in fresh])
         except NotLeader as error:
             return NotRegistry(error.leader_id or "")
         except Busy:
