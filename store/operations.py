@@ -87,12 +87,13 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Leaves a tombstone. Wins over concurrent updates."""
+    """Leaves a tombstone. Wins over concurrent updates. `successor`: the UUID of the image to use instead."""
 
     uuid: str
     at: str
     if_match: str | None = None
     origin: Origin | None = None
+    successor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,5 +484,13 @@ def _delete(image: Image, write: Write, operation: Delete, position: int) -> tup
         detail = f"image {image.uuid} is protected; set protected to false first"
         return image, Outcome(State.REFUSED, "protected", detail, image.uuid, image.integer)
     dated = {**image.fields, "updated_at": operation.at}
-    gone = replace(image, write=write.id, position=position, fields=dated, deleted_at=operation.at, by=by_of(operation))
+    gone = replace(
+        image,
+        write=write.id,
+        position=position,
+        fields=dated,
+        deleted_at=operation.at,
+        by=by_of(operation),
+        successor=operation.successor,
+    )
     return gone, _done(gone)

@@ -60,8 +60,9 @@ def unsound(operation: Operation) -> str | None:
             return None if fine else "a grant needs a count and a ceiling"
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
-        case Delete(uuid, at, if_match, origin):
-            return _uuid(uuid) or _time(at) or _optional(if_match) or _origin(origin)
+        case Delete(uuid, at, if_match, origin, successor):
+            named = _uuid(successor) if successor is not None else None
+            return _uuid(uuid) or _time(at) or _optional(if_match) or _origin(origin) or named
         case Retire(node, origin):
             return _uuid(node) or _origin(origin)
         case Drop(uuid, at, reason, entry, origin):
