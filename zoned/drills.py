@@ -18,11 +18,11 @@ import structlog
 import trio
 
 from conf import Journal
-from store.images import Image
 from store.listing import Query
 from store.operations import Write
 from zoned import clock
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.risk import zones_of
 from zoned.errors import PeerUnreachable
 from zoned.posting import Address, Connect, Poster, PostFailed, connect_tcp
 from zoned.proxy import Proxy
@@ -482,9 +482,3 @@ class Drills:
             rtt_s=max((view.rtt_s or 0.0 for view in up), default=0.0),
             certificates_s=min(zone.certificates_left_s().values(), default=None),
         )
-
-
-def zones_of(image: Image) -> set[str]:
-    """The zones that hold an image's bytes, as far as its locations say (`zoned.api.nearest`)."""
-    named = (one.metadata.get("zone", one.metadata.get("store")) for one in image.locations)
-    return {str(name) for name in named if name}

@@ -16,6 +16,7 @@ from zoned.api import documents
 from zoned.api.answers import by_method, look_up, query_integer, reply, write, write_headers, zone_of
 from zoned.api.caller import caller_of
 from zoned.api.problems import Problem, bad
+from zoned.masking import masked_within
 from zoned.zone import Zone
 
 LIST_DEFAULT, LIST_MAX = 100, 1_000
@@ -51,6 +52,15 @@ def document(found: Conflict) -> dict[str, Any]:
     }
 
 
+def _shown(request: Request, found: Conflict) -> dict[str, Any]:
+    """With the credentials in locations only for those who may also settle it."""
+    whole = document(found)
+    if caller_of(request).may("zone.operate"):
+        return whole
+    masked: dict[str, Any] = masked_within(whole)
+    return masked
+
+
 def _check(request: Request, action: str) -> None:
     """Values in the ledger may be of any project's images."""
     caller_of(request).check(action, None, "see or settle conflicts")
@@ -67,7 +77,7 @@ async def index(request: Request) -> Response:
     found = await zone.conflicts(limit, state == "open", before)
     return reply(
         {
-            "conflicts": [document(one) for one in found],
+            "conflicts": [_shown(request, one) for one in found],
             "open": zone.conflicts_open(),
             "next": found[-1].number if len(found) == limit else None,
         }
@@ -84,7 +94,7 @@ def _conflict(request: Request) -> Conflict:
 
 async def show(request: Request) -> Response:
     _check(request, "zone.look")
-    return reply(document(_conflict(request)))
+    return reply(_shown(request, _conflict(request)))
 
 
 async def resolve(request: Request) -> Response:
