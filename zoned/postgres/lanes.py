@@ -21,7 +21,7 @@ T = TypeVar("T")
 Job = Callable[[Connection], T]
 
 CONNECT_TIMEOUT_S = 2
-IDLE_IN_TRANSACTION_MS = 1_000  # between two statements of one transaction, which nothing but a crash or a freeze takes
+IDLE_IN_TRANSACTION_MS = 2_000  # between two statements of one transaction, which nothing but a crash or a freeze takes
 AGAIN = frozenset(("40001", "40P01", "55P03"))  # rolled back whole, for others' sake: the same again may succeed
 AGAIN_MAX = 5
 
@@ -58,7 +58,11 @@ def _connect(dsns: Sequence[str], name: str) -> Connection:
             # `connection.transaction()` is one, and no statement outside leaves one open.
             connection = psycopg.connect(make_conninfo("", **conninfo), autocommit=True, prepare_threshold=None)
             # A registry that is frozen in mid-commit holds the row, and nobody could take over.
-            connection.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}".encode())
+            try:
+                connection.execute(f"SET idle_in_transaction_session_timeout = {IDLE_IN_TRANSACTION_MS}".encode())
+            except psycopg.Error:
+                connection.close()
+                raise
             return connection
         except psycopg.Error as error:
             failed = error

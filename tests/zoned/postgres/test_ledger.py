@@ -133,11 +133,12 @@ async def test_a_query_that_takes_too_long_is_cut_and_the_lane_goes_on(dsn: str)
 
 
 async def test_a_registry_that_is_frozen_in_mid_commit_does_not_hold_the_row_for_long(dsn: str, connection: Connection):
-    row, goes_on = held(connection), threading.Event()
+    row, holds, goes_on = held(connection), threading.Event(), threading.Event()
 
     def frozen(other: Connection) -> None:
         with other.transaction():
-            ledger.commit(other, "a", row.term, [b"1"])
+            assert ledger.commit(other, "a", row.term, [b"1"]) is not None
+            holds.set()
             goes_on.wait(60.0)
 
     lane = Lane([dsn], "test")
@@ -148,8 +149,7 @@ async def test_a_registry_that_is_frozen_in_mid_commit_does_not_hold_the_row_for
                 await lane.run(frozen, 60.0)
 
         nursery.start_soon(commit)
-        while not connection.execute("SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction'").fetchall():  # noqa: ASYNC110  # it happens in the server
-            await trio.sleep(0.01)
+        assert await trio.to_thread.run_sync(holds.wait, 60.0)
         taken = await trio.to_thread.run_sync(ledger.perform, connection, "b", CLUSTER, Take(row, row.term + 1))
         goes_on.set()
     assert taken == Row(row.term + 1, row.position, "b", row.beat + 1)
