@@ -215,18 +215,12 @@ class Replication:
         return membership is not None and self.me in membership.voters
 
     @property
-    def engine_name(self) -> str:
-        return self._settings.engine
-
-    @property
-    def engine_problem(self) -> str:
-        """What keeps this node from taking part in a registry that a database keeps, one line."""
-        return self._kept_in_database.problem if self._kept_in_database is not None else ""
-
-    @property
-    def stands_aside(self) -> bool:
-        """Whether this node has what the database lost, and takes no part any more."""
-        return self._kept_in_database is not None and self._kept_in_database.diverged
+    def database_status(self) -> dict[str, Any]:
+        """What is to be told of a registry that a database keeps; nothing when none does."""
+        kept = self._kept_in_database
+        if kept is None:
+            return {}
+        return {"engine": "postgresql", "problem": kept.problem or None, "stands_aside": kept.diverged}
 
     def committed_membership(self) -> Entry | None:
         """The membership entry in force at this node's position."""

@@ -402,9 +402,7 @@ class Zone:
         registry, membership = replication.registry, replication.membership()
         view = self._members.get(registry) if registry else None
         return {
-            "engine": replication.engine_name,
-            "problem": replication.engine_problem or None,
-            "stands_aside": replication.stands_aside,
+            **replication.database_status,
             "role": replication.role,
             "known": registry is not None,
             "node_id": registry,

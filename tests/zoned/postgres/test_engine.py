@@ -170,8 +170,9 @@ def test_a_node_of_another_cluster_is_told_so(dsn: str, tmp_path: Path):
     found: queue.Queue[str] = queue.Queue()
 
     async def look(running: Running) -> None:
-        await until(lambda: bool(running.zone.replication.engine_problem), PATIENCE_S)
-        found.put(running.zone.replication.engine_problem)
+        replication = running.zone.replication
+        await until(lambda: bool(replication.database_status.get("problem")), PATIENCE_S)
+        found.put(replication.database_status["problem"])
 
     with serve(config_text(tmp_path / "own", registry=more), beside=look):
         assert "it is empty, and this node has the log of cluster" in found.get(timeout=PATIENCE_S)
