@@ -159,11 +159,14 @@ def _insert(connection: Connection, entries: Sequence[Entry]) -> None:
 
 
 def read(connection: Connection, low: int, high: int) -> list[Entry]:
-    """Entries `low` up to but not `high`."""
+    """Entries `low` up to but not `high`. Raises Foreign when something else stands there."""
     with connection.transaction():
         rows = connection.execute(
             "SELECT position, term, kind, data FROM log WHERE position >= %s AND position < %s ORDER BY position",
             (low, high),
             binary=True,
         ).fetchall()
-    return [Entry(position, term, EntryKind(kind), bytes(data)) for position, term, kind, data in rows]
+    try:
+        return [Entry(position, term, EntryKind(kind), bytes(data)) for position, term, kind, data in rows]
+    except ValueError as error:
+        raise Foreign(f"its log holds what is no entry of this version: {error}") from None

@@ -440,7 +440,7 @@ class DatabaseNode:
             moved = self._positions.moved
             try:
                 again = await tables.catch_up(self._database, self._tables)
-            except DatabaseAway as error:
+            except (DatabaseAway, Foreign) as error:
                 logger.info("tables not brought up to date", problem=str(error))
                 again = False
             if not again:
