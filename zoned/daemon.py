@@ -140,6 +140,7 @@ async def serve(
             url = _for_users(config, sockets.url)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
             _let_measure(zone, database, tls)
+            inner.start_soon(zone.keep_trend)
 
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)

@@ -25,11 +25,13 @@ from zoned.api import (
     oldstyle,
     openapi,
     operating,
+    overview,
     parts_v2,
     problems,
     records,
     registry_v1,
     request_id,
+    ui,
     watching,
     zones,
 )
@@ -112,6 +114,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *watching.routes,
         *zones.routes,
         *operating.routes,
+        *overview.overview_routes(zone),
     ]
     routes: list[BaseRoute] = [  # asked in this order, so what is asked most stands first
         Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
@@ -124,6 +127,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *_described([("/v2", v2), ("/v1", [*images_v1.routes]), ("/v1.1", [*oldest.routes]), ("/zone/v1", own)]),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
+        *ui.routes,
         Route("/metrics", operating.metrics(zone)),
         Route("/healthcheck", discovery.healthcheck),
         Route("/versions", discovery.list_versions),
