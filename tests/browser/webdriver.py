@@ -9,13 +9,13 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import trio
 
 START_S = 60.0
 SWITCHES = (
@@ -29,55 +29,62 @@ KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Space": " ", "Escape": "\ue00c"}
 class Browser:
     """One window."""
 
-    def __init__(self, client: httpx.AsyncClient, session: str) -> None:
+    def __init__(self, client: httpx.Client, session: str) -> None:
         self._client = client
         self._session = session
 
-    async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = await self._client.request(
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        answer = self._client.request(
             method, f"/session/{self._session}{path}", json=body if method == "POST" else None
         )
         value = answer.json()["value"]
         assert answer.status_code == 200, f"{path}: {value}"
         return value
 
-    async def open(self, url: str) -> None:
-        await self.ask("POST", "/url", {"url": url})
+    def open(self, url: str) -> None:
+        self.ask("POST", "/url", {"url": url})
 
-    async def run(self, script: str, *arguments: object) -> Any:
+    def run(self, script: str, *arguments: object) -> Any:
         """What the body of a function returns; a promise is waited for."""
-        return await self.ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
+        return self.ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
-    async def press(self, *keys: str) -> None:
+    def press(self, *keys: str) -> None:
         """Keys by name, or a text letter by letter."""
         strokes = [KEYS.get(key, key) for key in keys]
         actions = [{"type": kind, "value": one} for one in strokes for kind in ("keyDown", "keyUp")]
-        await self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+        self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
-    async def devtools(self, command: str, **parameters: object) -> Any:
-        return await self.ask("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+    def until(self, what: str, condition: str, patience_s: float = 60.0) -> None:
+        """Waits until the expression is true in the page; what it was last is said otherwise."""
+        deadline, found = time.monotonic() + patience_s, None
+        while time.monotonic() < deadline:
+            found = self.run(f"return {condition}")
+            if found is True:
+                return
+            time.sleep(0.1)
+        raise AssertionError(
+            f"not within {patience_s:.0f} s: {what}; it says: {self.run('return document.body.innerText')}"
+        )
 
-    async def look(self, width: int, height: int, scheme: str = "light") -> None:
+    def devtools(self, command: str, **parameters: object) -> Any:
+        return self.ask("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
+
+    def look(self, width: int, height: int, scheme: str = "light") -> None:
         """A window of this size (CSS pixels) for somebody who likes it "light" or "dark"."""
-        await self.devtools(
+        self.devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
         )
-        await self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
-    async def shoot(self, path: Path, height: int | None = None) -> None:
-        """A picture of what is to be seen; with `height` of as much of the page, from its top."""
-        if height is None:
-            picture = await self.ask("GET", "/screenshot")
-        else:
-            width = await self.run("return innerWidth")
-            clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-            shot = await self.devtools("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
-            picture = shot["data"]
-        path.write_bytes(base64.b64decode(picture))
+    def picture(self, height: int) -> bytes:
+        """The page from its top to `height`, as PNG, seen or not."""
+        clip = {"x": 0, "y": 0, "width": self.run("return innerWidth"), "height": height, "scale": 1}
+        shot = self.devtools("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
+        return base64.b64decode(shot["data"])
 
-    async def logged(self, kind: str) -> list[dict[str, Any]]:
+    def logged(self, kind: str) -> list[dict[str, Any]]:
         """What was logged since the last question: "browser" (the console) or "performance" (requests and more)."""
-        entries: list[dict[str, Any]] = await self.ask("POST", "/se/log", {"type": kind})
+        entries: list[dict[str, Any]] = self.ask("POST", "/se/log", {"type": kind})
         return entries
 
 
@@ -97,17 +104,14 @@ def missing() -> str:
     return ""
 
 
-@asynccontextmanager
-async def chromium(directory: Path) -> AsyncIterator[Browser]:
+@contextmanager
+def chromium(directory: Path) -> Iterator[Browser]:
     """A browser with an empty profile in `directory`; it ends with the block."""
     log = directory / "chromedriver.log"
-    with log.open("wb") as output:
-        driver = subprocess.Popen(
-            ["chromedriver", "--port=0"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
+    driver = _start(log)
     try:
-        address = f"http://127.0.0.1:{await _port(driver, log)}"
-        async with httpx.AsyncClient(base_url=address, timeout=START_S, trust_env=False) as client:
+        address = f"http://127.0.0.1:{_port(driver, log)}"
+        with httpx.Client(base_url=address, timeout=START_S, trust_env=False) as client:
             profile = directory / "profile"
             switches = [*SWITCHES, f"--user-data-dir={profile}", "--window-size=1440,900"]
             wanted = {
@@ -115,14 +119,13 @@ async def chromium(directory: Path) -> AsyncIterator[Browser]:
                 "goog:chromeOptions": {"args": switches, "binary": shutil.which("chromium")},
                 "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
             }
-            answer = await client.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
+            answer = client.post("/session", json={"capabilities": {"alwaysMatch": wanted}})
             assert answer.status_code == 200, answer.text
             browser = Browser(client, answer.json()["value"]["sessionId"])
             try:
                 yield browser
             finally:
-                with trio.move_on_after(START_S, shield=True):
-                    await browser.ask("DELETE", "")
+                browser.ask("DELETE", "")
     finally:
         try:  # the group is ours alone; nothing of it is left after a good end but the driver
             os.killpg(driver.pid, signal.SIGKILL)
@@ -131,11 +134,18 @@ async def chromium(directory: Path) -> AsyncIterator[Browser]:
         driver.wait()
 
 
-async def _port(driver: subprocess.Popen[bytes], log: Path) -> int:
-    with trio.fail_after(START_S):
-        while driver.poll() is None:
-            found = re.search(r"started successfully on port (\d+)", log.read_text(errors="replace"))
-            if found:
-                return int(found[1])
-            await trio.sleep(0.05)
-    raise AssertionError(f"chromedriver ended: {log.read_text(errors='replace')[-500:]}")
+def _start(log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            ["chromedriver", "--port=0"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+
+
+def _port(driver: subprocess.Popen[bytes], log: Path) -> int:
+    deadline = time.monotonic() + START_S
+    while driver.poll() is None and time.monotonic() < deadline:
+        found = re.search(r"started successfully on port (\d+)", log.read_text(errors="replace"))
+        if found:
+            return int(found[1])
+        time.sleep(0.05)
+    raise AssertionError(f"chromedriver did not start: {log.read_text(errors='replace')[-500:]}")

@@ -43,6 +43,7 @@ function table(images, zones, now) {
 }
 
 // `zones()` names the zones that are known by now. `onTrouble(error)` hears of what went wrong.
+// Returns what searches again; its `failed` says whether that is wanted.
 export function open(section, zones, onTrouble) {
   const [form, query, told, body] = ["form", "input", "#found", ".body"].map((one) => section.querySelector(one));
   let asked = 0;
@@ -50,6 +51,7 @@ export function open(section, zones, onTrouble) {
     const mine = ++asked, text = query.value.trim();
     told.textContent = "Looking.";
     try {
+      search.failed = false;
       const images = await withPresence(await find(text));
       if (mine !== asked) return;
       show(body, images.length ? table(images, zones(), Date.now()) : []);
@@ -57,6 +59,7 @@ export function open(section, zones, onTrouble) {
       told.textContent = text ? `${what} for ${text}, asked at ${moment(Date.now(), Date.now())}.` : `${images.length ? `The newest ${what}` : what}, asked at ${moment(Date.now(), Date.now())}.`;
     } catch (error) {
       if (mine !== asked) return;
+      search.failed = true;
       told.textContent = `Not found out: ${error.message}${body.childNodes.length ? " What is shown is from before." : ""}`;
       onTrouble(error);
     }

@@ -17,6 +17,7 @@ const state = { said: null, heardAt: 0, skewMs: 0, survey: null, surveyedAt: -In
 
 function hear(said) {
   const first = state.said === null, news = standing(said) !== standing(state.said);
+  if (search.failed) search();
   state.said = said;
   state.heardAt = performance.now();
   state.trouble = null;
@@ -78,7 +79,7 @@ function draw() {
   const { said } = state;
   if (!said) return;
   const now = Date.parse(said.at), list = judge.verdicts(said, rates()), { node } = said.status;
-  document.title = `${{ ok: "", warning: "! ", critical: "✕ " }[said.health.status]}${node.zone} – zoned`;
+  document.title = `${{ ok: "", warning: "! ", critical: "✕ " }[said.health.status]}${node.zone} | zoned`;
   show($("zone"), node.zone);
   show($("node"), `zoned ${node.version}, up ${span(node.uptime_s)}`);
   show($("sentence"), judge.sentence(list, said));
@@ -164,6 +165,8 @@ document.addEventListener("click", async (event) => {
   dialog.showModal();
 });
 
+// A page that was left may be kept for "back"; its stream would keep one of the six connections that a browser allows.
+addEventListener("pagehide", () => feed.stop());
+addEventListener("pageshow", () => { if (!state.paused) feed.start(); });
 addEventListener("resize", () => requestAnimationFrame(draw));
 setInterval(tell, 1000);
-feed.start();
