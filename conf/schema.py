@@ -237,6 +237,15 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    """Who did what, in the order of the log, each line chained to the one before; the same on every node."""
+
+    entries_keep: int = setting(
+        1_000_000, "entries of the log whose lines are kept, some 400 bytes each; export them before", at_least(1_000)
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """Lines on standard error."""
 
@@ -293,6 +302,7 @@ class Config:
     ids: Ids = field(default_factory=Ids)
     presence: Presence = field(default_factory=Presence)
     admin: Admin = field(default_factory=Admin)
+    audit: Audit = field(default_factory=Audit)
     log: Log = field(default_factory=Log)
     auth: Auth = field(default_factory=Auth)
     security: Security = field(default_factory=Security)

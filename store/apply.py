@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import apsw
 
-from store import aliases, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
+from store import aliases, audit, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image, is_uuid
@@ -56,27 +56,45 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
         return []
     expected = catalogue.replica(connection).position + 1
     own: list[Applied] = []
+    lines: list[audit.Line] = []
+    chain = audit.head(connection)
     for entry in entries:
         if entry.index != expected:
             raise Impossible(f"entry {entry.index} cannot be applied, {expected} comes next")
         expected += 1
         if entry.index % CHECKPOINT_ENTRIES == 0:
-            catalogue.keep_checkpoint(connection, entry.index, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
-        if entry.kind is not EntryKind.WRITE:
+            catalogue.keep_checkpoint(connection, entry.index, chain, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
+        if entry.kind is EntryKind.NOOP:
             continue
-        write = decode_write(entry.data)
-        outcome = _apply_write(connection, write, entry.index, me)
-        if outcome is not None:
-            keys.forget(connection, write.node, write.sequence, write.operation)
-        if outcome is not None and write.node == me:
-            journal.settle(connection, write, outcome, entry.index, now)
-            own.append(Applied(write.sequence, entry.index, outcome))
-        elif outcome is not None:
-            shared.forget(connection, write.node, write.sequence)
-        if outcome is not None:
-            for uuid in _named(write, outcome):
-                journal.refresh_overlay(connection, uuid, me)
-    connection.execute("UPDATE replica SET position = ?", (expected - 1,))
+        if entry.kind is EntryKind.WRITE:
+            write = decode_write(entry.data)
+            outcome = _apply_write(connection, write, entry.index, me)
+            if outcome is None:
+                continue
+            own += _settle(connection, write, outcome, entry.index, me, now)
+            text = audit.of_write(entry, write, outcome)
+        else:
+            text = audit.of_membership(entry)
+        lines.append(audit.Line(entry.index, chain, text))
+        chain = audit.chained(chain, text)
+    audit.keep(connection, lines)
+    connection.execute("UPDATE replica SET position = ?, chain = ?", (expected - 1, chain))
+    return own
+
+
+def _settle(
+    connection: apsw.Connection, write: Write, outcome: Outcome, position: int, me: str, now: float
+) -> list[Applied]:
+    """What waited for this write, or showed it beforehand, is done with it; the outcome if it was this node's."""
+    keys.forget(connection, write.node, write.sequence, write.operation)
+    own = []
+    if write.node == me:
+        journal.settle(connection, write, outcome, position, now)
+        own.append(Applied(write.sequence, position, outcome))
+    else:
+        shared.forget(connection, write.node, write.sequence)
+    for uuid in _named(write, outcome):
+        journal.refresh_overlay(connection, uuid, me)
     return own
 
 

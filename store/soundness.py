@@ -180,8 +180,8 @@ def _origin(origin: Any) -> str | None:
     for digest in (origin.key, origin.payload):
         if type(digest) is not bytes or len(digest) not in (0, KEY_BYTES):
             return "the key is no digest"
-    return (
-        _text(origin.zone, ZONE_CHARS_MAX) or _text(origin.by, NAME_CHARS_MAX) or _text(origin.request, NAME_CHARS_MAX)
+    return _text(origin.zone, ZONE_CHARS_MAX) or _first(
+        _text(value, NAME_CHARS_MAX) for value in (origin.by, origin.request, origin.project)
     )
 
 

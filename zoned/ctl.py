@@ -21,6 +21,7 @@ from zoned.asking import (
     show_rows,
 )
 from zoned.ctl_aliases import aliases, history, presence, watch
+from zoned.ctl_audit import audit
 from zoned.ctl_conflicts import conflicts
 from zoned.ctl_drill import drill
 from zoned.ctl_ids import ids
@@ -292,5 +293,6 @@ for command in (
     conflicts,
     ids,
     drill,
+    audit,
 ):
     main.add_command(command)

@@ -84,6 +84,10 @@ CODES: Mapping[str, Code] = {
         "Two nodes had different catalogues at an equal position. One of them is damaged.",
         "zonectl sync verify names the records and who is damaged; replace that node.",
     ),
+    "RECORD_DAMAGED": Code(
+        "A record on this node's disk is not what was written there; it is answered 500, others are answered.",
+        "zonectl sync verify names the record; then look at the disk, and replace this node.",
+    ),
     "WAL_GROWS": Code(
         "The store's write-ahead log cannot be folded in: a reader holds an old state.",
         "End backups under way and other programs that have zoned.db open.",
@@ -284,6 +288,8 @@ def _others(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
 def _node(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
     if picture.status["node"]["draining"]:
         yield Finding("DRAINING", Severity.WARNING, "as asked")
+    if reads := picture.status["node"]["damaged_reads"]:
+        yield Finding("RECORD_DAMAGED", Severity.CRITICAL, f"{reads} reads were refused since the start", reads)
     if picture.status["node"]["drill"]:
         yield Finding("DRILL", Severity.WARNING, picture.status["node"]["drill"])
     for role, left_s in sorted(picture.certificates_left_s.items(), key=lambda one: one[1])[:1]:

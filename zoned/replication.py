@@ -28,6 +28,7 @@ from zoned import clock
 from zoned.autopilot import Autopilot, SteerRefused, added, heard_by, without
 from zoned.bootstrap import Fetcher, install
 from zoned.chronicle import Election, Elections
+from zoned.engine import Engine
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.follow import Follower, Positions, cluster_id
 from zoned.founding import Founding, cluster_seen
@@ -79,7 +80,8 @@ class Replication:
         self._members = members
         self._settings = settings
         self._rng = rng
-        self._node: RaftNode | None = None
+        self._engine: Engine | None = None
+        self._node: RaftNode | None = None  # the same, when the embedded log orders writes
         self._post: RaftPost | None = None
         self._follower: Follower | None = None
         self._registry: Registry | None = None
@@ -96,12 +98,8 @@ class Replication:
     @property
     def registry(self) -> str | None:
         """The node that seems to be the registry. A voter knows by its term; others go by what the registry says."""
-        if self._node is not None:
-            core = self._node.core
-            if core.leader_id == self.me and not core.is_registry:
-                return None
-            return core.leader_id
-        return self.claimed_registry
+        engine = self._engine
+        return engine.holder if engine is not None and engine.is_informed else self.claimed_registry
 
     @property
     def claimed_registry(self) -> str | None:
@@ -133,15 +131,17 @@ class Replication:
 
     def _election(self) -> Election:
         """Who is the registry from now on, and why, as far as this node can tell."""
-        node, registry = self._node, self.registry
-        term = node.core.term if node is not None else self._claim()[0]
+        engine, registry = self._engine, self.registry
         view = self._members.get(registry) if registry is not None else None
-        if node is None:
+        if engine is None or not engine.is_informed:
+            term = self._claim()[0]
             why = "said so over gossip" if registry is not None else "no node that is up says that it is"
-        elif registry is not None:
-            why = "elected" if self.elections.count else "first heard of since this node started"
         else:
-            why = node.why or "another node stood for election"
+            term, node = engine.term, self._node
+            if registry is not None:
+                why = "elected" if self.elections.count else "first heard of since this node started"
+            else:
+                why = (node.why if node is not None else "") or "another node stood for election"
         return Election(clock.wall(), term, registry, view.zone if view is not None else None, why)
 
     def hear(self) -> None:
@@ -205,8 +205,8 @@ class Replication:
     @property
     def registry_term(self) -> int | None:
         """The term of this node's registry role; None when it has not got it."""
-        core = self.core
-        return core.term if core is not None and core.is_registry else None
+        engine = self._engine
+        return engine.term if engine is not None and engine.is_registry else None
 
     def committed_membership(self) -> Entry | None:
         """The membership entry in force at this node's position."""
@@ -242,7 +242,7 @@ class Replication:
                 with trio.CancelScope() as self._taking_part:
                     await self._take_part(membership)
                 self._taking_part = None
-                self._node = self._registry = self._post = None
+                self._engine = self._node = self._registry = self._post = None
             else:
                 await self._follow()
 
@@ -328,7 +328,7 @@ class Replication:
             snapshots = _Snapshots(self, nursery)
             node = RaftNode(core, self._database, pace, post.send, self._on_applied, self.note_change, snapshots)
             self._registry = Registry(node, self._database)
-            self._node = node
+            self._engine = self._node = node
             self.part = part_of(self.me, membership)
             self.note_change()
             await nursery.start(node.serve)
@@ -404,9 +404,9 @@ class Replication:
 
     async def read_index_here(self, *, patient: bool) -> int | None:
         """`read_index` on the registry itself. Raises RaftError when this is not it."""
-        if self._node is None:
+        if self._engine is None:
             raise NotLeader(None)
-        return await self._node.read_index(patient=patient)
+        return await self._engine.read_index(patient=patient)
 
     async def steer(self, action: str, target: str) -> str:
         """Changes who takes part, here or at the registry; returns what was begun. Raises SteerRefused.

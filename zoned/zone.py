@@ -18,6 +18,7 @@ from conf import Idempotency
 from gossip import Entry, Gossip, MemberView
 from store import (
     aliases,
+    audit,
     catalogue,
     conflicts,
     history,
@@ -34,7 +35,7 @@ from store.aliases import Alias
 from store.catalogue import Found, Source
 from store.conflicts import Conflict
 from store.database import Database
-from store.errors import Refused
+from store.errors import Damaged, Refused
 from store.history import Change
 from store.identity import Identity
 from store.images import Image
@@ -68,7 +69,7 @@ class Sizes:
 
 Survey = Mapping[str, Mapping[str, Entry] | None]  # what each node believes of each, by their IDs
 
-DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.IOError)
+DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, Damaged)
 
 
 class Zone:
@@ -103,6 +104,7 @@ class Zone:
         self.drill: str | None = None  # the one that is live
         self.damaged = trio.Event()
         self.damage = ""
+        self._damaged_reads = 0
         self.feed = Feed(database, replication.positions)
         replication.listen(self.feed.on_applied)
         self._database = database
@@ -169,6 +171,11 @@ class Zone:
         with self._noticing_damage():
             return history.read(self._database.reader, image)
 
+    async def audit_lines(self, after: int | None, limit: int) -> list[audit.Line]:
+        """Lines of the audit behind a position, or the newest, in order."""
+        job = (lambda c: audit.read(c, after, limit)) if after is not None else (lambda c: audit.newest(c, limit))
+        return await self._database.read(job)
+
     def alias(self, name: str) -> Alias | None:
         """What a name points to, this node's own unapplied writes included."""
         with self._noticing_damage():
@@ -221,6 +228,9 @@ class Zone:
             raise
 
     def _note(self, error: Exception) -> None:
+        if isinstance(error, Damaged):  # one record: all others can be answered, and `sync verify` can name it
+            self._damaged_reads += 1
+            return
         self.damage = f"{type(error).__name__}: {error}"
         self.damaged.set()
 
@@ -368,6 +378,7 @@ class Zone:
                 "url": self.url,
                 "uptime_s": round(trio.current_time() - self._started, 1),
                 "draining": self.draining,
+                "damaged_reads": self._damaged_reads,
                 "drill": self.drill,
             },
             "registry": self._registry_status(),

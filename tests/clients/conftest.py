@@ -18,7 +18,7 @@ import pytest
 from tests.clients.identity import standing_in
 from zoned.fleet import Daemon, ended, make, zone_names
 
-START_S = 30.0
+START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

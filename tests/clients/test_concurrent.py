@@ -16,7 +16,7 @@ KIND = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 def test_tags_properties_and_members_of_eight_clients_all_survive(cloud: Cloud) -> None:
     path = f"/v2/images/{uuid.uuid4()}"
     zones = (cloud.registry, cloud.follower)
-    with httpx.Client(timeout=20, trust_env=False) as client:
+    with httpx.Client(timeout=60, trust_env=False) as client:
         made = client.post(f"{cloud.registry}/v2/images", json={"id": path.rpartition("/")[2]})
         position = int(made.headers["zone-position"])
         client.get(f"{cloud.follower}{path}", headers={"Zone-After-Position": str(position)}).raise_for_status()

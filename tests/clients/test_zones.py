@@ -18,7 +18,7 @@ class Zones:
 
     def __init__(self, cloud: Cloud) -> None:
         self.urls = (cloud.registry, cloud.follower)
-        self.client = httpx.Client(timeout=20, trust_env=False)
+        self.client = httpx.Client(timeout=60, trust_env=False)
         self.position = 0
 
     def ask(self, zone: int, method: str, path: str, body: Any = None) -> Any:

@@ -331,7 +331,7 @@ async def test_who_missed_a_whole_rotation_catches_up_by_its_retired_key_and_not
             assert b.keyring == rotated
         a._take(rotated.revoke(old.key_id))
         async with running(plane, 3, (a,), **secured(Keyring.fresh(ONE))) as c, c.subscribe() as notices:
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 refusal = await notices.receive()
             assert "which is not in the keyring here" in str(refusal)
             assert ident(3) not in a.members
@@ -379,9 +379,8 @@ async def test_a_node_signs_and_refuses_the_unsigned() -> None:
     async with running(plane, 1, **signed[0]) as a, running(plane, 2, (a,), **signed[1]) as b, running(plane, 3, (a,)):
         await until(a, lambda: own[1].node_id in a.members)
         assert credentials(1).is_genuine(b.me)
-        await trio.sleep(0.3)
+        await poll(lambda: a.forged > 0)
         assert ident(3) not in a.members
-        assert a.forged > 0
         await b.leave(2.0)
         await until(a, lambda: a.members[own[1].node_id].state is State.LEFT)
 

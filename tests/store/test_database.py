@@ -182,7 +182,7 @@ async def test_whoever_waits_for_a_writer_that_ends_is_told_so(tmp_path: Path):
             except WriterEnded as error:
                 told.append(error)
 
-    with trio.fail_after(10), pytest.raises(BaseExceptionGroup) as caught:
+    with trio.fail_after(30), pytest.raises(BaseExceptionGroup) as caught:
         async with open_database(tmp_path) as database, trio.open_nursery() as nursery:
             nursery.start_soon(database.write, lambda c: c.execute("nonsense") and None)
             nursery.start_soon(shielded, database)

@@ -10,7 +10,7 @@ import trio
 
 from zoned.fleet import Daemon, ended, make, zone_names
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def fleet(tmp_path: Path):
 
 @pytest.fixture
 async def client():
-    async with httpx.AsyncClient(timeout=20.0, trust_env=False) as opened:
+    async with httpx.AsyncClient(timeout=60.0, trust_env=False) as opened:
         yield opened
 
 

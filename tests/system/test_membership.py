@@ -15,7 +15,7 @@ from gossip import Keyring
 from zoned.fleet import Daemon, ended, free_ports, make, zone_names
 
 pytestmark = pytest.mark.system
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 
 
 def zonectl(daemon: Daemon, *words: str) -> Any:

@@ -31,7 +31,7 @@ def is_alive(pid: int) -> bool:
 
 async def ask(method: str, url: str, **more: object) -> httpx.Response:
     """On a connection of its own, which any worker may accept."""
-    async with httpx.AsyncClient(timeout=20.0, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=60.0, trust_env=False) as client:
         return await client.request(method, url, **more)  # type: ignore[arg-type]  # passed on as it came
 
 

@@ -29,7 +29,7 @@ from zoned.settings import Settings
 ME = "00000000-0000-4000-8000-00000000000a"
 OTHER = "00000000-0000-4000-8000-00000000000b"
 LABEL = "tests"
-START_S = 15.0
+START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Served:
     node_id: str
 
 
-def config_text(directory: Path, more: str = "", registry: str = "") -> str:
+def config_text(directory: Path, more: str = "", registry: str = "wait_s = 60") -> str:
     """A daemon on free loopback ports with its store in `directory`."""
     return f"""
 [node]
@@ -178,7 +178,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
         yield opened
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], at_most_s: float = 10.0) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], at_most_s: float = 30.0) -> None:
     """Waits until the condition holds; fails the test when it does not in time."""
     with trio.fail_after(at_most_s):
         while True:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from tests.zoned.conftest import config_text
 from zoned.cli import leaves, main
 
-RUN_S = 20
+RUN_S = 60
 
 
 def check(path: Path, text: str | bytes) -> Result:

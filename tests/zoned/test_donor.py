@@ -12,7 +12,7 @@ ME = "00000000-0000-4000-8000-00000000000a"
 
 
 async def test_a_snapshot_that_nobody_fetches_any_more_is_removed(database, monkeypatch):
-    monkeypatch.setattr(bootstrap, "OFFERED_S", 0.2)
+    monkeypatch.setattr(bootstrap, "OFFERED_S", 2.0)
     folder = database.path.parent / bootstrap.FOLDER
     folder.mkdir()
     (folder / "own-7").write_bytes(b"of an earlier run")
@@ -32,7 +32,7 @@ async def test_a_snapshot_that_nobody_fetches_any_more_is_removed(database, monk
         offered = donor.offer()
         assert offered is not None
         for _ in range(10):  # while somebody fetches, it stays
-            await trio.sleep(0.05)
+            await trio.sleep(0.25)
             assert await donor.part(offered.sha256, 0, 10)
         await until(lambda: not list(folder.iterdir()))
         assert await donor.part(offered.sha256, 0, 10) is None

@@ -106,7 +106,7 @@ async def test_a_donor_holds_the_answer_until_something_newer_is_applied(databas
             positions.advance(2)
 
         nursery.start_soon(move)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert [entry.index for entry in given(await give(database, positions, 1, 60))] == [2]
 
 

@@ -195,7 +195,7 @@ def test_what_is_no_stance_is_refused(packed):
 async def test_one_node_alone_founds_at_once(tmp_path):
     async with open_nodes(tmp_path, A, expect=1) as network:
         network.nodes[A].sees(view(A, expect=1))
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             membership = await network.nodes[A].founding.run()
         assert membership == network.nodes[A].founded == founding_membership(LABEL, [A])
 
@@ -240,7 +240,7 @@ async def test_nobody_promises_while_nodes_see_different_sets(tmp_path):
 async def test_a_node_that_sees_a_cluster_joins_instead_of_founding(tmp_path):
     async with open_nodes(tmp_path, A, expect=1) as network:
         network.nodes[A].sees(view(A, expect=1), view(B, expect=1, cluster="theirs"))
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await network.nodes[A].founding.run() is None
         assert network.nodes[A].promised is None
 
@@ -329,7 +329,7 @@ async def test_a_promised_node_that_hears_of_its_cluster_need_not_ask_everybody(
         await network.nodes[A].founding.promise([A, B, C])
         network.split((A,), (B,), (C,))
         network.nodes[A].sees(view(A), view(B, cluster=ours.cluster_id))
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await network.nodes[A].founding.run() == ours
 
 
@@ -351,7 +351,7 @@ async def test_a_wiped_founder_of_a_running_cluster_joins_it(tmp_path):
         for node_id in (A, B):
             await network.nodes[node_id].database.write(lambda c: log.save_entries(c, [founding_entry(ours)]))
         network.nodes[D].sees(view(D), view(A, cluster=ours.cluster_id), view(B, cluster=ours.cluster_id))
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await network.nodes[D].founding.run() is None
         assert network.nodes[D].founded is None
         assert network.nodes[D].promised is None

@@ -26,7 +26,7 @@ def ids(left: int = 1_000, runway_days: float | None = 143.2, counter: int = 5_0
 
 def status(**other: Any) -> dict[str, Any]:
     return {
-        "node": {"draining": False, "drill": None},
+        "node": {"draining": False, "drill": None, "damaged_reads": 0},
         "registry": REGISTRY,
         "staleness_s": 0.4,
         "journal": journal(),
@@ -92,12 +92,19 @@ def test_nothing_is_the_matter_when_all_is_well():
             [("REPLICAS_DIFFER", "CRITICAL")],
         ),
         ({"zones": [zone("a"), zone("b"), zone("c", version="2")]}, [("VERSIONS_DIFFER", "WARNING")]),
-        ({"status": status(node={"draining": True, "drill": None})}, [("DRAINING", "WARNING")]),
+        ({"status": status(node={"draining": True, "drill": None, "damaged_reads": 0})}, [("DRAINING", "WARNING")]),
         ({"status": status(journal=journal(held_from=7))}, [("JOURNAL_HELD", "WARNING")]),
         ({"status": status(conflicts={"open": 2})}, [("CONFLICTS_OPEN", "WARNING")]),
         ({"status": status(ids=ids(counter=9_001))}, [("IDS_CEILING", "WARNING")]),
         ({"status": status(ids=ids(counter=10_000))}, [("IDS_CEILING", "CRITICAL")]),
-        ({"status": status(node={"draining": False, "drill": "partition"})}, [("DRILL", "WARNING")]),
+        (
+            {"status": status(node={"draining": False, "drill": None, "damaged_reads": 2})},
+            [("RECORD_DAMAGED", "CRITICAL")],
+        ),
+        (
+            {"status": status(node={"draining": False, "drill": "partition", "damaged_reads": 0})},
+            [("DRILL", "WARNING")],
+        ),
         ({"reload_failed": True}, [("CONFIG_REFUSED", "WARNING")]),
         ({"certificates_left_s": {"node": 29 * 86_400.0, "authority": 9e9}}, [("CERTIFICATE_ENDS", "WARNING")]),
         ({"certificates_left_s": {"node": 9e9, "authority": -5.0}}, [("CERTIFICATE_ENDS", "CRITICAL")]),

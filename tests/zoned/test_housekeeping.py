@@ -51,7 +51,10 @@ async def test_a_reader_that_does_not_finish_is_told_of_once(database, monkeypat
     monkeypatch.setattr(housekeeping, "WAL_LOUD_BYTES", 1)
     monkeypatch.setattr(housekeeping, "LOOK_S", 0.01)
     with captured_logs() as said:
-        with trio.move_on_after(0.1):
-            await Housekeeping(database, Positions(0), Registry()).serve()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Housekeeping(database, Positions(0), Registry()).serve)
+            await until(lambda: bool(said))
+            await trio.sleep(0.1)  # time to say it again
+            nursery.cancel_scope.cancel()
     assert database.wal_bytes() > 0
     assert [one["event"] for one in said] == ["write-ahead log grows"]

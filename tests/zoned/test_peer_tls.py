@@ -104,7 +104,7 @@ async def test_an_open_connection_ends_with_the_authority_that_let_it_in(tmp_pat
         serving = partial(serve_http, app, listeners, HttpLimits(), now=lambda: 0.0, security=tls)
         await nursery.start(serving)
         plain = await trio.open_tcp_stream(*listeners[0].socket.getsockname())
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             async with trio.SSLStream(plain, context, https_compatible=True) as stream:
                 for _ in range(2):
                     await stream.send_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")

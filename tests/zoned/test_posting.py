@@ -44,7 +44,7 @@ def answering(*answers: bytes) -> Serve:
 
 async def test_a_connection_is_kept_and_a_closed_one_is_replaced():
     async with aclosing(Poster()) as poster, server(answering(OK, OK)) as (address, accepted):
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             for _ in range(5):
                 assert await poster.post(address, "/x", b"a: b\r\n", b"body", LIMIT) == (200, b"ok")
         # Each connection serves two; the third request finds the first one closed and is sent again.
@@ -84,7 +84,7 @@ async def test_chunks_are_put_together():
 )
 async def test_a_bad_answer_is_one_error_and_no_kept_connection(answer: bytes, reason: str):
     async with aclosing(Poster()) as poster, server(answering(answer)) as (address, accepted):
-        with trio.fail_after(10), pytest.raises(PostFailed, match=reason):
+        with trio.fail_after(30), pytest.raises(PostFailed, match=reason):
             await poster.post(address, "/", b"", b"", LIMIT)
         assert len(accepted) == 1
         assert not poster._kept
@@ -119,5 +119,5 @@ async def test_connecting_has_its_own_bound():
         await trio.sleep_forever()
         raise AssertionError
 
-    with trio.fail_after(10), pytest.raises(PostFailed, match="no connection within"):
+    with trio.fail_after(30), pytest.raises(PostFailed, match="no connection within"):
         await Poster(never).post(("127.0.0.1", 1), "/", b"", b"", LIMIT, connect_s=0.01)

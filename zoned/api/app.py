@@ -15,6 +15,7 @@ from store.operations import Origin
 from zoned import clock
 from zoned.api import (
     aliases,
+    audit,
     batch,
     conflicts,
     discovery,
@@ -36,7 +37,7 @@ from zoned.api import (
     zones,
 )
 from zoned.api.asgi import App, Receive, Scope, Send
-from zoned.api.caller import CALLER, caller_of
+from zoned.api.caller import CALLER, caller_of, printable
 from zoned.api.durability import with_durability
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.idempotency import OldStyle, with_idempotency
@@ -110,6 +111,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *native.routes,
         *records.routes,
         *conflicts.routes,
+        *audit.routes,
         *aliases.routes,
         *watching.routes,
         *zones.routes,
@@ -155,7 +157,9 @@ def with_zone_headers(app: App, zone: Zone) -> App:
         told_id = told_id or request_id.request_id(scope.get("headers", ()))
         if scope["type"] == "http":
             # Each request is its own: nothing has to be put back.
-            ORIGIN.set(Origin(zone.name, caller_of(Request(scope)).name, int(clock.wall()), told_id.decode("latin-1")))
+            caller, at = caller_of(Request(scope)), int(clock.wall())
+            told = told_id.decode("latin-1")
+            ORIGIN.set(Origin(zone.name, caller.name, at, told, project=printable(caller.project or "")))
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":

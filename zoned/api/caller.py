@@ -41,7 +41,7 @@ class Caller:
     def name(self) -> str:
         """For the records: a user of the machine, or a user and project of the cloud."""
         named = f"{self.user}@{self.project}" if self.project else self.user or "admin"
-        return "".join(one for one in named if one.isprintable())[:NAME_CHARS_MAX]
+        return printable(named)
 
     def may(self, action: str, image: Image | None = None) -> bool:
         return self.policy.allows(action, self, image)
@@ -82,6 +82,11 @@ class Caller:
         """Raises Problem when the caller may not give an image to this project."""
         if owner != self.project:
             self.check("images.give_away", None, "set an image's owner to another project")
+
+
+def printable(text: str) -> str:
+    """As records may hold it, whatever identity service it comes from."""
+    return "".join(one for one in text if one.isprintable())[:NAME_CHARS_MAX]
 
 
 def from_headers(headers: Mapping[str, str], rules: Policy = policy.DEFAULT) -> Caller:

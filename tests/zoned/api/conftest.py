@@ -17,14 +17,14 @@ AT = "2026-11-22T09:00:00Z"
 @pytest.fixture
 async def zone(served: Served) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a zone in good health."""
-    async with httpx.AsyncClient(base_url=served.url, timeout=10, trust_env=False, verify=False) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=60, trust_env=False, verify=False) as client:
         yield client
 
 
 @pytest.fixture
 async def lone(cut_off: Served) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a zone without registry and catalogue."""
-    async with httpx.AsyncClient(base_url=cut_off.url, timeout=10, trust_env=False, verify=False) as client:
+    async with httpx.AsyncClient(base_url=cut_off.url, timeout=60, trust_env=False, verify=False) as client:
         yield client
 
 
@@ -33,7 +33,7 @@ async def peer(served: Served) -> AsyncIterator[httpx.AsyncClient]:
     """Another node of the same cloud, talking to the zone's peer plane."""
     headers = {LABEL_HEADER: LABEL}
     async with httpx.AsyncClient(
-        base_url=served.peer_url, timeout=15, trust_env=False, verify=False, headers=headers
+        base_url=served.peer_url, timeout=60, trust_env=False, verify=False, headers=headers
     ) as client:
         yield client
 

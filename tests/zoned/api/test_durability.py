@@ -71,7 +71,7 @@ async def test_a_receipt_is_waited_for_until_a_step_it_knows(zone, until):
 @pytest.mark.parametrize("until", ["shared", "committed", "seen"])
 async def test_a_finished_receipt_is_not_waited_for(zone, until):
     location = (await zone.post(IMAGES, json={})).headers["Location"]
-    with trio.fail_after(8):
+    with trio.fail_after(30):
         receipt = (await zone.get(f"{location}?wait=60s&until={until}")).json()
     assert receipt["state"] == "seen"
     assert (set(receipt["seen"]), receipt["unseen"]) == ({"alpha"}, [])

@@ -120,7 +120,7 @@ async def test_a_stream_passes_piece_by_piece_and_ends_with_its_client():
         await stream.send_all(GET)
         await read_until(stream, b"5\r\nfirst\r\n")
         await stream.aclose()
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             await ended.wait()
 
 
@@ -170,7 +170,7 @@ async def test_a_daemon_that_dies_before_its_answer_is_503_and_in_it_a_cut():
             said = await read_until(stream, b"half") if request_ == LAST else b""
             for connection in daemon.server.connections:
                 connection.scope.cancel()
-            with captured_logs() as logs, trio.fail_after(10):
+            with captured_logs() as logs, trio.fail_after(30):
                 said += await read_all(stream) if request_ == LAST else await stream.receive_some()
         assert said.startswith(b"HTTP/1.1 " + wanted)
         assert any(line["log_level"] == "error" for line in logs) == (request_ == LAST)  # a cut answer is worth a line

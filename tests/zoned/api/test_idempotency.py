@@ -181,7 +181,7 @@ def test_an_answer_made_anew_says_the_same(forgetful):
         ("POST", "/v2/images", {"json": {"name": "n"}}),
         ("POST", "/v1/images", {"headers": {"x-image-meta-name": "n"}}),
     ]
-    with serve(forgetful) as running, httpx.Client(base_url=running.url, timeout=10, trust_env=False) as client:
+    with serve(forgetful) as running, httpx.Client(base_url=running.url, timeout=60, trust_env=False) as client:
         uuid = client.post("/v2/images", json={}).json()["id"]
         path = f"/v2/images/{uuid}"
         asked += [
@@ -200,7 +200,7 @@ def test_an_answer_made_anew_says_the_same(forgetful):
             if where != f"/v1/images/{uuid}":
                 assert again.json() == made.json() if made.content else not again.content, where
             first.append(made)
-    with serve(forgetful) as running, httpx.Client(base_url=running.url, timeout=10, trust_env=False) as client:
+    with serve(forgetful) as running, httpx.Client(base_url=running.url, timeout=60, trust_env=False) as client:
         for key, made, (method, where, more) in zip(keys, first, asked, strict=True):
             request = {**more, "headers": {**key, **more.get("headers", {})}}
             again = client.request(method, where, **request)

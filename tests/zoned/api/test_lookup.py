@@ -147,7 +147,7 @@ async def test_whatever_is_not_exactly_a_lookup_is_left_to_the_application(serve
 
 async def test_the_server_answers_hot_and_head_has_no_body(served, record):
     async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             shown = await client.get(f"/zone/v1/images/{record['integer']}")
             head = await client.head(f"/zone/v1/images/{record['integer']}")
     assert shown.json()["uuid"] == record["uuid"]

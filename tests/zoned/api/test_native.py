@@ -259,7 +259,7 @@ async def test_a_registration_without_a_registry_is_accepted_as_buffered(lone, c
 
 async def test_waiting_for_a_write_ends_when_it_was_asked_to(lone):
     location = (await lone.post("/zone/v1/images", json={})).headers["location"]
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         answer = await lone.get(f"{location}?wait=0s")
     assert (answer.status_code, answer.json()["state"]) == (200, "journaled")
 

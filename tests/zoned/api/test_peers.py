@@ -27,7 +27,7 @@ async def cluster(peer: httpx.AsyncClient) -> str:
 
 def client(served: Served) -> httpx.AsyncClient:
     headers = {LABEL_HEADER: LABEL}
-    return httpx.AsyncClient(base_url=served.peer_url, headers=headers, timeout=15, trust_env=False, verify=False)
+    return httpx.AsyncClient(base_url=served.peer_url, headers=headers, timeout=60, trust_env=False, verify=False)
 
 
 def write(sequence: int, node: str = OTHER) -> bytes:

@@ -21,7 +21,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, quiet_logs: None) -> Itera
 
 @pytest.fixture(params=["", "/v1"])
 async def registry(request: pytest.FixtureRequest, running: Running) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"{running.registry_url}{request.param}", timeout=10, trust_env=False) as c:
+    async with httpx.AsyncClient(base_url=f"{running.registry_url}{request.param}", timeout=60, trust_env=False) as c:
         yield c
 
 

@@ -24,7 +24,7 @@ from zoned.api.problems import Problem
 MINE = {"X-Project-Id": "p1", "X-Roles": "member"}
 THEIRS = {"X-Project-Id": "p2", "X-Roles": "member"}
 KIND = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-WAIT_S = 20
+WAIT_S = 60
 
 
 class Messages:
