@@ -351,6 +351,15 @@ class ChunkedBody:
             raise bad_chunk(f"extensions and trailers may have {CHUNK_EXTRA_BYTES_MAX} bytes")
 
 
+# The limit, by its name in HttpLimits, that a refusal with this code speaks of.
+LIMITS = {
+    "target-too-long": "target_bytes_max",
+    "headers-too-large": "header_bytes_max",
+    "too-many-headers": "headers_max",
+    "body-too-large": "body_bytes_max",
+}
+
+
 def body_of(request: Request, limits: HttpLimits) -> Body:
     return ChunkedBody(limits) if request.body_bytes is None else LengthBody(request.body_bytes)
 

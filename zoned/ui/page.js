@@ -133,7 +133,7 @@ const search = openCatalogue($("catalogue"), () => [...new Set((state.said?.zone
 $("pause").addEventListener("click", () => {
   state.paused = !state.paused;
   $("pause").setAttribute("aria-pressed", String(state.paused));
-  $("pause").textContent = state.paused ? "Go on" : "Pause";
+  $("pause").textContent = state.paused ? "Resume" : "Pause";
   if (state.paused) feed.stop(); else feed.start();
   tell();
 });
