@@ -3,6 +3,7 @@
 from pathlib import Path
 
 CONTRAST = Path(__file__).with_name("contrast.js").read_text(encoding="utf-8")
+DOZEN = Path(__file__).with_name("dozen.js").read_text(encoding="utf-8")
 
 # Where the focus is, in words, and whether one can see that it is there.
 FOCUS = """

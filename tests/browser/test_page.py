@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
-from tests.browser.looks import BEYOND, CARDS, CONTRAST, FOCUS, LISTEN, NAMED, PLACES
+from tests.browser.looks import BEYOND, CARDS, CONTRAST, DOZEN, FOCUS, LISTEN, NAMED, PLACES
 from tests.browser.webdriver import Browser, chromium, missing
 from tests.browser.zones import fill, overview, registry_of, start, until, zones
 from zoned.fleet import Daemon, ended, make
@@ -195,6 +195,15 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Browser, daemons: list[Dae
     )
     assert small == 0  # plots are drawn for the width, not shrunk to it
     assert complaints(browser) == []
+
+
+@pytest.mark.parametrize("width", [640, 420])
+def test_a_dozen_zones_stay_apart_on_the_map(browser: Browser, daemons: list[Daemon], width: int) -> None:
+    look_at(browser, daemons[0])
+    found = browser.run(DOZEN, width)
+    assert (found["names"], found["covered"], found["out"]) == (12, [], [])
+    # Ten that are up doubt one, and one of them hears another only through others.
+    assert (found["partly"], found["away"]) == (11, 1)
 
 
 def test_a_zone_that_dies_is_seen_without_asking_again(browser: Browser, daemons: list[Daemon]) -> None:

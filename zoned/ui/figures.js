@@ -18,10 +18,10 @@ export function layout(names, roundTrips) {
     const angle = n === 2 ? Math.PI * (1 - k) : (2 * Math.PI * k) / n - Math.PI / 2;
     return n === 1 ? [0, 0] : [Math.cos(angle), Math.sin(angle)];
   });
-  // Compressed: one zone overseas must not squeeze all others into a point. Below 5 ms nobody cares.
+  // Compressed: one zone overseas must not squeeze all others into a point. Below 20 ms nobody cares.
   const wanted = names.map((a) => names.map((b) => {
     const known = [roundTrips?.[a]?.[b], roundTrips?.[b]?.[a]].filter((one) => one !== undefined);
-    return known.length ? Math.sqrt(Math.max(5, Math.min(...known))) : null;
+    return known.length ? Math.sqrt(Math.max(20, Math.min(...known))) : null;
   }));
   const known = wanted.flatMap((row, a) => row.filter((one, b) => a !== b && one !== null));
   if (n < 3 || !known.length) return places;
@@ -43,22 +43,48 @@ export function layout(names, roundTrips) {
   return places;
 }
 
-// `zones`: { name, state, registry, me, note }; `links`: { a, b, state: both | partly | none }.
+// Moves places apart until none covers another's name, within the frame. Changes `places`. Pure otherwise.
+function apart(places, width, height, [x0, y0]) {
+  const [wide, high] = [76, 58];
+  for (let round = 0; round < 200; round++) {
+    let moved = false;
+    for (let a = 0; a < places.length; a++) {
+      for (let b = a + 1; b < places.length; b++) {
+        const [dx, dy] = [places[b][0] - places[a][0], places[b][1] - places[a][1]];
+        const [ox, oy] = [wide - Math.abs(dx), high - Math.abs(dy)];
+        if (ox <= 0.5 || oy <= 0.5) continue;
+        const axis = ox / wide < oy / high ? 0 : 1, push = (axis ? oy : ox) / 2 * ((axis ? dy : dx) < 0 ? -1 : 1);
+        places[a][axis] -= push;
+        places[b][axis] += push;
+        moved = true;
+      }
+    }
+    for (const place of places) {
+      place[0] = Math.min(width - x0, Math.max(x0, place[0]));
+      place[1] = Math.min(height - y0, Math.max(y0, place[1]));
+    }
+    if (!moved) return;
+  }
+}
+
+// `zones`: { name, state, registry, me, note, calm }; `links`: { a, b, state: both | partly | none }.
 export function map(width, zones, links, roundTrips) {
-  const height = Math.max(220, Math.min(290, width * 0.6));
-  const raw = layout(zones.map((one) => one.name), roundTrips);
-  const [xs, ys] = [raw.map((one) => one[0]), raw.map((one) => one[1])];
-  const fit = (value, all, size, margin) => {
-    const [low, high] = [Math.min(...all), Math.max(...all)];
-    return high - low < 1e-6 ? size / 2 : margin + ((value - low) / (high - low)) * (size - 2 * margin);
+  const few = zones.length <= 6;
+  const height = zones.length === 1 ? 120 : few ? Math.max(220, Math.min(290, width * 0.6)) : Math.max(300, Math.min(440, zones.length * 36));
+  const raw = layout(zones.map((one) => one.name), roundTrips), margin = [Math.min(90, width * 0.18), 60];
+  const fit = (axis, size) => {
+    const all = raw.map((one) => one[axis]), low = Math.min(...all), high = Math.max(...all);
+    return (value) => (high - low < 1e-6 ? size / 2 : margin[axis] + ((value - low) / (high - low)) * (size - 2 * margin[axis]));
   };
-  const at = Object.fromEntries(zones.map((one, n) => [one.name, [fit(xs[n], xs, width, Math.min(90, width * 0.2)), fit(ys[n], ys, height, 60)]]));
+  const [fitX, fitY] = [fit(0, width), fit(1, height)], places = raw.map(([x, y]) => [fitX(x), fitY(y)]);
+  apart(places, width, height, margin);
+  const at = Object.fromEntries(zones.map((one, n) => [one.name, places[n]]));
   const label = `Map of zones: ${zones.map((one) => `${one.name} ${one.note}`).join("; ")}`;
   return svg(width, height, label,
     links.map(({ a, b, state, ms }) => {
       const [[ax, ay], [bx, by]] = [at[a], at[b]];
-      return s("g", { class: `link ${state}` }, s("line", { x1: ax, y1: ay, x2: bx, y2: by }),
-        ms !== undefined && zones.length <= 8 && text((ax + bx) / 2, (ay + by) / 2 - 6, `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`, { "text-anchor": "middle" }));
+      return s("g", { class: `link ${state}${few ? "" : " many"}` }, s("line", { x1: ax, y1: ay, x2: bx, y2: by }),
+        ms !== undefined && few && text((ax + bx) / 2, (ay + by) / 2 - 6, `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`, { "text-anchor": "middle" }));
     }),
     zones.map((one) => {
       const [x, y] = at[one.name], above = y < height / 2; // the name goes outside, where no link runs
@@ -66,8 +92,8 @@ export function map(width, zones, links, roundTrips) {
         one.registry && s("circle", { cx: x, cy: y, r: 21, class: "ring" }),
         s("circle", { cx: x, cy: y, r: 14, class: "spot" }),
         text(x, y + 5, one.state === "up" ? (one.registry ? "★" : "✓") : one.state === "doubt" ? "?" : "✕", { class: "mark", "text-anchor": "middle" }),
-        text(x, above ? y - 42 : y + 37, one.me ? `${one.name} (here)` : one.name, { class: "name", "text-anchor": "middle" }),
-        text(x, above ? y - 27 : y + 52, one.note, { class: "note", "text-anchor": "middle" }));
+        text(x, above ? y - (few || !one.calm ? 42 : 27) : y + 37, one.me ? `${one.name} (here)` : one.name, { class: "name", "text-anchor": "middle" }),
+        (few || !one.calm) && text(x, above ? y - 27 : y + 52, one.note, { class: "note", "text-anchor": "middle" }));
     }));
 }
 

@@ -30,8 +30,9 @@ function places(nodes) {
     const own = nodes.filter((one) => one.zone === name && one.state !== "left");
     const up = own.filter(isUp), sure = up.some((one) => one.state === "alive");
     const gone = own.length && !up.length;
-    const note = gone ? `away for ${span(Math.min(...own.map((one) => one.since_s)))}` : own.length > 1 ? `${up.length} of ${own.length} nodes` : !own.length ? "left" : own[0].registry ? "registry" : own[0].voter ? (own[0].witness ? "witness" : "voter") : "follows";
-    return { name, state: sure ? "up" : up.length ? "doubt" : "away", registry: up.some((one) => one.registry), me: own.some((one) => one.me), note };
+    const doubted = up.length && !sure ? "doubted" : null;
+    const note = doubted ?? (gone ? `away for ${span(Math.min(...own.map((one) => one.since_s)))}` : own.length > 1 ? `${up.length} of ${own.length} nodes` : !own.length ? "left" : own[0].registry ? "registry" : own[0].voter ? (own[0].witness ? "witness" : "voter") : "follows");
+    return { name, state: sure ? "up" : up.length ? "doubt" : "away", registry: up.some((one) => one.registry), me: own.some((one) => one.me), note, calm: sure };
   });
 }
 
@@ -91,7 +92,7 @@ export function zones(nodes) {
       return h("tr", { class: up ? null : "gone" }, h("th", { scope: "row" }, where, one.me && " (here)"),
         h("td", { class: `state ${state}` }, h("span", { "aria-hidden": "true" }, `${ICONS[state] ?? "–"} `), one.draining ? `${word}, draining` : word),
         h("td", {}, span(one.since_s)), h("td", {}, part), h("td", {}, count(one.position)), h("td", {}, count(one.lag)),
-        h("td", {}, !up || one.staleness_s === null ? "–" : `${span(one.staleness_s)} old`), h("td", {}, !up || one.rtt_ms === null ? "–" : `${one.rtt_ms} ms`),
+        h("td", {}, !up || one.staleness_s === null ? "–" : `${span(one.staleness_s)} old`), h("td", {}, !up || one.rtt_ms === null ? "–" : `${one.rtt_ms < 10 ? one.rtt_ms.toFixed(1) : count(one.rtt_ms)} ms`),
         h("td", {}, !up || one.runway_days === null ? "–" : `${count(one.runway_days)} d`), h("td", {}, (up ? one.load : null) ?? "–"), h("td", {}, one.version ?? "–"));
     })));
 }
