@@ -479,7 +479,10 @@ class Replication:
         if registry is None:
             raise SteerRefused("there is no registry now")
         if registry == self.me and self._kept_in_database is not None and action == "transfer":
-            await self._kept_in_database.give_up(target)
+            try:
+                await self._kept_in_database.give_up(target)
+            except RaftError as error:
+                raise SteerRefused(str(error)) from None
             return f"the registry is left to {target or 'whoever takes it'}"
         if registry == self.me:
             return self.steer_here(action, target)

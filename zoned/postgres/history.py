@@ -125,10 +125,12 @@ class History:
         await self.read_up(head)
         if self._position > head:
             await self._put_back(term, self._own(head + 1, self._position + 1), self._me, head)
+        position = self._position
+        seam = await self._read(position, position + 1)
         async with trio.open_nursery() as nursery:
             ahead: dict[str, list[Entry]] = {}
             for view in self._others():
-                nursery.start_soon(self._ask, view, ahead)
+                nursery.start_soon(self._ask, view, position, seam, ahead)
         for node in sorted(ahead, key=lambda one: len(ahead[one]), reverse=True):
             beyond = [entry for entry in ahead[node] if entry.index > self._position]
             if beyond:
@@ -163,14 +165,12 @@ class History:
                 raise Foreign(f"its log has no entry {position + 1}, though it says that it goes to {head}")
             await self._keep(entries)
 
-    async def _ask(self, view: MemberView, ahead: dict[str, list[Entry]]) -> None:
-        """What another node has beyond this one's position, into `ahead`; what differs from ours is told."""
-        position = self._position
+    async def _ask(self, view: MemberView, position: int, seam: Sequence[Entry], ahead: dict[str, list[Entry]]) -> None:
+        """What another node has beyond `position`, where it has to have `seam` as well, into `ahead`."""
         with trio.move_on_after(ASK_TIMEOUT_S):
             try:
                 found = await pull(self._peers, view.node_id, position - 1, self.cluster_id)
-                ours = await self._read(position, position + 1)
-                if found and ours and found[0] != ours[0]:
+                if found and seam and found[0] != seam[0]:
                     logger.error("a node has another history", peer=view.node_id, position=position)
                     found = []
                 more, beyond = found[1:], []

@@ -151,9 +151,14 @@ class DatabaseNode:
 
     async def give_up(self, heir: str) -> None:
         """Leaves the registry to `heir`, "" for whoever takes it. Raises NotLeader."""
+        if self.takeover.held is None:
+            raise NotLeader(self.holder)
+        await self._leave(heir)
+
+    async def _leave(self, heir: str = NOBODY) -> None:
         term = self.takeover.held
         if term is None:
-            raise NotLeader(self.holder)
+            return
         try:
             await self._beats.run(partial(ledger.give_up, me=self.me, term=term, heir=heir), STEP_DOWN_TIMEOUT_S)
         except DatabaseAway as error:
@@ -359,7 +364,7 @@ class DatabaseNode:
                     self._on_change()
             except Diverged as error:
                 self._part_ways(error)
-                await self.give_up(NOBODY)
+                await self._leave()
             except (DatabaseAway, Foreign, StorageFull, Unfinished) as error:
                 logger.warning("registry not begun", term=term, problem=str(error))
                 self._say(str(error))
@@ -424,7 +429,10 @@ class DatabaseNode:
                     await self._keep(entries)
                 except StorageFull as error:
                     logger.error("log cannot be written", problem=str(error))
-                    await self.give_up(NOBODY)
+                    await self._leave()
+                    await (
+                        trio.sleep_forever()
+                    )  # what comes behind it must not be applied; all of this ends with the term
 
     async def _keep(self, entries: Sequence[Entry]) -> None:
         """Committed entries, applied here and told. Raises StorageFull."""
