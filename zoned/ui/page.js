@@ -17,7 +17,7 @@ const state = { said: null, heardAt: 0, skewMs: 0, survey: null, surveyedAt: -In
 
 function hear(said) {
   const first = state.said === null, news = standing(said) !== standing(state.said);
-  if (search.failed && state.trouble) search();
+  if (search.failed) search();
   state.said = said;
   state.heardAt = performance.now();
   state.trouble = null;
