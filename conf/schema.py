@@ -237,6 +237,11 @@ class Ids:
         "no ID above this: 2^53-1 (exact in JSON), or 2^31-1 for old columns",
         one_of(9_007_199_254_740_991, 2_147_483_647),
     )
+    above: int = setting(
+        0,
+        "every ID given out is above this: leaves those below to images that bring theirs along (zonectl import)",
+        between(0, 2**52),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,10 +105,14 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Asks for a range of `count` integers for the writing node, none above `ceiling`."""
+    """Asks for a range of `count` integers for the writing node, all above `above`, none above `ceiling`.
+
+    What lies between the counter and `above` is never granted to anybody: images may bring such integers along.
+    """
 
     count: int
     ceiling: int
+    above: int = 0
 
 
 @dataclass(frozen=True, slots=True)

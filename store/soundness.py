@@ -55,9 +55,9 @@ RECORD_BYTES_MAX = 262_144  # in canonical form; an update carries what it saw a
 def unsound(operation: Operation) -> str | None:
     """Why no correct node could have made this, or None."""
     match operation:
-        case Grant(count, ceiling):
-            fine = _is_integer(count) and _is_integer(ceiling)
-            return None if fine else "a grant needs a count and a ceiling"
+        case Grant(count, ceiling, above):
+            fine = _is_integer(count) and _is_integer(ceiling) and (above == 0 or _is_integer(above))
+            return None if fine else "a grant needs a count, a ceiling, and what it is above"
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
         case Delete(uuid, at, if_match, origin):

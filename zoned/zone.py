@@ -300,6 +300,15 @@ class Zone:
         row = ranges.granted(self._database.reader, integer)
         return dict(zip(("node_id", "start", "stop", "position", "retired"), row, strict=True)) if row else None
 
+    def why_not_kept(self, integer: int) -> str | None:
+        """Why an image from elsewhere could not keep its integer, once the counter is above it; None: it can."""
+        found = self.find(integer)
+        if found is not None:
+            return f"integer {integer} belongs to image {found.image.uuid}"
+        if integer >= catalogue.replica(self._database.reader).next_integer:
+            return None
+        return ranges.why_not_kept(self._database.reader, integer)
+
     async def held_by(self, node: str) -> tuple[int, int]:
         """(ranges, integers in them) of a node that were not retired."""
         return await self._database.read(lambda c: ranges.held_by(c, node))

@@ -14,6 +14,7 @@ from structlog.contextvars import bound_contextvars
 from store.operations import Origin
 from zoned import clock
 from zoned.api import (
+    adoption,
     aliases,
     audit,
     batch,
@@ -31,6 +32,8 @@ from zoned.api import (
     records,
     registry_v1,
     request_id,
+    risk,
+    streams,
     watching,
     zones,
 )
@@ -108,6 +111,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *batch.routes,
         *native.routes,
         *records.routes,
+        *risk.routes,
         *conflicts.routes,
         *audit.routes,
         *aliases.routes,
@@ -115,15 +119,24 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *zones.routes,
         *operating.routes,
     ]
+    public = streams.routes(zone)
+    described: list[tuple[str, list[BaseRoute]]] = [
+        ("/v2", v2),
+        ("/v1", [*images_v1.routes]),
+        ("/v1.1", [*oldest.routes]),
+        ("/zone/v1", own),
+    ]
+    described.append(("/streams/v1", public))
     routes: list[BaseRoute] = [  # asked in this order, so what is asked most stands first
         Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
         *admin,
-        *((*zones.admin_routes, *operating.admin_routes) if admin else ()),
+        *((*zones.admin_routes, *operating.admin_routes, *adoption.admin_routes) if admin else ()),
         *(Route(path, discovery.slash) for path in ("/v2", *discovery.ALIASES)),
         *(Mount(path, images) for path in ("/v2", *discovery.ALIASES)),
         Mount("/v1", v1),
         *(Mount(path, old) for path in ("/v1.0", "/v1.1")),
-        *_described([("/v2", v2), ("/v1", [*images_v1.routes]), ("/v1.1", [*oldest.routes]), ("/zone/v1", own)]),
+        *_described(described),
+        Mount("/streams/v1", _face(zone, public, native.on_problem, _native_http_error)),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
         Route("/metrics", operating.metrics(zone)),

@@ -54,7 +54,8 @@ async def index(request: Request) -> Response:
     after, caller = None, caller_of(request)
     marker = request.query_params.get("marker")
     if marker is not None:
-        after = place(seen(zone, caller, marker, integers=True).image, NEWEST)
+        # One that was deleted meanwhile still has its place.
+        after = place(seen(zone, caller, marker, integers=True, tombstones=True).image, NEWEST)
     page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {
