@@ -18,7 +18,7 @@ from store.listing import NEWEST, Query, place
 from zoned import clock
 from zoned.api.risk import zones_of
 from zoned.health import Counted
-from zoned.zone import Zone
+from zoned.zone import DAMAGE, Zone
 
 IMAGES_MAX = 10_000
 PAGE = 250
@@ -62,7 +62,7 @@ class Survey:
         while True:
             try:
                 await self.look()
-            except TooBroad as error:
+            except (TooBroad, *DAMAGE) as error:  # the zone has noted what is damaged
                 logger.warning("presence not counted", problem=str(error))
             await trio.sleep(EVERY_S)
 

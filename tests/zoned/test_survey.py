@@ -2,13 +2,16 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import trio
+import trio.testing
 
+from store.errors import Damaged, TooBroad
 from store.images import DEFAULTS, Image, Location
-from tests.zoned.conftest import config_text, serve, wait_for_integers
+from tests.zoned.conftest import captured_logs, config_text, serve, wait_for_integers
 from zoned.daemon import Running
 from zoned.health import Counted
 from zoned.survey import Survey, count
@@ -69,3 +72,19 @@ def test_health_and_metrics_show_the_count(tmp_path: Path):
             assert "zoned_images_single_zone 1.0" in samples
             codes = {one["code"] for one in client.get("/zone/v1/health").json()["findings"]}
             assert "PRESENCE_OLD" in codes
+
+
+async def test_a_damaged_record_or_a_busy_store_only_puts_the_count_off(autojump_clock: trio.testing.MockClock):
+    asked: list[float] = []
+
+    class Broken:
+        name = "here"
+        settings = SimpleNamespace(config=SimpleNamespace(presence=SimpleNamespace(verified_days=7.0)))
+
+        async def page(self, query: object) -> None:
+            asked.append(trio.current_time())
+            raise (Damaged if len(asked) % 2 else TooBroad)("not now")
+
+    with captured_logs() as logs, trio.move_on_after(1_000):
+        await Survey(Broken()).serve()  # type: ignore[arg-type]  # of a zone only this is asked
+    assert len(asked) == len(logs) > 2
