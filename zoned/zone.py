@@ -42,7 +42,7 @@ from store.images import Image
 from store.journal import Receipt
 from store.keys import Answer, Known
 from store.listing import Page, Query
-from store.operations import Operation, Origin, switches_off
+from store.operations import Operation, Origin
 from zoned import __version__, clock
 from zoned.counts import Counts
 from zoned.health import WELL, Bounds, Counted, Finding, Mutes, Picture, Report, examine
@@ -236,8 +236,6 @@ class Zone:
         try:
             submitted = await self._proxy.submit(stamped(operation))
             state = submitted.state
-            if switches_off(operation):
-                self.receipts.watch(submitted.write_id)
             return submitted
         except Refused:
             state = "refused"
