@@ -200,7 +200,8 @@ def _write_path(
 
 
 def _let_measure(nursery: trio.Nursery, zone: Zone, database: Database, tls: PeerTls | None) -> None:
-    """Health and metrics see the store's transactions and this node's certificates."""
+    """Health and metrics see the store's transactions and this node's certificates; figures are kept for a while."""
+    nursery.start_soon(zone.keep_trend)
     nursery.start_soon(Survey(zone).serve)
     database.on_round = zone.counts.store_commit_s.add
     if tls is not None:
