@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from store.errors import Damaged
-from store.facets import facets, number
+from store.facets import OPEN_VISIBILITIES, facets, number
 from store.images import FIELDS, TIMES, Image, Scalar, seconds, uuid_bytes, uuid_text
 from store.packing import pack, unpack
 
@@ -121,6 +121,17 @@ def put(connection: apsw.Connection, table: str, image: Image) -> tuple[int, byt
     row = (uuid, image.integer, deleted, *promoted, unnumbered, pack(record))
     key: int = connection.execute(_UPSERT % table, row).get
     return key, record
+
+
+def show(connection: apsw.Connection, image: Image, *, provisional: bool = False) -> None:
+    """Puts a record in the overlay; `provisional`: it is of other nodes' writes only."""
+    put(connection, "overlay", image)
+    is_open = image.fields["visibility"] in OPEN_VISIBILITIES or bool(image.members)
+    if provisional or is_open:
+        connection.execute(
+            "UPDATE overlay SET provisional = ?, open = ? WHERE uuid = ?",
+            (provisional, is_open, uuid_bytes(image.uuid)),
+        )
 
 
 Posting = tuple[int, int, bytes]  # (facet, time of creation, UUID): what the table finds a record by
