@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from zoned.asking import UnixConnection, fail
+from zoned.files import opened_private
 
 PART_BYTES = 1_048_576
 TIMEOUT_S = 600.0  # the daemon writes its file before the first byte comes
@@ -28,7 +29,10 @@ def save(socket: Path, target: Path) -> None:
         total, position = int(answer.headers["Content-Length"]), answer.headers["Zone-Backup-Position"]
         digest = hashlib.sha256()
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress, partial.open("wb") as file:
+        with (
+            Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+            open(partial, "wb", opener=opened_private) as file,
+        ):
             task = progress.add_task("backup", total=total)
             while part := answer.read(PART_BYTES):
                 digest.update(part)

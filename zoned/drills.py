@@ -107,8 +107,8 @@ class Cut:
 class CutPoster(Poster):
     """Requests to other nodes, which a drill can cut: none goes out, and no answer to what went out before comes in."""
 
-    def __init__(self, cut: Cut, connect: Connect = connect_tcp) -> None:
-        super().__init__(connect)
+    def __init__(self, cut: Cut, connect: Connect = connect_tcp, generation: Callable[[], int] = lambda: 0) -> None:
+        super().__init__(connect, generation)
         self._cut = cut
 
     async def post(
