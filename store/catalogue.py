@@ -152,6 +152,16 @@ def _put_postings(connection: apsw.Connection, old: Image | None, new: Image, ke
     connection.executemany("INSERT INTO facets VALUES (?, ?, ?, ?)", [(*one, key) for one in sorted(after - before)])
 
 
+COLUMNS = ("integer", "deleted", *_PROMOTED, "unnumbered")  # beside the record, for lists to find it by
+
+
+def columns(image: Image) -> tuple[Any, ...]:
+    """What these columns of `images` hold of a record."""
+    unnumbered = image.creator if image.integer is None else None
+    promoted = (stored(column, image.fields[column]) for column in _PROMOTED)
+    return (image.integer, int(image.deleted_at is not None), *promoted, unnumbered)
+
+
 def record_digest(record: bytes) -> int:
     return int.from_bytes(hashlib.sha256(record).digest())
 
