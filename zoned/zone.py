@@ -97,6 +97,7 @@ class Zone:
         self.positions = replication.positions
         self.replication = replication
         self.draining = False
+        self.backed_up_at: float | None = None  # wall clock; None: not since the start
         self.drill: str | None = None  # the one that is live
         self.damaged = trio.Event()
         self.damage = ""
