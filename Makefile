@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
+ENGINE ?= embedded
 
 .PHONY: demo test lint types unit system sim bench bench-registry gen clean sim-gossip bench-gossip fuzz
 .PHONY: bench-glance bench-outage interop-pike interop-glance screenshots lock
@@ -31,8 +32,8 @@ $(KEYSTONE): tests/clients/keystone.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-demo: $(READY)   ## three zones on this machine: discover, register, lose the registry, go on, heal
-	$(BIN)/zoned demo --zones $(ZONES)
+demo: $(READY)   ## three zones on this machine: discover, register, lose the registry, go on, heal; ENGINE=postgresql
+	$(BIN)/zoned demo --zones $(ZONES) --engine $(ENGINE)
 
 test: lint types unit system  ## everything CI runs
 

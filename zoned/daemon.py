@@ -21,7 +21,7 @@ from gossip import Address, Gossip, MemberView
 from store import identity
 from store.database import Database, open_database
 from store.identity import Identity
-from zoned import paths, systemd
+from zoned import engine, paths, systemd
 from zoned.admin import admin_routes
 from zoned.api.peers import make_peer_app
 from zoned.auth import Doors
@@ -113,8 +113,8 @@ async def serve(
 ) -> None:
     """Everything; returns after `stop` is set and all is closed in order."""
     settings = settings or Settings(config)
-    rng = SystemRandom()
-    directory = paths.data_dir(config)
+    engine.check(config.registry)
+    rng, directory = SystemRandom(), paths.data_dir(config)
     async with open_database(directory) as database, AsyncExitStack() as stack:
         own = load_credentials(directory, config.gossip.label, identity.is_new(database.reader))
         me = await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))

@@ -36,6 +36,10 @@ CODES: Mapping[str, Code] = {
         "Nobody orders writes. Lookups go on; writes are kept in the journal and answered as buffered.",
         "See zonectl zones for what is down. Bring a majority of the voters back; the journal drains by itself.",
     ),
+    "REGISTRY_DATABASE": Code(
+        "The database that keeps the registry cannot be worked with from this node.",
+        "The text says why: docs/operations.md, The registry in PostgreSQL. Writes go on through a node that can.",
+    ),
     "NO_SPARE_VOTER": Code(
         "One more lost voter stops writes from being committed.",
         "Bring the voters that are down back, or replace them: docs/operations.md, Replace a node.",
@@ -228,8 +232,13 @@ def _registry(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
     majority = len(voters) // 2 + 1
     if not picture.synced:
         yield Finding("UNSYNCED", Severity.CRITICAL, "no entry of the log has been applied here")
+    problem = registry.get("problem")
+    if problem:
+        known = registry["known"] and not registry["stands_aside"]
+        yield Finding("REGISTRY_DATABASE", Severity.WARNING if known else Severity.CRITICAL, problem)
     if not registry["known"]:
         text = f"{up} of {len(voters)} voters are up, {majority} are needed" if voters else "no cluster was met yet"
+        text = "no node has the registry" if registry.get("engine") == "postgresql" else text
         severity = Severity.CRITICAL if voters and up < majority else Severity.WARNING
         yield Finding("NO_REGISTRY", severity, text, len(voters) - up)
     elif len(voters) > 1 and up <= majority:

@@ -50,7 +50,7 @@ from zoned.health import WELL, Bounds, Counted, Finding, Mutes, Picture, Report,
 from zoned.origin import stamped
 from zoned.proxy import Proxy, Submitted
 from zoned.receipts import Receipts
-from zoned.replication import Replication, role_of
+from zoned.replication import Replication
 from zoned.settings import Settings
 from zoned.staleness import Staleness
 from zoned.watch import Feed
@@ -440,14 +440,15 @@ class Zone:
 
     def _registry_status(self) -> dict[str, Any]:
         replication = self.replication
-        registry, core, membership = replication.registry, replication.core, replication.membership()
+        registry, membership = replication.registry, replication.membership()
         view = self._members.get(registry) if registry else None
         return {
-            "role": role_of(core, replication.part),
+            **replication.database_status,
+            "role": replication.role,
             "known": registry is not None,
             "node_id": registry,
             "zone": view.zone if view else None,
-            "term": core.term if core else None,
+            "term": replication.term,
             "cluster_id": replication.cluster_id or None,
             "voters": list(membership.voters) if membership else [],
             "learners": list(membership.learners) if membership else [],

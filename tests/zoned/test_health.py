@@ -39,6 +39,7 @@ def status(**other: Any) -> dict[str, Any]:
 
 GOOD = Picture(status(), [zone("a"), zone("b"), zone("c")], True, 100, 1_000, 1 << 40, 1 << 30, 0, False)
 AWAY = {**REGISTRY, "known": False, "role": "candidate", "zone": None}
+DATABASE = {**REGISTRY, "engine": "postgresql", "problem": "connection refused", "stands_aside": False}
 WITNESS = [zone("a"), zone("b"), zone("c", witness=True)]
 TWO_DOWN = [zone("a"), zone("b", state="dead"), zone("c", state="dead")]
 ONE_DOWN = [zone("a"), zone("b"), zone("c", state="dead")]
@@ -60,6 +61,12 @@ def test_nothing_is_the_matter_when_all_is_well():
         ({"synced": False}, [("UNSYNCED", "CRITICAL")]),
         ({"status": status(registry=AWAY)}, [("NO_REGISTRY", "WARNING")]),
         ({"status": status(registry={**AWAY, "voters": []})}, [("NO_REGISTRY", "WARNING")]),
+        ({"status": status(registry=DATABASE)}, [("REGISTRY_DATABASE", "WARNING")]),
+        ({"status": status(registry={**DATABASE, "stands_aside": True})}, [("REGISTRY_DATABASE", "CRITICAL")]),
+        (
+            {"status": status(registry={**DATABASE, "known": False, "voters": []})},
+            [("REGISTRY_DATABASE", "CRITICAL"), ("NO_REGISTRY", "WARNING")],
+        ),
         (
             {"status": status(registry=AWAY), "zones": TWO_DOWN},
             [("NO_REGISTRY", "CRITICAL"), ("NODES_DOWN", "WARNING")],
