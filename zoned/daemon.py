@@ -46,6 +46,7 @@ from zoned.sharing import Sharing
 from zoned.staleness import Staleness
 from zoned.steering import steering_routes
 from zoned.supervise import Backoff
+from zoned.survey import Survey
 from zoned.zone import Zone
 
 STEP_DOWN_TIMEOUT_S = 2.0
@@ -201,6 +202,7 @@ def _write_path(
 def _let_measure(nursery: trio.Nursery, zone: Zone, database: Database, tls: PeerTls | None) -> None:
     """Health and metrics see the store's transactions and this node's certificates; figures are kept for a while."""
     nursery.start_soon(zone.keep_trend)
+    nursery.start_soon(Survey(zone).serve)
     database.on_round = zone.counts.store_commit_s.add
     if tls is not None:
         zone.certificates = tls.ending

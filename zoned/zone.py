@@ -46,7 +46,7 @@ from store.operations import Operation, Origin
 from zoned import __version__, clock
 from zoned.chronicle import SAMPLE_S, Sample, Trend
 from zoned.counts import Counts
-from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
+from zoned.health import WELL, Bounds, Counted, Finding, Mutes, Picture, Report, examine
 from zoned.origin import stamped
 from zoned.proxy import Proxy, Submitted
 from zoned.receipts import Receipts
@@ -102,6 +102,7 @@ class Zone:
         self.replication = replication
         self.draining = False
         self.backed_up_at: float | None = None  # wall clock; None: not since the start
+        self.presence_counts = Counted()  # by `zoned.survey`
         self.drill: str | None = None  # the one that is live
         self.damaged = trio.Event()
         self.damage = ""
@@ -371,6 +372,7 @@ class Zone:
             sizes.wal_bytes,
             self.settings.reload_failed,
             self.certificates_left_s(),
+            self.presence_counts,
         )
         return examine(picture, bounds)
 

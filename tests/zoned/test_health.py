@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zoned.health import CODES, WELL, Bounds, Mutes, Picture, Report, Severity, examine, status_line
+from zoned.health import CODES, WELL, Bounds, Counted, Mutes, Picture, Report, Severity, examine, status_line
 
 
 def zone(name: str, **other: Any) -> dict[str, Any]:
@@ -100,6 +100,9 @@ def test_nothing_is_the_matter_when_all_is_well():
         ),
         ({"zones": [zone("a"), zone("b"), zone("c", version="2")]}, [("VERSIONS_DIFFER", "WARNING")]),
         ({"status": status(node={"draining": True, "drill": None, "damaged_reads": 0})}, [("DRAINING", "WARNING")]),
+        ({"presence": Counted(9, late=2)}, [("PRESENCE_WANTED", "WARNING")]),
+        ({"presence": Counted(9, old=2)}, [("PRESENCE_OLD", "WARNING")]),
+        ({"presence": Counted(9, wanted=9, verified=3, single_zone=4)}, []),
         ({"status": status(journal=journal(held_from=7))}, [("JOURNAL_HELD", "WARNING")]),
         ({"status": status(conflicts={"open": 2})}, [("CONFLICTS_OPEN", "WARNING")]),
         ({"status": status(ids=ids(counter=9_001))}, [("IDS_CEILING", "WARNING")]),
