@@ -54,30 +54,51 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
     """
     if not entries:
         return []
+    batch = _Batch(connection, me, now)
     expected = catalogue.replica(connection).position + 1
-    own: list[Applied] = []
     for entry in entries:
         if entry.index != expected:
             raise Impossible(f"entry {entry.index} cannot be applied, {expected} comes next")
         expected += 1
         if entry.index % CHECKPOINT_ENTRIES == 0:
+            batch.running.save()
             catalogue.keep_checkpoint(connection, entry.index, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
-        if entry.kind is not EntryKind.WRITE:
-            continue
-        write = decode_write(entry.data)
-        outcome = _apply_write(connection, write, entry.index, me)
-        if outcome is not None:
-            keys.forget(connection, write.node, write.sequence, write.operation)
-        if outcome is not None and write.node == me:
-            journal.settle(connection, write, outcome, entry.index, now)
-            own.append(Applied(write.sequence, entry.index, outcome))
-        elif outcome is not None:
+        if entry.kind is EntryKind.WRITE:
+            batch.apply(entry)
+    batch.finish(expected - 1)
+    return batch.own
+
+
+class _Batch:
+    """Entries that are applied together: what needs to be written only once for all of them is, at the end."""
+
+    def __init__(self, connection: apsw.Connection, me: str, now: float) -> None:
+        self.running = catalogue.Running(connection)
+        self.own: list[Applied] = []
+        self._connection = connection
+        self._me = me
+        self._settling = journal.Settling(connection, now)
+        self._shares = shared.stock(connection).entries > 0
+        self._shown: dict[str, None] = {}  # images whose overlay may be another now, in the order of the log
+
+    def apply(self, entry: Entry) -> None:
+        connection, write = self._connection, decode_write(entry.data)
+        outcome = _apply_write(connection, self.running, write, entry.index, self._me)
+        if outcome is None:
+            return
+        keys.forget(connection, write.node, write.sequence, write.operation)
+        if write.node == self._me:
+            self._settling.settle(write, outcome, entry.index)
+            self.own.append(Applied(write.sequence, entry.index, outcome))
+        elif self._shares:
             shared.forget(connection, write.node, write.sequence)
-        if outcome is not None:
-            for uuid in _named(write, outcome):
-                journal.refresh_overlay(connection, uuid, me)
-    connection.execute("UPDATE replica SET position = ?", (expected - 1,))
-    return own
+        self._shown.update(dict.fromkeys(_named(write, outcome)))
+
+    def finish(self, position: int) -> None:
+        self._settling.finish()
+        for uuid in self._shown:
+            journal.refresh_overlay(self._connection, uuid, self._me)
+        self.running.save(position)
 
 
 def _named(write: Write, outcome: Outcome) -> set[str]:
@@ -92,7 +113,9 @@ def mark(connection: apsw.Connection, node: str) -> int:
     return found or 0
 
 
-def _apply_write(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome | None:
+def _apply_write(
+    connection: apsw.Connection, running: catalogue.Running, write: Write, position: int, me: str
+) -> Outcome | None:
     """One write, exactly once and without gaps: only the sequence after the node's mark takes effect.
 
     One at or below the mark is a repeat of what was applied. One beyond it overtook an entry that an election lost;
@@ -107,7 +130,7 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     again = keys.repeated(connection, write.operation)
     if again is not None:
         return _again(connection, write, again)
-    outcome = _perform(connection, write, position, me)
+    outcome = _perform(connection, running, write, position, me)
     keys.record(connection, write, outcome)
     return outcome
 
@@ -123,7 +146,7 @@ def _again(connection: apsw.Connection, write: Write, outcome: Outcome) -> Outco
     return replace(outcome, integer=image.integer)
 
 
-def _perform(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome:
+def _perform(connection: apsw.Connection, running: catalogue.Running, write: Write, position: int, me: str) -> Outcome:
     operation = write.operation
     match operation:
         case Grant():
@@ -135,27 +158,31 @@ def _perform(connection: apsw.Connection, write: Write, position: int, me: str) 
             conflicts.keep_dropped(connection, write, operation, position)
             return dropped(operation)
         case Point():
-            return _point(connection, write, operation, position)
+            return _point(connection, running, write, operation, position)
         case Update() if operation.resolves:
-            return _resolve(connection, write, operation, position)
+            return _resolve(connection, running, write, operation, position)
         case _:
-            return _apply_to_image(connection, operation.uuid, write, position)
+            return _apply_to_image(connection, running, operation.uuid, write, position)
 
 
-def _resolve(connection: apsw.Connection, write: Write, operation: Update, position: int) -> Outcome:
+def _resolve(
+    connection: apsw.Connection, running: catalogue.Running, write: Write, operation: Update, position: int
+) -> Outcome:
     """An update that also closes an entry of the ledger."""
     refused = conflicts.refusal(connection, operation)
     if refused is not None:
         return refused
-    outcome = _apply_to_image(connection, operation.uuid, write, position)
+    outcome = _apply_to_image(connection, running, operation.uuid, write, position)
     if outcome.state is State.DONE:
         conflicts.resolve(connection, write, operation)
     return outcome
 
 
-def _point(connection: apsw.Connection, write: Write, operation: Point, position: int) -> Outcome:
+def _point(
+    connection: apsw.Connection, running: catalogue.Running, write: Write, operation: Point, position: int
+) -> Outcome:
     before = aliases.committed(connection, operation.alias)
-    outcome = aliases.apply(connection, write, operation, position)
+    outcome = aliases.apply(connection, running, write, operation, position)
     named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
     if outcome.state is State.CONFLICT:  # even where no alias is: what it had pointed at may have been deleted
         met = (named[0] if named else None, before.write if before is not None else "")
@@ -163,7 +190,9 @@ def _point(connection: apsw.Connection, write: Write, operation: Point, position
     return outcome
 
 
-def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, position: int) -> Outcome:
+def _apply_to_image(
+    connection: apsw.Connection, running: catalogue.Running, uuid: str, write: Write, position: int
+) -> Outcome:
     old = catalogue.committed(connection, uuid)
     before = Image.decode(old) if old is not None else None
     after, outcome = perform(before, write, position)
@@ -177,7 +206,7 @@ def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, positi
         if holder not in (None, uuid):
             return Outcome(State.REFUSED, "integer-taken", f"integer {after.integer} belongs to image {holder}", uuid)
     assert not isinstance(write.operation, Grant | Retire | Point)
-    catalogue.replace_committed(connection, old, after)
+    running.replace_committed(old, before, after)
     history.keep(connection, before, after, write.operation)
     if outcome.state is State.CONFLICT and before is not None:
         conflicts.keep(connection, write, (uuid, before.write), outcome, position)
