@@ -5,7 +5,7 @@ them. Rows and position change in one transaction, so an entry is applied exactl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import apsw
 
@@ -38,11 +38,12 @@ CHECKPOINTS_MAX = 64  # ... so often, for nodes that are not at one position to 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One of this node's own writes was applied."""
+    """One of this node's own writes was applied. `image` is the record as it left it, None if it changed none."""
 
     sequence: int
     position: int
     outcome: Outcome
+    image: Image | None = field(default=None, compare=False)
 
 
 def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: float) -> list[Applied]:
@@ -83,13 +84,14 @@ class _Batch:
 
     def apply(self, entry: Entry) -> None:
         connection, write = self._connection, decode_write(entry.data)
+        self.running.last = None
         outcome = _apply_write(connection, self.running, write, entry.index, self._me)
         if outcome is None:
             return
         keys.forget(connection, write.node, write.sequence, write.operation)
         if write.node == self._me:
             self._settling.settle(write, outcome, entry.index)
-            self.own.append(Applied(write.sequence, entry.index, outcome))
+            self.own.append(Applied(write.sequence, entry.index, outcome, self.running.last))
         elif self._shares:
             shared.forget(connection, write.node, write.sequence)
         self._shown.update(dict.fromkeys(_named(write, outcome)))

@@ -173,6 +173,7 @@ class Running:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self.last: Image | None = None  # what was put in the catalogue last
         self._digest = 0
         self._images = 0
 
@@ -181,6 +182,7 @@ class Running:
         new = put(self._connection, "images", image) if before is None else _change(self._connection, before, image)
         was_live = before is not None and before.deleted_at is None
         _put_postings(self._connection, before, image)
+        self.last = image
         self.move(old, new, int(image.deleted_at is None) - int(was_live))
 
     def move(self, old: bytes | None, new: bytes, more_images: int = 0) -> None:

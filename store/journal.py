@@ -389,6 +389,12 @@ def _waiting(sequence: int, data: bytes, at: float) -> Receipt:
     return Receipt(sequence, kind_of(operation), "journaled", at, uuid, integer)
 
 
+def waiting(sequence: int, operation: Operation, at: float, image: Image | None) -> Receipt:
+    """The receipt of a write that was just journaled, and left the record as `image`."""
+    integer = image.integer if image is not None and isinstance(operation, Create | Assign) else None
+    return Receipt(sequence, kind_of(operation), "journaled", at, subject(operation), integer)
+
+
 def receipts(connection: apsw.Connection, limit: int, only_waiting: bool = False) -> list[Receipt]:
     """The newest `limit` receipts, newest first: waiting writes, then finished ones."""
     rows = connection.execute("SELECT sequence, operation, at FROM journal ORDER BY sequence DESC LIMIT ?", (limit,))
