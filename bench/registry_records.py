@@ -120,7 +120,7 @@ def make_catalogue(path: Path, count: int) -> int:
         for _, sql in indexes:
             connection.execute(sql)
         connection.execute(
-            "INSERT INTO replica VALUES (1, ?, ?, ?, ?)",
+            "INSERT INTO replica VALUES (1, ?, ?, ?, ?, zeroblob(32))",
             (count + 1, (total % _DIGEST_MODULUS).to_bytes(32), count, count + 1),
         )
         finish(connection, count)
@@ -137,7 +137,7 @@ def grow(path: Path, count: int) -> int:
     migrate(connection, str(path))
     size = 0
     with connection:
-        connection.execute("INSERT INTO replica VALUES (1, 0, zeroblob(32), 0, 1)")
+        connection.execute("INSERT INTO replica VALUES (1, 0, zeroblob(32), 0, 1, zeroblob(32))")
         for image in images(count):
             catalogue.replace_committed(connection, None, image)
             size += json_bytes(image)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import apsw
 
-from store import aliases, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
+from store import aliases, audit, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image, is_uuid
@@ -63,9 +63,11 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
         expected += 1
         if entry.index % CHECKPOINT_ENTRIES == 0:
             batch.running.save()
-            catalogue.keep_checkpoint(connection, entry.index, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
+            catalogue.keep_checkpoint(connection, entry.index, batch.chain, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
         if entry.kind is EntryKind.WRITE:
             batch.apply(entry)
+        elif entry.kind is EntryKind.MEMBERSHIP:
+            batch.tell(entry, audit.of_membership(entry))
     batch.finish(expected - 1)
     return batch.own
 
@@ -76,8 +78,10 @@ class _Batch:
     def __init__(self, connection: apsw.Connection, me: str, now: float) -> None:
         self.running = catalogue.Running(connection)
         self.own: list[Applied] = []
+        self.chain = audit.head(connection)
         self._connection = connection
         self._me = me
+        self._lines: list[audit.Line] = []
         self._settling = journal.Settling(connection, now)
         self._shares = shared.stock(connection).entries > 0
         self._shown: dict[str, None] = {}  # images whose overlay may be another now, in the order of the log
@@ -95,12 +99,20 @@ class _Batch:
         elif self._shares:
             shared.forget(connection, write.node, write.sequence)
         self._shown.update(dict.fromkeys(_named(write, outcome)))
+        self.tell(entry, audit.of_write(entry, write, outcome))
+
+    def tell(self, entry: Entry, text: bytes) -> None:
+        """Adds a line to the audit."""
+        self._lines.append(audit.Line(entry.index, self.chain, text))
+        self.chain = audit.chained(self.chain, text)
 
     def finish(self, position: int) -> None:
         self._settling.finish()
+        audit.keep(self._connection, self._lines)
         for uuid in self._shown:
             journal.refresh_overlay(self._connection, uuid, self._me)
-        self.running.save(position)
+        self.running.save()
+        self._connection.execute("UPDATE replica SET position = ?, chain = ? WHERE one = 1", (position, self.chain))
 
 
 def _named(write: Write, outcome: Outcome) -> set[str]:

@@ -190,13 +190,13 @@ class Running:
         self._digest += record_digest(new) - (record_digest(old) if old is not None else 0)
         self._images += more_images
 
-    def save(self, position: int | None = None) -> None:
-        """Writes the replica's figures, with the position that they are of if that has moved."""
+    def save(self) -> None:
+        """Writes the replica's figures."""
         digest: bytes = self._connection.execute("SELECT digest FROM replica").get
         total = (int.from_bytes(digest) + self._digest) % _DIGEST_MODULUS
         self._connection.execute(
-            "UPDATE replica SET digest = ?, images = images + ?, position = ifnull(?, position) WHERE one = 1",
-            (total.to_bytes(32), self._images, position),
+            "UPDATE replica SET digest = ?, images = images + ? WHERE one = 1",
+            (total.to_bytes(32), self._images),
         )
         self._digest = self._images = 0
 
@@ -266,9 +266,14 @@ def holder(connection: apsw.Connection, integer: int) -> str | None:
     return uuid_text(uuid) if uuid is not None else None
 
 
-def keep_checkpoint(connection: apsw.Connection, position: int, back: int) -> None:
-    """Keeps the hash as it is now under `position`, and forgets those more than `back` positions older."""
-    connection.execute("INSERT OR REPLACE INTO checkpoints SELECT ?, digest FROM replica", (position,))
+def keep_checkpoint(connection: apsw.Connection, position: int, chain: bytes, back: int) -> None:
+    """Keeps the hash as it is now under `position`, and forgets those more than `back` positions older.
+
+    With the records it covers `chain`, the audit's so far: what every write came to, in order.
+    """
+    digest: bytes = connection.execute("SELECT digest FROM replica").get
+    both = hashlib.sha256(digest + chain).digest()
+    connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (position, both))
     connection.execute("DELETE FROM checkpoints WHERE position <= ?", (position - back,))
 
 

@@ -97,17 +97,19 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
             raise Refused(outcome)
     found = catalogue.find(connection, uuid) if uuid is not None else None
     image = found.image if found is not None else None
-    if uuid is not None and not (found is None and isinstance(operation, Create)):
+    if uuid is not None and not (image is None and isinstance(operation, Create)):
         _, outcome = _foresee(image, Write(me, 0, operation))
         if outcome.state is State.REFUSED:
             raise Refused(outcome)
-        if image is not None and isinstance(operation, Create):
-            repeated = _repeated(connection, me, image)
-            if repeated is not None:
-                return repeated
-            # Another zone made it and this one was told: one image has one integer. Journaled all the same, whatever
-            # this node changed in it since: the other zone's create may still come to nothing.
-            operation = replace(operation, integer=image.integer)
+    if image is not None and isinstance(operation, Create):
+        repeated = _repeated(connection, me, image)
+        if repeated is not None:
+            return repeated
+        # Another zone made it and this one was told: one image has one integer. Journaled all the same, whatever
+        # this node changed in it since: the other zone's create may still come to nothing.
+        operation = replace(operation, integer=image.integer)
+    elif isinstance(operation, Create) and operation.integer is not None:
+        _check_brought_along(connection, operation.uuid, operation.integer)
     _check_room(connection, limits)
     if isinstance(operation, Create | Assign) and not operation.integer:
         integer = ranges.take(connection, at)
@@ -149,6 +151,15 @@ def _show_first(connection: apsw.Connection, image: Image | None, write: Write) 
 def _check_size(uuid: str | None, record: bytes) -> None:
     if len(record) > RECORD_BYTES_MAX:
         raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
+
+
+def _check_brought_along(connection: apsw.Connection, uuid: str, integer: int) -> None:
+    """Raises Refused unless an image from elsewhere can keep this integer."""
+    found = catalogue.find_record(connection, integer)
+    taken = f"integer {integer} belongs to image {Image.decode(found[0]).uuid}" if found is not None else None
+    problem = taken or ranges.why_not_kept(connection, integer)
+    if problem is not None:
+        raise Refused(Outcome(State.REFUSED, "integer-taken", problem, uuid))
 
 
 def _foresee(image: Image | None, write: Write) -> tuple[Image | None, Outcome]:

@@ -28,8 +28,9 @@ MemberChange = tuple[Membership | None, Membership | None]  # (what the writer s
 class Origin:
     """Who asked for a write, where and when, and by what a repeat of the request is known again.
 
-    `by` is a name for people. `at` is in seconds since 1970 by the clock of `zone`. `key` and `payload` are digests of
-    the caller's Idempotency-Key and of the request, KEY_BYTES each, empty without a key, which counts for `keep_s`.
+    `by` is a name for people, `project` what its caller acts for, empty for none. `at` is in seconds since 1970 by the
+    clock of `zone`. `key` and `payload` are digests of the caller's Idempotency-Key and of the request, KEY_BYTES each,
+    empty without a key, which counts for `keep_s`.
     """
 
     zone: str
@@ -39,6 +40,7 @@ class Origin:
     key: bytes = b""
     payload: bytes = b""
     keep_s: int = 0
+    project: str = ""
 
 
 KEY_BYTES = 16
@@ -103,10 +105,14 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Asks for a range of `count` integers for the writing node, none above `ceiling`."""
+    """Asks for a range of `count` integers for the writing node, all above `above`, none above `ceiling`.
+
+    What lies between the counter and `above` is never granted to anybody: images may bring such integers along.
+    """
 
     count: int
     ceiling: int
+    above: int = 0
 
 
 @dataclass(frozen=True, slots=True)

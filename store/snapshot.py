@@ -24,7 +24,7 @@ from store.operations import Write, decode
 
 REPLICATED = (
     *("images", "facets", "history", "aliases", "marks", "numbers", "ranges", "conflicts", "idempotency"),
-    *("replica", "checkpoints"),
+    *("replica", "checkpoints", "audit"),
 )
 LOCAL = (
     *("node", "peers", "leases", "usage", "journal", "receipts", "shared", "holders", "seen"),

@@ -55,9 +55,9 @@ RECORD_BYTES_MAX = 262_144  # in canonical form; an update carries what it saw a
 def unsound(operation: Operation) -> str | None:
     """Why no correct node could have made this, or None."""
     match operation:
-        case Grant(count, ceiling):
-            fine = _is_integer(count) and _is_integer(ceiling)
-            return None if fine else "a grant needs a count and a ceiling"
+        case Grant(count, ceiling, above):
+            fine = _is_integer(count) and _is_integer(ceiling) and (above == 0 or _is_integer(above))
+            return None if fine else "a grant needs a count, a ceiling, and what it is above"
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
         case Delete(uuid, at, if_match, origin):
@@ -182,8 +182,8 @@ def _origin(origin: Any) -> str | None:
     for digest in (origin.key, origin.payload):
         if type(digest) is not bytes or len(digest) not in (0, KEY_BYTES):
             return "the key is no digest"
-    return (
-        _text(origin.zone, ZONE_CHARS_MAX) or _text(origin.by, NAME_CHARS_MAX) or _text(origin.request, NAME_CHARS_MAX)
+    return _text(origin.zone, ZONE_CHARS_MAX) or _first(
+        _text(value, NAME_CHARS_MAX) for value in (origin.by, origin.request, origin.project)
     )
 
 

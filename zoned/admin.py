@@ -64,11 +64,15 @@ def admin_routes(replication: Replication, database: Database) -> list[BaseRoute
     async def verify(request: Request) -> Response:
         return reply(await replication.verifier.verify())
 
+    async def verify_audit(request: Request) -> Response:
+        return reply(await replication.verifier.verify_audit())
+
     return [
         by_method("/admin/v1/registry/recover", POST=recover),
         by_method("/admin/v1/registry/{action}", POST=steer),
         by_method("/admin/v1/backup", POST=backup),
         by_method("/admin/v1/verify", POST=verify),
+        by_method("/admin/v1/audit/verify", POST=verify_audit),
     ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from zoned.asking import FORM, Asker, asker_of, fail, show_one
+from zoned.completing import zone_names
 
 
 @click.group()
@@ -44,7 +45,7 @@ def steer(context: click.Context, action: str, node: str) -> None:
 
 
 @registry.command()
-@click.argument("node", required=False)
+@click.argument("node", required=False, shell_complete=zone_names)
 @click.pass_context
 def transfer(context: click.Context, node: str | None) -> None:
     """Hand the registry over to NODE (ID or zone), or to whoever is furthest."""
@@ -52,7 +53,7 @@ def transfer(context: click.Context, node: str | None) -> None:
 
 
 @registry.command()
-@click.argument("node")
+@click.argument("node", shell_complete=zone_names)
 @click.pass_context
 def add(context: click.Context, node: str) -> None:
     """Let NODE (ID or zone) take part, first as a learner."""
@@ -60,7 +61,7 @@ def add(context: click.Context, node: str) -> None:
 
 
 @registry.command()
-@click.argument("node")
+@click.argument("node", shell_complete=zone_names)
 @click.pass_context
 def remove(context: click.Context, node: str) -> None:
     """Take NODE out of the registry for good. An ID works for a node that is gone."""

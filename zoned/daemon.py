@@ -140,14 +140,14 @@ async def serve(
             url = _for_users(config, sockets.url)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
             _let_measure(zone, database, tls)
-
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)
             donor = Donor(database)
             inner.start_soon(donor.serve)
-            inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
+            keep = Housekeeping(database, replication.positions, config.registry, config.audit, donor.hold)
+            inner.start_soon(keep.serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor, sharing)
-            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers, tls)
+            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers, tls, zone.counts.limit)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
             inner.start_soon(receipts.serve)
@@ -158,7 +158,7 @@ async def serve(
             async with trio.open_nursery() as faces:
                 operating = steering_routes(Queue(database, proxy, sharing), config.ids, drills)
                 steering = [*admin_routes(replication, database), *operating]
-                doors = Doors(config, directory, stack)
+                doors = Doors(config, directory, stack, zone.counts.limit)
                 workers = await open_faces(faces, sockets, zone, doors, steering, database)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
                 task_status.started(Running.of(sockets, zone))

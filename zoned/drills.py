@@ -18,11 +18,11 @@ import structlog
 import trio
 
 from conf import Journal
-from store.images import Image
 from store.listing import Query
 from store.operations import Write
 from zoned import clock
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.risk import zones_of
 from zoned.errors import PeerUnreachable
 from zoned.posting import Address, Connect, Poster, PostFailed, connect_tcp
 from zoned.proxy import Proxy
@@ -461,9 +461,3 @@ class Drills:
             sample=images[-1].uuid if images else None,
             only_elsewhere=sum(len(found) == 1 and found != {zone.name} for _, found in zones),
         )
-
-
-def zones_of(image: Image) -> set[str]:
-    """The zones that hold an image's bytes, as far as its locations say (`zoned.api.nearest`)."""
-    named = (one.metadata.get("zone", one.metadata.get("store")) for one in image.locations)
-    return {str(name) for name in named if name}

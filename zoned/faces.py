@@ -24,6 +24,7 @@ from zoned.api.http1 import HttpLimits
 from zoned.api.lookup import make_lookup
 from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
 from zoned.auth import Doors
+from zoned.counts import Counts
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
 from zoned.peer_tls import PeerTls
 from zoned.workers import Workers, inner_limits, open_inner
@@ -100,18 +101,18 @@ async def open_faces(
     """
     bounds, observe = _limits(zone.settings.config.http), _observer(zone)
     app = with_caller(make_app(zone, steering), doors.admin, None)
-    await faces.start(_serve, app, sockets.admin, bounds, observe, None)
+    await faces.start(_serve, app, sockets.admin, bounds, observe, None, zone.counts)
     for listener in sockets.registry:
-        app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses, frozenset())
-        await faces.start(_serve, app, listener, bounds, observe, None)
-    app = with_caller(make_app(zone), doors.api, doors.guesses)
+        app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses, frozenset(), doors.rates)
+        await faces.start(_serve, app, listener, bounds, observe, None, zone.counts)
+    app = with_caller(make_app(zone), doors.api, doors.guesses, rates=doors.rates)
     if zone.is_witness or not zone.settings.config.http.workers:
-        lookup = None if zone.is_witness else make_lookup(zone, doors.api.known)
-        await faces.start(_serve, app, sockets.public, bounds, observe, lookup)
+        lookup = None if zone.is_witness else make_lookup(zone, doors.api.known, rates=doors.rates)
+        await faces.start(_serve, app, sockets.public, bounds, observe, lookup, zone.counts)
         return None
     inner = open_inner()
     # Workers write the lines of `log.requests`; what they hand on is only counted here.
-    await faces.start(_serve, from_workers(app), inner, inner_limits(bounds), zone.counts.request, None)
+    await faces.start(_serve, from_workers(app), inner, inner_limits(bounds), zone.counts.request, None, zone.counts)
     workers = Workers(zone, bounds, database, sockets.public, inner.socket.getsockname(), doors.trusted)
     await faces.start(workers.publish)
     await faces.start(workers.serve)
@@ -123,12 +124,21 @@ async def serve_peers(
     listener: trio.SocketListener,
     settings: Peers,
     tls: PeerTls | None,
+    on_limit: Callable[[str], None],
     *,
     task_status: trio.TaskStatus[HttpServer],
 ) -> None:
     """The peer plane."""
     bounds = HttpLimits(body_bytes_max=settings.body_bytes_max, grace_s=PEER_GRACE_S)
-    await serve_http(app, [listener], bounds, now=clock.wall, security=tls, task_status=task_status)
+    await serve_http(
+        app,
+        [listener],
+        bounds,
+        now=clock.wall,
+        security=tls,
+        on_limit=lambda limit: on_limit(f"peers.{limit}"),
+        task_status=task_status,
+    )
 
 
 async def _serve(
@@ -137,11 +147,19 @@ async def _serve(
     bounds: HttpLimits,
     on_request: Callable[[RequestRecord], None] | None,
     lookup: Lookup | None,
+    counts: Counts,
     *,
     task_status: trio.TaskStatus[HttpServer],
 ) -> None:
     await serve_http(
-        app, [listener], bounds, now=clock.wall, lookup=lookup, on_request=on_request, task_status=task_status
+        app,
+        [listener],
+        bounds,
+        now=clock.wall,
+        lookup=lookup,
+        on_request=on_request,
+        on_limit=lambda limit: counts.limit(f"http.{limit}"),
+        task_status=task_status,
     )
 
 

@@ -151,7 +151,10 @@ class _Daemon(Collector):
         writes = CounterMetricFamily("zoned_writes", "Writes by what their clients were told.", labels=["state"])
         for state in ("committed", "buffered", "conflict", "refused", "full"):
             writes.add_metric([state], counts.writes[state])
-        yield from (requests, lookups, writes)
+        limited = CounterMetricFamily("zoned_limited", "How often clients met a limit.", labels=["limit"])
+        for limit, number in counts.limited.items():
+            limited.add_metric([limit], number)
+        yield from (requests, lookups, writes, limited)
         yield _histogram("request_seconds", "From a request's head to the end of its answer.", counts.request_s)
         yield _histogram("lookup_seconds", "The same, of lookups alone.", counts.lookup_s)
         yield _histogram(

@@ -12,8 +12,8 @@ from typing import Any
 from store import apply
 from store.database import Database
 from store.operations import Write, encode_write
+from zoned.engine import Engine
 from zoned.errors import PeerRefused
-from zoned.raft.node import RaftNode
 from zoned.raft.ready import Busy, NotLeader
 
 
@@ -43,24 +43,24 @@ Answer = Accepted | NotRegistry | Overloaded
 class Registry:
     """The accepting side of the write path, on whichever node is elected."""
 
-    def __init__(self, node: RaftNode, database: Database) -> None:
-        self._node = node
+    def __init__(self, engine: Engine, database: Database) -> None:
+        self._engine = engine
         self._database = database
         self._term = 0
         self._appended: dict[str, int] = {}  # per node, only for `_term`
 
     @property
     def is_registry(self) -> bool:
-        return self._node.core.is_registry
+        return self._engine.is_registry
 
     def accept(self, writes: Sequence[Write]) -> Answer:
         """Appends writes of one node, in sequence order without gaps; not committed when this returns."""
-        core = self._node.core
-        if not core.is_registry:
-            return NotRegistry(core.leader_id or "")
-        if core.term != self._term:
-            # A new term: an earlier leader's entries are all applied (an own-term entry is), so the marks are whole.
-            self._term = core.term
+        engine = self._engine
+        if not engine.is_registry:
+            return NotRegistry(engine.holder or "")
+        if engine.term != self._term:
+            # A new term: an earlier registry's entries are all applied, so the marks are whole.
+            self._term = engine.term
             self._appended.clear()
         node = writes[0].node
         appended = max(self._appended.get(node, 0), apply.mark(self._database.reader, node))
@@ -68,7 +68,7 @@ class Registry:
         if not fresh or fresh[0].sequence != appended + 1:
             return Accepted(appended, self._term)
         try:
-            self._node.propose([encode_write(write) for write in fresh])
+            engine.propose([encode_write(write) for write in fresh])
         except NotLeader as error:
             return NotRegistry(error.leader_id or "")
         except Busy:

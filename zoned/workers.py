@@ -235,7 +235,7 @@ class Workers:
                         self._came.set()
                     else:
                         for counted in orjson.loads(said):
-                            self._zone.counts.looked_up(*counted)
+                            self._zone.counts.told(*counted)
                 with trio.move_on_after(END_S):
                     await worker.process.wait()
             finally:
@@ -257,7 +257,8 @@ class Workers:
             path = str(self._database.path)
             said = (log.level, log.format, log.requests)
             task = Task(
-                config.node.zone, path, config.auth, self._trusted, self._inner[1:].hex(), self._bounds, *said, *fds
+                *(config.node.zone, path, config.auth, self._trusted, self._inner[1:].hex(), self._bounds, config.http),
+                *(*said, *fds),
             )
             # The very package that runs here, whatever lies in the working directory (-P).
             paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]

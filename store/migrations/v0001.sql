@@ -48,12 +48,19 @@ CREATE TABLE replica (                  -- what applying the log has come to; ex
     position INTEGER NOT NULL,
     digest BLOB NOT NULL,               -- sum modulo 2^256 of SHA-256 over every record
     images INTEGER NOT NULL,            -- live records
-    next_integer INTEGER NOT NULL
+    next_integer INTEGER NOT NULL,
+    chain BLOB NOT NULL                 -- SHA-256 over every line of the audit (store.audit)
+) STRICT;
+
+CREATE TABLE audit (                    -- one line for every applied write, the newest (store.audit)
+    position INTEGER PRIMARY KEY,
+    before BLOB NOT NULL,               -- the chain without this line
+    line BLOB NOT NULL                  -- JSON, as it was hashed
 ) STRICT;
 
 CREATE TABLE checkpoints (              -- the hash at recent round positions, for comparing with other nodes
     position INTEGER PRIMARY KEY,
-    digest BLOB NOT NULL
+    digest BLOB NOT NULL                -- of the records and of the audit's chain together
 ) STRICT;
 
 CREATE TABLE images (                   -- the catalogue as of replica.position

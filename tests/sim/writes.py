@@ -22,7 +22,7 @@ from tests.sim.checkers import Violation
 from tests.sim.swarm import Profile, draw
 from tests.sim.world import Host, World
 from zoned import clock
-from zoned.raft.node import RaftNode
+from zoned.engine import Engine
 from zoned.raft.ready import Busy, NotLeader, Ready
 from zoned.registry import Accepted, Answer, NotRegistry, Registry
 
@@ -72,13 +72,25 @@ class Node:
         self.asking = 0  # number of the forward under way, 0 for none
         self.seen: object = None
         self.moved_at = 0.0
-        self.registry = Registry(cast(RaftNode, self), cast(Any, self))
+        self.registry = Registry(cast(Engine, self), cast(Any, self))
 
-    # What `Registry` asks of a RaftNode.
+    # What `Registry` asks of an engine.
 
     @property
     def core(self) -> Any:
         return self.host.raft
+
+    @property
+    def holder(self) -> str | None:
+        return cast(str | None, self.core.leader_id)
+
+    @property
+    def term(self) -> int:
+        return cast(int, self.core.term)
+
+    @property
+    def is_registry(self) -> bool:
+        return cast(bool, self.core.is_registry)
 
     def propose(self, writes: Sequence[bytes]) -> range:
         assert self.host.raft is not None

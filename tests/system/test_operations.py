@@ -11,6 +11,7 @@ import apsw
 import httpx
 import pytest
 
+from store import audit
 from store.images import uuid_text
 from tests.system.conftest import settled, start_all, status, until
 from zoned.fleet import Daemon, make
@@ -67,6 +68,19 @@ def flip_a_byte(daemon: Daemon, name: str) -> str:
     return uuid_text(uuid)
 
 
+def rewrite_the_audit(daemon: Daemon) -> None:
+    """As somebody would who has the disk of a stopped daemon and knows how the chain is made."""
+    connection = apsw.Connection(str(daemon.directory / "data" / "zoned.db"))
+    chain = audit.BEGINNING
+    with connection:
+        for line in audit.read(connection, 0, 1_000):
+            text = line.text.replace(b'"create"', b'"delete"')
+            connection.execute("UPDATE audit SET before = ?, line = ? WHERE position = ?", (chain, text, line.position))
+            chain = audit.chained(chain, text)
+        connection.execute("UPDATE replica SET chain = ?", (chain,))
+    connection.close()
+
+
 async def test_a_flipped_byte_is_found_and_named(fleet, client):
     daemons = fleet(3)
     await start_all(client, daemons)
@@ -75,8 +89,12 @@ async def test_a_flipped_byte_is_found_and_named(fleet, client):
     fine = answer(daemons[0], "sync", "verify")
     assert fine["equal"] is True
     assert [one["equal"] for one in fine["peers"]] == [True, True]
+    chained = answer(daemons[0], "audit", "verify")
+    assert chained["equal"] is True
+    assert [one["equal"] for one in chained["peers"]] == [True, True]
     daemons[2].stop()
     uuid = flip_a_byte(daemons[2], "n 7")
+    rewrite_the_audit(daemons[2])
     await start_all(client, daemons)
     await settled(client, daemons)
 
@@ -90,6 +108,12 @@ async def test_a_flipped_byte_is_found_and_named(fleet, client):
     assert found["here"]["equal"] is True
     assert {one["zone"]: one["differing"] for one in found["peers"]} == {"zone-b": [], "zone-c": [uuid]}
     assert answer(daemons[2], "sync", "verify")["here"]["equal"] is False
+    # A chain that was made anew is whole, and not the others' chain.
+    done = zonectl(daemons[0], "-f", "json", "audit", "verify")
+    assert done.returncode == 1
+    verdicts = json.loads(done.stdout)
+    assert verdicts["here"]["equal"] is True
+    assert {one["zone"]: one["equal"] for one in verdicts["peers"]} == {"zone-b": True, "zone-c": False}
     # The damaged copy is not served as if it were the record; others, and other zones, are.
     said = [await client.get(f"{daemon.url}/zone/v1/images/{uuid}") for daemon in daemons]
     assert [one.status_code for one in said] == [200, 200, 500]

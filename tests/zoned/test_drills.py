@@ -6,7 +6,8 @@ import pytest
 
 from store.images import Image, Location
 from tests.zoned.api.conftest import image
-from zoned.drills import KINDS, Measured, Present, compare, plan, worst, zones_of
+from zoned.api.risk import zones_of
+from zoned.drills import KINDS, Measured, Present, compare, plan, worst
 
 NOW = Present(
     zone="alpha",

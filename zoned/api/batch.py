@@ -19,7 +19,7 @@ REFERENCES_MAX = 1_000
 REFERENCE_CHARS_MAX = 128
 AT_ONCE = 64  # looked up before others get their turn
 # Who may all of this, whatever the image, gets records as they are stored; for others `Caller.view` leaves things out.
-_SHOWN_WHOLE = ("images.show", "images.see_locations", "images.see_members")
+_SHOWN_WHOLE = ("images.show", "images.see_locations", "images.see_location_secrets", "images.see_members")
 
 
 async def batch_get(request: Request) -> Response:

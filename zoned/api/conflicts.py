@@ -15,6 +15,7 @@ from zoned.api import documents
 from zoned.api.answers import by_method, query_integer, reply, write, write_headers, zone_of
 from zoned.api.caller import caller_of
 from zoned.api.problems import Problem, bad
+from zoned.masking import masked_within
 
 LIST_DEFAULT, LIST_MAX = 100, 1_000
 TAKES = ("ours", "theirs", "value")
@@ -49,6 +50,15 @@ def document(found: Conflict) -> dict[str, Any]:
     }
 
 
+def _shown(request: Request, found: Conflict) -> dict[str, Any]:
+    """With the credentials in locations only for those who may also settle it."""
+    whole = document(found)
+    if caller_of(request).may("zone.operate"):
+        return whole
+    masked: dict[str, Any] = masked_within(whole)
+    return masked
+
+
 def _check(request: Request, action: str) -> None:
     """Values in the ledger may be of any project's images."""
     caller_of(request).check(action, None, "see or settle conflicts")
@@ -65,7 +75,7 @@ async def index(request: Request) -> Response:
     found = await zone.conflicts(limit, state == "open", before)
     return reply(
         {
-            "conflicts": [document(one) for one in found],
+            "conflicts": [_shown(request, one) for one in found],
             "open": zone.conflicts_open(),
             "next": found[-1].number if len(found) == limit else None,
         }
@@ -82,7 +92,7 @@ def _conflict(request: Request) -> Conflict:
 
 async def show(request: Request) -> Response:
     _check(request, "zone.look")
-    return reply(document(_conflict(request)))
+    return reply(_shown(request, _conflict(request)))
 
 
 async def resolve(request: Request) -> Response:

@@ -11,15 +11,18 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import orjson
+from starlette.requests import Request
 
 from store.catalogue import Found
 from store.images import Image, parse_reference
 from zoned import clock
-from zoned.api import request_id
+from zoned.api import problems, request_id
 from zoned.api.answers import STALE_RULE
 from zoned.api.caller import Caller
 from zoned.api.documents import images_document, native_document
 from zoned.api.http1 import Headers, Prepared
+from zoned.api.problems import Problem
+from zoned.auth.rates import Rates, too_often
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
 ASKING = frozenset(
@@ -72,13 +75,15 @@ def make_lookup(
     zone: Readable,
     tell: Callable[[Headers], Caller | None],
     count: Callable[[bool, bytes, int, str], None] | None = None,
-) -> Callable[[bytes, bytes, Headers], Prepared | None]:
+    rates: Rates | None = None,
+) -> Callable[[bytes, bytes, Headers, str], Prepared | None]:
     """A `zoned.api.server.Lookup` for this zone: an answer, or None when the application should give it.
 
     `tell` says who asks, from memory, or not. `count` hears of each answer: native or not, method, status, source.
+    Whoever asks too often by `rates` is refused here: passing that on would cost more than answering.
     """
 
-    def lookup(method: bytes, target: bytes, headers: Headers) -> Prepared | None:
+    def lookup(method: bytes, target: bytes, headers: Headers, client: str) -> Prepared | None:
         if target.startswith(V2):
             reference: str | int | None = _uuid(target[len(V2) :])
             render: Callable[[Image], object] = images_document
@@ -107,7 +112,10 @@ def make_lookup(
         source, tag = found.source.value, f'"{found.image.write}"'.encode()
         stamped = b"".join([b"%b: %b\r\n" % header for header in stamps(zone, at, told_id or request_id.fresh())])
         lines = b"zone-source: %b\r\netag: %b\r\n%b" % (source.encode(), tag, stamped)
-        if known and any(one.strip().removeprefix(b"W/") in (b"*", tag) for one in known.split(b",")):
+        if rates is not None and (wait_s := rates.take(caller, client)) > 0:
+            answer = _refusal(too_often(wait_s), headers, render is native_document, stamped)
+            source = "none"
+        elif known and any(one.strip().removeprefix(b"W/") in (b"*", tag) for one in known.split(b",")):
             answer = Prepared(304, lines, b"")
         else:
             body = orjson.dumps(render(caller.view(found.image)))
@@ -117,6 +125,14 @@ def make_lookup(
         return answer
 
     return lookup
+
+
+def _refusal(problem: Problem, headers: Headers, is_native: bool, lines: bytes) -> Prepared:
+    """A problem as the application would answer with it."""
+    request: Request = Request({"type": "http", "headers": headers})
+    told = problems.native(problem) if is_native else problems.images(problem, request)
+    mine = b"".join(b"%b: %b\r\n" % one for one in told.raw_headers if one[0] != b"content-length")
+    return Prepared(problem.status, mine + lines, bytes(told.body))
 
 
 UUID = re.compile(rb"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")

@@ -29,7 +29,7 @@ from zoned.api.answers import (
     write_headers,
     zone_of,
 )
-from zoned.api.caller import caller_of
+from zoned.api.caller import Asked, caller_of
 from zoned.api.filters import viewer
 from zoned.api.problems import Problem, bad
 from zoned.origin import new_uuid
@@ -54,7 +54,8 @@ async def index(request: Request) -> Response:
     after, caller = None, caller_of(request)
     marker = request.query_params.get("marker")
     if marker is not None:
-        after = place(seen(zone, caller, marker, integers=True).image, NEWEST)
+        # One that was deleted meanwhile still has its place.
+        after = place(seen(zone, caller, marker, integers=True, tombstones=True).image, NEWEST)
     page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {
@@ -75,6 +76,7 @@ async def register(request: Request) -> Response:
     operation = documents.native_create(document, new_uuid())
     caller.check_visibility(operation.fields.get("visibility"))
     caller.check_owner(operation.fields.get("owner"))
+    caller.check_locations(Asked(operation.fields), operation.locations)
     submitted = await write(zone, operation)
     assert submitted.image is not None
     headers = {

@@ -211,7 +211,9 @@ class PeerFace:
 
     async def digests(self, request: Request) -> Response:
         bucket = await _body(request)
-        if not isinstance(bucket, str) or (bucket and not verify.is_bucket(bucket)):
+        if type(bucket) is int and not 0 <= bucket < 2**53:
+            raise _Refused(400, "ask for the audit's chain with a position")
+        if type(bucket) is not int and (not isinstance(bucket, str) or (bucket and not verify.is_bucket(bucket))):
             raise _Refused(400, "ask for hashes with the beginning of a UUID")
         return _answer(await verify.answer(self._database, bucket))
 

@@ -19,7 +19,6 @@ import errno
 import math
 import select
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
 from typing import NamedTuple
@@ -27,8 +26,9 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from zoned.api.exchange import READ_BYTES, ClientGone, Exchange, PeerCredentials, Receive, Scope, Send, path_of
+from zoned.api.exchange import READ_BYTES, ClientGone, Exchange, Receive, Scope, Send, addresses_of, path_of
 from zoned.api.http1 import (
+    LIMITS,
     Answer,
     AnswerFault,
     Framing,
@@ -47,9 +47,10 @@ from zoned.api.request_id import request_id
 from zoned.api.secured import SecuredSocket, Security, shake_hands
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-# method, target, headers (names in lower case) -> the whole answer, or None to let the application answer. It runs in
-# trio's thread before any ASGI call, for GET and HEAD without a body, and must not block longer than a point read.
-Lookup = Callable[[bytes, bytes, Headers], Prepared | None]
+# method, target, headers (names in lower case), client (as in RequestRecord) -> the whole answer, or None to let the
+# application answer. It runs in trio's thread before any ASGI call, for GET and HEAD without a body, and must not block
+# longer than a point read.
+Lookup = Callable[[bytes, bytes, Headers, str], Prepared | None]
 
 LISTEN_AGAIN_S = 0.1  # after accept() failed for want of something; as trio.serve_listeners does
 ACCEPT_WAITED_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED))
@@ -91,14 +92,15 @@ async def serve_http(
     lookup: Lookup | None = None,
     on_request: Callable[[RequestRecord], None] | None = None,
     security: Security | None = None,
+    on_limit: Callable[[str], None] = lambda limit: None,
     task_status: trio.TaskStatus["HttpServer"] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then stop accepting, finish what is in flight within `limits.grace_s`, and return.
 
     `now` is the wall clock (seconds since the epoch), for the Date header only. With `security` every connection is
-    TLS. The listeners are closed.
+    TLS. `on_limit` hears of every limit that was met, by its name. The listeners are closed.
     """
-    server = HttpServer(app, limits, now, lookup, on_request, security)
+    server = HttpServer(app, limits, now, lookup, on_request, security, on_limit)
     async with trio.open_nursery() as accepting:
         # Shielded: a task that is being started is not ours to drain yet, and this one is deaf to cancelling.
         with trio.CancelScope(shield=True):
@@ -123,8 +125,10 @@ class HttpServer:
         lookup: Lookup | None,
         on_request: Callable[[RequestRecord], None] | None,
         security: Security | None = None,
+        on_limit: Callable[[str], None] = lambda limit: None,
     ) -> None:
         self.app = app
+        self.on_limit = on_limit
         self.security = security
         self.limits = limits
         self.lookup = lookup
@@ -216,7 +220,10 @@ class HttpServer:
     def _admit(self, stream: trio.SocketStream) -> None:
         sock = socket.socket(fileno=stream.socket.detach())
         sock.setblocking(False)
-        if len(self.connections) >= self.limits.connections_max and not self._make_room():
+        full = len(self.connections) >= self.limits.connections_max
+        if full:
+            self.on_limit("connections_max")
+        if full and not self._make_room():
             # Answered without reading and without waiting, so that a flood of connections costs next to nothing.
             answer = problem(503, "too-many-connections", "try again in a moment", [(b"retry-after", b"1")])
             head = answer_head(*answer[:2], self.common_lines(), None, False, len(answer.body))
@@ -325,7 +332,7 @@ class _Connection:
         self.served = False  # at least one request was taken
         self.read_due = self.write_due = math.inf
         self.node = ""  # whom the client's certificate names
-        self.client, self.server_address, self.peer = _addresses(sock)
+        self.client, self.server_address, self.peer = addresses_of(sock)
         self._client_name = self.client[0] if self.client else "unix"
 
     def serve_now(self) -> bool:
@@ -381,7 +388,8 @@ class _Connection:
         is_head = method == b"HEAD"
         try:
             headers = server.headers_of(head, head[line_end:])
-            found = None if headers is None else server.lookup(method, line[len(method) + 1 : -9], headers)
+            target = line[len(method) + 1 : -9]
+            found = None if headers is None else server.lookup(method, target, headers, self._client_name)
             if found is None:
                 return None
             answer = prepared_answer(found, server.common_lines(), is_head)
@@ -505,7 +513,7 @@ class _Connection:
         exchange: Exchange | None = None
         try:
             if server.lookup is not None and request.body_bytes == 0 and request.method in (b"GET", b"HEAD"):
-                answer = server.lookup(request.method, request.target, request.headers)
+                answer = server.lookup(request.method, request.target, request.headers, self._client_name)
                 if answer is not None:
                     return self._queue_prepared(answer, request)
             exchange = self._exchange = Exchange(self, request, server.limits, request_id(request.headers).decode())
@@ -570,6 +578,8 @@ class _Connection:
     async def refuse(self, refused: Refused) -> None:
         """Say what is wrong, and that this is the end."""
         self._linger = True
+        if refused.code in LIMITS:
+            self._server.on_limit(LIMITS[refused.code])
         answer = problem(refused.status, refused.code, refused.detail)
         self._queue(answer, self._request, keep_alive=False)
         await self.flush()
@@ -663,8 +673,11 @@ class _Connection:
     def expire(self) -> None:
         """The sweep found a wait that is over its time. Everything in the connection ends, the application with it."""
         if self.fileno in self._server.idle:
+            self._server.on_limit("idle_timeout_s")
             self.close()
             return
+        late = "write" if self.write_due < math.inf else "body" if self._request is not None else "header"
+        self._server.on_limit(f"{late}_timeout_s")
         self._late = "write" if self.write_due < math.inf else "read"
         self.gone = self.gone or self._late == "write"
         self.scope.cancel()
@@ -682,18 +695,3 @@ class _Connection:
                 if not await self.fill(math.inf):
                     return
                 forgotten += len(self.buffer)
-
-
-def _addresses(
-    sock: socket.socket,
-) -> tuple[tuple[str, int] | None, tuple[str, int | None] | None, PeerCredentials | None]:
-    """Client and server address as ASGI writes them, and who the client is if the kernel knows."""
-    try:
-        here = sock.getsockname()
-        if sock.family == socket.AF_UNIX:
-            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            return None, (str(here), None), PeerCredentials(*struct.unpack("3i", credentials))
-        there = sock.getpeername()
-    except OSError:
-        return None, None, None  # already gone again; the first read will tell
-    return (there[0], there[1]), (here[0], here[1]), None

@@ -49,7 +49,8 @@ async def record(served):
 def hot(
     served: Running, target: str, headers: Sequence[tuple[bytes, bytes]] = (), method: bytes = b"GET"
 ) -> Prepared | None:
-    return make_lookup(served.zone, Open(policy.DEFAULT, trusted=True).known)(method, target.encode(), list(headers))
+    tell = Open(policy.DEFAULT, trusted=True).known
+    return make_lookup(served.zone, tell)(method, target.encode(), list(headers), "127.0.0.1")
 
 
 async def by_application(served: Running, target: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Any:

@@ -242,7 +242,7 @@ def test_a_put_does_nothing_that_the_policy_keeps_back(before, fields, locations
     assert oldstyle.update(record, fields, {}, False, locations, Caller(OWNER, frozenset(("member",)))) is not None
 
 
-@pytest.mark.parametrize("action", ["see_locations", "see_members"])
+@pytest.mark.parametrize("action", ["see_locations", "see_location_secrets", "see_members"])
 async def test_a_batch_is_as_narrow_as_the_policy(monkeypatch, action):
     asked = []
 
