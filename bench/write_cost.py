@@ -3,7 +3,8 @@
 Three voters, and a fixed number of writes: creates from 64 clients over all three zones (as `bench.speed` counts them),
 creates and JSON patches of the Images API from 16 clients at the registry (as `bench.glance` does), and registrations
 while nobody orders writes, from 32 clients (as `bench.outage` does), which then drain. User and system time is read
-from /proc, so the figures mean something on a busy machine too; a rate stands beside them for the curious.
+from /proc, so the figures mean something on a busy machine too; a rate stands beside them for the curious. What a
+daemon uses in a millisecond of rest comes first: the slower the machine, the more of that is in each write.
 """
 
 import argparse
@@ -32,6 +33,8 @@ IMAGE = {
     "tags": ["t1", "u2"],
     **{f"p{n}": f"v{n}" for n in range(10)},
 }
+
+IDLE_S = 5.0
 
 Request = Callable[[int], bytes]  # of the n-th write
 
@@ -120,6 +123,9 @@ async def measure(root: Path, work: Sequence[str], count: int, hook: str) -> Non
             if hook:
                 pids = [str(daemon.process.pid) for daemon in (leader, *others) if daemon.process is not None]
                 beside.start_soon(trio.run_process, [hook, *pids])
+            idle = Cost(fleet)
+            await trio.sleep(IDLE_S)
+            idle.say("idle", 1_000 * int(IDLE_S))
             await load("warm", fleet, fleet, 32, 300, post("/zone/v1/images", BODY), 201)
             if "speed" in work:
                 await load("speed", fleet, fleet, 64, count, post("/zone/v1/images", BODY), 201)
