@@ -95,6 +95,7 @@ def json_bytes(image: Image) -> int:
 
 def make_catalogue(path: Path, count: int) -> int:
     """Writes a snapshot file of `count` records, in bulk; returns the bytes of their JSON."""
+    path.touch(0o600)
     connection = apsw.Connection(str(path))
     connection.pragma("journal_mode", "off")
     connection.pragma("synchronous", "off")
@@ -130,6 +131,7 @@ def make_catalogue(path: Path, count: int) -> int:
 
 def grow(path: Path, count: int) -> int:
     """As `make_catalogue`, but record by record, as applying the log does: pages are as full as they really get."""
+    path.touch(0o600)
     connection = apsw.Connection(str(path))
     connection.pragma("synchronous", "off")
     connection.pragma("journal_mode", "off")

@@ -73,6 +73,14 @@ def name(text: str) -> str | None:
     return None
 
 
+def plain_url(text: str) -> str | None:
+    """It is told to whoever is refused, and stands in log lines."""
+    host = text.partition("://")[2].partition("/")[0]
+    return (
+        "must not hold a user name or password, nor a query: see keystone_user" if "@" in host or "?" in text else None
+    )
+
+
 def schemes(texts: tuple[str, ...]) -> str | None:
     """URL schemes (RFC 3986, 3.1), in lower case."""
     allowed = set("abcdefghijklmnopqrstuvwxyz0123456789+-.")
@@ -286,7 +294,7 @@ class Auth:
     tokens_file: str = setting("", "[[token]] entries, mode 600; empty: tokens.toml in the data directory")
     policy_file: str = setting("", "TOML with the rules that differ from the shipped ones; empty: none")
     failures_max: int = setting(30, "refused tokens per minute and address, then 429", between(1, 1_000_000))
-    keystone_url: str = setting("", "URL of the Identity API, as http://keystone.example:5000/v3")
+    keystone_url: str = setting("", "URL of the Identity API, as http://keystone.example:5000/v3", plain_url)
     keystone_user: str = setting("zoned", "the service user that asks about tokens")
     keystone_project: str = setting("service", "its project")
     keystone_domain: str = setting("default", "ID of the domain of both")

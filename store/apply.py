@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import apsw
 
-from store import aliases, audit, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
+from store import aliases, audit, catalogue, conflicts, history, journal, keys, numbers, ranges, shared, urgent
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image, is_uuid
@@ -93,6 +93,7 @@ class _Batch:
         if outcome is None:
             return
         keys.forget(connection, write.node, write.sequence, write.operation)
+        urgent.forget(connection, write.node, write.sequence, write.operation)
         if write.node == self._me:
             self._settling.settle(write, outcome, entry.index)
             self.own.append(Applied(write.sequence, entry.index, outcome, self.running.last))
@@ -130,14 +131,9 @@ def mark(connection: apsw.Connection, node: str) -> int:
 def _apply_write(
     connection: apsw.Connection, running: catalogue.Running, write: Write, position: int, me: str
 ) -> Outcome | None:
-    """One write, exactly once and without gaps: only the sequence after the node's mark takes effect.
-
-    One at or below the mark is a repeat of what was applied. One beyond it overtook an entry that an election lost;
-    its origin will send both again, in order.
-    """
-    if write.sequence != mark(connection, write.node) + 1:
+    """One write, exactly once."""
+    if not _is_next(connection, write):
         return None
-    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (write.node, write.sequence))
     problem = unsound(write.operation)
     if problem:
         return Outcome(State.REFUSED, "malformed", problem)
@@ -147,6 +143,22 @@ def _apply_write(
     outcome = _perform(connection, running, write, position, me)
     keys.record(connection, write, outcome)
     return outcome
+
+
+def _is_next(connection: apsw.Connection, write: Write) -> bool:
+    """Whether the write takes effect: without gaps, only the sequence after the node's mark does, or what rides ahead.
+
+    One at or below the mark is a repeat of what was applied. One beyond it overtook an entry that an election lost;
+    its origin will send both again, in order.
+    """
+    done = mark(connection, write.node)
+    if write.ahead and write.sequence > done + 1:
+        return urgent.take(connection, write.node, write.sequence)
+    if write.sequence != done + 1:
+        return False
+    done = urgent.passed(connection, write.node, write.sequence)
+    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (write.node, done))
+    return True
 
 
 def _again(connection: apsw.Connection, write: Write, outcome: Outcome) -> Outcome:
@@ -188,19 +200,24 @@ def _resolve(
         return refused
     outcome = _apply_to_image(connection, running, operation.uuid, write, position)
     if outcome.state is State.DONE:
-        conflicts.resolve(connection, write, operation)
+        conflicts.resolve(connection, write, operation, position)
     return outcome
 
 
 def _point(
     connection: apsw.Connection, running: catalogue.Running, write: Write, operation: Point, position: int
 ) -> Outcome:
+    refused = conflicts.refusal(connection, operation) if operation.resolves else None
+    if refused is not None:
+        return refused
     before = aliases.committed(connection, operation.alias)
     outcome = aliases.apply(connection, running, write, operation, position)
     named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
     if outcome.state is State.CONFLICT:  # even where no alias is: what it had pointed at may have been deleted
         met = (named[0] if named else None, before.write if before is not None else "")
         conflicts.keep(connection, write, met, outcome, position)
+    elif operation.resolves and outcome.state is State.DONE:
+        conflicts.resolve(connection, write, operation, position)
     return outcome
 
 

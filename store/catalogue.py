@@ -76,7 +76,10 @@ def find_record(connection: apsw.Connection, reference: str | int) -> tuple[byte
         return unpack(found[0]), _SOURCES[found[1]]
     if not isinstance(reference, int):
         return None
-    also = connection.execute("SELECT uuid FROM numbers WHERE integer = ?", (reference,)).get
+    also = connection.execute(
+        "SELECT uuid FROM numbers WHERE integer = ?1 UNION ALL SELECT uuid FROM promised WHERE integer = ?1 LIMIT 1",
+        (reference,),
+    ).get
     return find_record(connection, also) if also is not None else None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from store import aliases, catalogue, keys, ranges, shared
+from store import aliases, catalogue, keys, numbers, ranges, shared, urgent
 from store.catalogue import Found, Source
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image, uuid_bytes
@@ -29,6 +29,7 @@ from store.operations import (
     encode,
     perform,
     subject,
+    switches_off,
 )
 from store.soundness import OPERATION_BYTES_MAX, RECORD_BYTES_MAX, unsound
 
@@ -121,6 +122,9 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
     is_first = uuid is not None and _is_first(connection, uuid, found)
     sequence = _store(connection, operation, at)
     keys.journaled(connection, me, sequence, operation)
+    urgent.note(connection, me, sequence, operation)
+    if switches_off(operation):
+        connection.execute("INSERT INTO watched VALUES (?)", (sequence,))
     if is_first:
         after = _show_first(connection, image, Write(me, sequence, operation, buffered=image is not None))
     else:
@@ -238,8 +242,19 @@ def backlog(connection: apsw.Connection) -> Backlog:
 
 def is_waiting(connection: apsw.Connection, through: int) -> bool:
     """Whether some write up to this sequence is not applied yet."""
-    found: int = connection.execute("SELECT EXISTS (SELECT 1 FROM journal WHERE sequence <= ?)", (through,)).get
+    return last_waiting(connection, through) is not None
+
+
+def is_pending(connection: apsw.Connection, sequence: int) -> bool:
+    """Whether this very write is not applied yet."""
+    found: int = connection.execute("SELECT EXISTS (SELECT 1 FROM journal WHERE sequence = ?)", (sequence,)).get
     return bool(found)
+
+
+def last_waiting(connection: apsw.Connection, through: int) -> int | None:
+    """The last write up to this sequence that is not applied yet."""
+    found: int | None = connection.execute("SELECT max(sequence) FROM journal WHERE sequence <= ?", (through,)).get
+    return found
 
 
 def has_grant(connection: apsw.Connection) -> bool:
@@ -337,6 +352,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
     rows: Any = connection.execute("SELECT sequence, operation FROM journal WHERE uuid = ?", (uuid,)).fetchall()
     others = shared.of_image(connection, uuid)
     connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid_bytes(uuid),))
+    numbers.forget(connection, uuid)
     if not rows and not others:
         return None
     record = catalogue.committed(connection, uuid)
@@ -353,6 +369,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
         catalogue.put(connection, "overlay", image)
         if all(isinstance(write.operation, Drop) for write in own):
             connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid_bytes(uuid),))
+    numbers.show(connection, uuid, (*own, *others), image)
     return image
 
 
@@ -430,6 +447,16 @@ def note_seen(connection: apsw.Connection, sequence: int, zones: Iterable[str], 
     connection.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", [(sequence, zone, at) for zone in zones])
 
 
+def watched(connection: apsw.Connection, limit: int) -> list[int]:
+    """The newest writes that switched an image off, of which not every zone is known to have applied them."""
+    rows = connection.execute("SELECT sequence FROM watched ORDER BY sequence DESC LIMIT ?", (limit,))
+    return [sequence for (sequence,) in rows]
+
+
+def unwatch(connection: apsw.Connection, sequences: Iterable[int]) -> None:
+    connection.executemany("DELETE FROM watched WHERE sequence = ?", [(one,) for one in sequences])
+
+
 def has_receipts_before(connection: apsw.Connection, before: float) -> bool:
     """Whether some receipt finished before the wall-clock time `before`."""
     found: Any = connection.execute("SELECT EXISTS (SELECT 1 FROM receipts WHERE finished_at < ?)", (before,)).get
@@ -439,6 +466,6 @@ def has_receipts_before(connection: apsw.Connection, before: float) -> bool:
 def forget_receipts(connection: apsw.Connection, before: float, limit: int) -> int:
     """Removes at most `limit` receipts that finished before the wall-clock time `before`; returns how many."""
     old = connection.execute("SELECT sequence FROM receipts WHERE finished_at < ? LIMIT ?", (before, limit)).fetchall()
-    for table in ("seen", "receipts"):
+    for table in ("seen", "watched", "receipts"):
         connection.executemany(f"DELETE FROM {table} WHERE sequence = ?", old)  # noqa: S608  # our own names
     return len(old)

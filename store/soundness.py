@@ -60,8 +60,9 @@ def unsound(operation: Operation) -> str | None:
             return None if fine else "a grant needs a count, a ceiling, and what it is above"
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
-        case Delete(uuid, at, if_match, origin):
-            return _uuid(uuid) or _time(at) or _optional(if_match) or _origin(origin)
+        case Delete(uuid, at, if_match, origin, successor):
+            named = _uuid(successor) if successor is not None else None
+            return _uuid(uuid) or _time(at) or _optional(if_match) or _origin(origin) or named
         case Retire(node, origin):
             return _uuid(node) or _origin(origin)
         case Drop(uuid, at, reason, entry, origin):
@@ -125,7 +126,9 @@ def _point(operation: Any) -> str | None:
     if not isinstance(operation.alias, str) or not is_alias_name(operation.alias):
         return "no name of an alias"
     targets = operation.targets
-    if not isinstance(targets, Mapping) or not 0 < len(targets) <= ZONES_MAX:
+    if problem := _resolves(operation.resolves, operation.take):
+        return problem
+    if not isinstance(targets, Mapping) or not (0 if operation.resolves else 1) <= len(targets) <= ZONES_MAX:
         return "an alias needs targets, and not too many"
     for zone, change in targets.items():
         if problem := _text(zone, ZONE_CHARS_MAX):

@@ -323,7 +323,6 @@ for command in (
     conflicts,
     ids,
     drill,
-    audit,
     take_in,
     give_out,
     shadow,
@@ -333,5 +332,6 @@ for command in (
     top,
     upgrade,
     completion,
+    audit,
 ):
     main.add_command(command)

@@ -107,9 +107,10 @@ def verify(context: click.Context, form: str | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--keep", type=click.IntRange(1, 10_000), help="FILE is a folder, where so many backups are kept.")
 @click.pass_context
-def backup(context: click.Context, file: Path) -> None:
-    """Write the whole catalogue, as of one position, to FILE; `zoned restore` reads it."""
-    from zoned.backup import save
+def backup(context: click.Context, file: Path, keep: int | None) -> None:
+    """Write the whole catalogue, as of one position, to FILE, and count it anew; `zoned restore` reads it."""
+    from zoned.backup import save, save_into
 
-    save(context.obj.socket, file)
+    click.echo(save(context.obj.socket, file) if keep is None else save_into(context.obj, file, keep))

@@ -35,7 +35,7 @@ from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
-from zoned.peer_tls import PeerTls, connect_by, open_tls
+from zoned.peer_tls import PeerTls, connect_by, generation_of, open_tls
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
@@ -121,7 +121,7 @@ async def serve(
         structlog.contextvars.bind_contextvars(zone=me.zone)
         sockets, cut = await open_sockets(config, stack), Cut()
         tls = open_tls(config, me)
-        poster = CutPoster(cut, connect_by(tls))
+        poster = CutPoster(cut, connect_by(tls), generation_of(tls))
         stack.push_async_callback(poster.aclose)
         async with (
             open_membership(config, directory, me, own, database, *sockets.plane, poster.post, rng) as gossip,

@@ -27,6 +27,7 @@ from zoned.auth import Doors
 from zoned.counts import Counts
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
 from zoned.peer_tls import PeerTls
+from zoned.settings import Settings
 from zoned.workers import Workers, inner_limits, open_inner
 from zoned.zone import Zone
 
@@ -99,21 +100,25 @@ async def open_faces(
 
     Returns the workers, if there are any: they are to be drained before the rest is cancelled.
     """
-    bounds, observe = _limits(zone.settings.config.http), _observer(zone)
+    settings = zone.settings
+    bounds, observe = _limits(settings.config.http), _observer(zone)
     app = with_caller(make_app(zone, steering), doors.admin, None)
-    await faces.start(_serve, app, sockets.admin, bounds, observe, None, zone.counts)
+    counts = zone.counts
+    _follow(settings, await faces.start(_serve, app, sockets.admin, bounds, observe, None, counts))
     for listener in sockets.registry:
         app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses, frozenset(), doors.rates)
-        await faces.start(_serve, app, listener, bounds, observe, None, zone.counts)
+        _follow(settings, await faces.start(_serve, app, listener, bounds, observe, None, counts))
     app = with_caller(make_app(zone), doors.api, doors.guesses, rates=doors.rates)
-    if zone.is_witness or not zone.settings.config.http.workers:
+    if zone.is_witness or not settings.config.http.workers:
         lookup = None if zone.is_witness else make_lookup(zone, doors.api.known, rates=doors.rates)
-        await faces.start(_serve, app, sockets.public, bounds, observe, lookup, zone.counts)
+        _follow(settings, await faces.start(_serve, app, sockets.public, bounds, observe, lookup, counts))
         return None
     inner = open_inner()
     # Workers write the lines of `log.requests`; what they hand on is only counted here.
-    await faces.start(_serve, from_workers(app), inner, inner_limits(bounds), zone.counts.request, None, zone.counts)
+    served = await faces.start(_serve, from_workers(app), inner, inner_limits(bounds), counts.request, None, counts)
+    _follow(settings, served, inner_limits)
     workers = Workers(zone, bounds, database, sockets.public, inner.socket.getsockname(), doors.trusted)
+    settings.listen(lambda changed: workers.bound_by(_limits(changed.http)))
     await faces.start(workers.publish)
     await faces.start(workers.serve)
     return workers
@@ -161,6 +166,17 @@ async def _serve(
         on_limit=lambda limit: counts.limit(f"http.{limit}"),
         task_status=task_status,
     )
+
+
+def _follow(
+    settings: Settings, server: HttpServer, adapted: Callable[[HttpLimits], HttpLimits] = lambda bounds: bounds
+) -> None:
+    """A reload of the limits holds from each connection's next request on."""
+
+    def change(config: Config) -> None:
+        server.limits = adapted(_limits(config.http))
+
+    settings.listen(change)
 
 
 def _url(address: Address) -> str:

@@ -79,6 +79,14 @@ def without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> E
     return event
 
 
+def printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """For a terminal, which values from outside must not steer. JSON needs no such care."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in value)
+    return event
+
+
 def with_priority(_logger: WrappedLogger, method: str, line: Any) -> str:
     """Every line of a text with its priority in front."""
     mark = f"<{PRIORITIES.get(method, 3)}>"
@@ -108,6 +116,7 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         without_secrets,
+        *([printable] if console else []),
         render,
     ]
     if goes_to_journal(out):

@@ -98,6 +98,9 @@ class _Daemon(Collector):
         yield _gauge(
             "ready", "Whether users may come: the store answers and the node is not draining.", not zone.draining
         )
+        yield _gauge(
+            "backup_timestamp_seconds", "When a backup was last taken here; absent since the start.", zone.backed_up_at
+        )
         sizes = zone.sizes()
         yield _gauge("store_bytes", "The store's file and its write-ahead log.", sizes.store_bytes)
         yield _gauge("store_wal_bytes", "The write-ahead log alone.", sizes.wal_bytes)

@@ -42,7 +42,7 @@ from store.images import Image
 from store.journal import Receipt
 from store.keys import Answer, Known
 from store.listing import Page, Query
-from store.operations import Operation, Origin, switches_off
+from store.operations import Operation, Origin
 from zoned import __version__, clock
 from zoned.counts import Counts
 from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
@@ -97,6 +97,7 @@ class Zone:
         self.positions = replication.positions
         self.replication = replication
         self.draining = False
+        self.backed_up_at: float | None = None  # wall clock; None: not since the start
         self.drill: str | None = None  # the one that is live
         self.damaged = trio.Event()
         self.damage = ""
@@ -236,8 +237,6 @@ class Zone:
         try:
             submitted = await self._proxy.submit(stamped(operation))
             state = submitted.state
-            if switches_off(operation):
-                self.receipts.watch(submitted.write_id)
             return submitted
         except Refused:
             state = "refused"

@@ -5,7 +5,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from store import apply, catalogue, conflicts, identity, journal, listing, shared, snapshot
+from store import apply, catalogue, conflicts, identity, journal, listing, ranges, shared, snapshot
 from store.catalogue import Source
 from store.database import open_writer
 from store.listing import Query
@@ -254,3 +254,23 @@ def test_a_second_integer_of_equal_creates_leads_to_the_same_image_and_nowhere_e
     found = catalogue.find(connection, 9)
     assert found is not None
     assert found.image.uuid == U2
+
+
+def test_an_integer_that_its_client_was_told_leads_to_the_image_while_another_is_committed(connection, limits):
+    """Two zones made one image without knowing of each other; this one's create waits when the other's is applied."""
+    with connection:
+        ranges.grant(connection, ME, Grant(10, CEILING), 1, True)
+    made = journal.append(connection, ME, Create(U1, None, AT, {}), NOW, limits)
+    assert made.image is not None
+    mine = made.image.integer
+    assert mine is not None
+    apply.apply(connection, [entry(1, 1, Create(U1, 77, AT, {}), OTHER)], ME, NOW)
+    for integer in (77, mine):
+        found = catalogue.find(connection, integer)
+        assert found is not None
+        assert (found.image.uuid, found.image.integer) == (U1, 77)
+    apply.apply(connection, [entry(2, 1, Create(U1, mine, AT, {}))], ME, NOW)
+    found = catalogue.find(connection, mine)
+    assert found is not None
+    assert found.image.uuid == U1
+    assert connection.execute("SELECT count(*) FROM promised").get == 0

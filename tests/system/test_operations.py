@@ -10,6 +10,7 @@ from typing import Any
 import apsw
 import httpx
 import pytest
+import trio
 
 from store import audit
 from store.images import uuid_text
@@ -293,3 +294,43 @@ async def test_an_older_copy_of_a_data_directory_is_refused(fleet, client, tmp_p
     assert len(said) == 1
     assert "an older copy was put back" in said[0]
     assert (await settled(client, rest))["images"] == 5
+
+
+async def test_a_node_moves_to_another_machine_with_its_data_directory(fleet, client, tmp_path: Path):
+    daemons = fleet(3)
+    await start_all(client, daemons)
+    made = await register(client, daemons[0], 5, "before")
+    await settled(client, daemons)
+    mover = daemons[1]
+    node = (await status(client, mover))["node"]["node_id"]
+    mover.stop()
+    meanwhile = await register(client, daemons[0], 5, "meanwhile")
+    # Another machine: other addresses, and a file that says so.
+    (there,) = make(tmp_path / "there", [mover.zone], 3)
+    shutil.rmtree(there.directory / "data", ignore_errors=True)
+    await trio.run_process(["cp", "-a", mover.directory / "data", there.directory / "data"])
+    seeds = ", ".join(f'"127.0.0.1:{daemon.peer_port}"' for daemon in (daemons[0], daemons[2]))
+    there.config.write_text(there.config.read_text().replace("seeds = []", f"seeds = [{seeds}]"))
+    try:
+        await start_all(client, [there])
+        moved = [daemons[0], there, daemons[2]]
+        after = await settled(client, moved)
+        assert (after["images"], (await status(client, there))["node"]["node_id"]) == (10, node)
+        assert node in (await status(client, daemons[0]))["registry"]["voters"]
+
+        async def known_there() -> bool:
+            zones = (await client.get(f"{daemons[2].url}/zone/v1/zones")).json()["zones"]
+            return [one["url"] for one in zones if one["node_id"] == node and one["state"] == "alive"] == [there.url]
+
+        await until("others know the new address", known_there)
+        fresh = await register(client, there, 5, "from there")
+        assert len({*made.values(), *meanwhile.values(), *fresh.values()}) == 15
+        # What stayed behind is refused when somebody starts it all the same.
+        mover.start()
+        assert mover.process is not None
+        assert mover.process.wait(30) == 1
+        assert "zoned: " in mover.log.read_text()
+        assert (await settled(client, moved))["images"] == 15
+    finally:
+        if there.is_running:
+            there.kill()

@@ -5,7 +5,7 @@ run on it and on the real thing.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Protocol
@@ -212,6 +212,18 @@ async def test_each_node_has_a_sequence_of_its_own(opened):
     assert answer.through == 1
     assert opened.sequences() == [1, 2]
     assert opened.sequences(THIRD) == [1]
+
+
+async def test_what_rides_ahead_enters_at_once_and_never_again(opened):
+    ahead = [replace(one, ahead=True) for one in writes(5, 7)]
+    term = opened.registry.accept(writes(1)).term
+    assert opened.registry.accept(ahead) == opened.registry.accept(ahead) == Accepted(1, term)
+    assert opened.sequences() == [1, 5, 7]
+    assert opened.registry.accept(writes(2, 3, 4, 5, 6)) == Accepted(6, term)
+    assert opened.registry.accept(writes(8)) == Accepted(8, term), "what came ahead is no gap"
+    assert opened.registry.accept(writes(10)) == Accepted(8, term), "this is one"
+    assert opened.sequences() == [1, 5, 7, 2, 3, 4, 6, 8]
+    assert opened.registry.accept(ahead) == Accepted(8, term)
 
 
 async def test_what_was_applied_before_is_not_asked_for_again(opened, database):

@@ -150,7 +150,7 @@ async def _taken(zone: Zone, wish: Wish, manner: Manner) -> dict[str, Any]:
         return await _made(zone, wish, manner)
     image = found.image
     if image.deleted_at is not None:
-        raise problems.gone(create.uuid, image.deleted_at)
+        raise problems.gone(create.uuid, image.deleted_at, image.successor)
     differing = differences(image, wish)
     if not differing:
         return {"result": "same", "integer": image.integer}

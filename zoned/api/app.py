@@ -197,6 +197,8 @@ def with_zone_headers(app: App, zone: Zone) -> App:
                 said = [(request_id.HEADER, told_id)]
                 if CALLER in scope:  # strangers are not told where the catalogue is
                     said = stamps(zone, scope.get(READ_AT) or moment(zone), told_id)
+                    if not zone.is_synced:  # a list holds what this node made itself
+                        said.append((b"zone-complete", b"false"))
                 message = {**message, "headers": [*message.get("headers", ()), *said]}
             await send(message)
 

@@ -89,9 +89,15 @@ async def register(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
+    """Leaves a tombstone; `successor` says which image to use instead."""
     zone, found = zone_of(request), visible(request)
     caller_of(request).check("images.delete", found.image, "delete this image")
-    submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
+    named = request.query_params.get("successor")
+    successor = seen(zone, caller_of(request), named, integers=True, aliases=True).image.uuid if named else None
+    if successor == found.image.uuid:
+        raise bad("an image cannot be its own successor", "bad-query")
+    at = clock.text(clock.wall())
+    submitted = await write(zone, Delete(found.image.uuid, at, if_match(request), successor=successor))
     body = {"uuid": found.image.uuid, "state": submitted.state}
     return reply(body, 202 if submitted.state == "buffered" else 200, write_headers(zone, submitted))
 
@@ -106,6 +112,7 @@ async def show_id(request: Request) -> Response:
             "integer": integer,
             "ami": format_ami(integer) if integer is not None else None,
             "deleted_at": image.deleted_at,
+            "successor": image.successor,
             "granted": zone.granted(integer) if integer is not None else None,
         }
     )

@@ -250,11 +250,10 @@ class HttpServer:
         One look around instead of a timer per wait: entering a cancel scope with a deadline costs 7 us, several times
         per request, and a limit of ten seconds needs no microsecond's precision.
         """
-        limits = self.limits
-        times_s = (limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s)
-        every_s = min(min(times_s) / 8, SWEEP_S_MAX)
         while True:
-            await trio.sleep(every_s)
+            limits = self.limits
+            times_s = (limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s)
+            await trio.sleep(min(min(times_s) / 8, SWEEP_S_MAX))
             instant = trio.current_time()
             for connection in list(self.connections):
                 if instant >= connection.read_due or instant >= connection.write_due:

@@ -110,7 +110,7 @@ def read_secret(key: str, name: str, environ: Mapping[str, str] = os.environ) ->
     path = Path(handed) / name if handed and "/" not in name else Path(name)
     try:
         return read_private(path).partition("\n")[0]
-    except NotPrivate:
-        raise CannotStart(f"{key}: others may read {path}; chmod 600 it") from None
+    except NotPrivate as error:
+        raise CannotStart(f"{key}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CannotStart(f"{key}: {path} cannot be read: {error}") from None
