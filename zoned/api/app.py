@@ -27,6 +27,7 @@ from zoned.api import (
     oldstyle,
     openapi,
     operating,
+    overview,
     parts_v2,
     problems,
     records,
@@ -34,6 +35,7 @@ from zoned.api import (
     request_id,
     risk,
     streams,
+    ui,
     watching,
     zones,
 )
@@ -139,6 +141,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *watching.routes,
         *zones.routes,
         *operating.routes,
+        *overview.overview_routes(zone),
     ]
     native_face = _face(zone, own, native.on_problem, _native_http_error)
     public = streams.routes(zone)
@@ -161,6 +164,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         Mount("/streams/v1", _face(zone, public, native.on_problem, _native_http_error)),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
+        *ui.routes,
         Route("/metrics", operating.metrics(zone)),
         Route("/healthcheck", discovery.healthcheck),
         Route("/versions", discovery.list_versions),
