@@ -79,7 +79,8 @@ async def test_the_direct_way_to_a_write_answers_as_the_way_through_the_router(z
             for face in ("v2", "v2.9")
         ]
         assert direct.status_code == routed.status_code, (method, path, body)
-        assert set(direct.headers) == set(routed.headers)
+        for name in ("content-type", "etag", "location", "zone-write", "accept-patch", "allow"):
+            assert (name in direct.headers) == (name in routed.headers), (method, path, body, name)
         assert direct.is_success or direct.text == routed.text
 
 
