@@ -110,7 +110,8 @@ def make_catalogue(path: Path, count: int) -> int:
             connection.execute(f"DROP INDEX {name}")
         connection.execute("CREATE TEMP TABLE found (facet, created_at, uuid, key)")
         for image in images(count):
-            key, record = catalogue.put(connection, "images", image)
+            record = catalogue.put(connection, "images", image)
+            key = connection.last_insert_rowid()
             total += catalogue.record_digest(record)
             size += json_bytes(image)
             rows = [(*one, key) for one in catalogue.postings(image)]

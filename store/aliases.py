@@ -92,7 +92,9 @@ def foresee(connection: apsw.Connection, write: Write, operation: Point, positio
     return point(find(connection, operation.alias, write.node), write, operation, position)
 
 
-def apply(connection: apsw.Connection, write: Write, operation: Point, position: int) -> Outcome:
+def apply(
+    connection: apsw.Connection, running: catalogue.Running, write: Write, operation: Point, position: int
+) -> Outcome:
     """Applies a committed write; the same on every node."""
     for uuid in sorted({str(wanted) for _, wanted in operation.targets.values() if wanted is not None}):
         record = catalogue.committed(connection, uuid)
@@ -106,7 +108,7 @@ def apply(connection: apsw.Connection, write: Write, operation: Point, position:
     if alias is not None and alias is not before:
         new = alias.encode()
         connection.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?)", (alias.name, new))
-        catalogue.move_digest(connection, old, new)
+        running.move(old, new)
     return outcome
 
 

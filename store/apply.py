@@ -5,7 +5,7 @@ them. Rows and position change in one transaction, so an entry is applied exactl
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import apsw
 
@@ -38,11 +38,12 @@ CHECKPOINTS_MAX = 64  # ... so often, for nodes that are not at one position to 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One of this node's own writes was applied."""
+    """One of this node's own writes was applied. `image` is the record as it left it, None if it changed none."""
 
     sequence: int
     position: int
     outcome: Outcome
+    image: Image | None = field(default=None, compare=False)
 
 
 def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: float) -> list[Applied]:
@@ -54,49 +55,65 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
     """
     if not entries:
         return []
+    batch = _Batch(connection, me, now)
     expected = catalogue.replica(connection).position + 1
-    own: list[Applied] = []
-    lines: list[audit.Line] = []
-    chain = audit.head(connection)
     for entry in entries:
         if entry.index != expected:
             raise Impossible(f"entry {entry.index} cannot be applied, {expected} comes next")
         expected += 1
         if entry.index % CHECKPOINT_ENTRIES == 0:
-            catalogue.keep_checkpoint(connection, entry.index, chain, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
-        if entry.kind is EntryKind.NOOP:
-            continue
+            batch.running.save()
+            catalogue.keep_checkpoint(connection, entry.index, batch.chain, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
         if entry.kind is EntryKind.WRITE:
-            write = decode_write(entry.data)
-            outcome = _apply_write(connection, write, entry.index, me)
-            if outcome is None:
-                continue
-            own += _settle(connection, write, outcome, entry.index, me, now)
-            text = audit.of_write(entry, write, outcome)
-        else:
-            text = audit.of_membership(entry)
-        lines.append(audit.Line(entry.index, chain, text))
-        chain = audit.chained(chain, text)
-    audit.keep(connection, lines)
-    connection.execute("UPDATE replica SET position = ?, chain = ?", (expected - 1, chain))
-    return own
+            batch.apply(entry)
+        elif entry.kind is EntryKind.MEMBERSHIP:
+            batch.tell(entry, audit.of_membership(entry))
+    batch.finish(expected - 1)
+    return batch.own
 
 
-def _settle(
-    connection: apsw.Connection, write: Write, outcome: Outcome, position: int, me: str, now: float
-) -> list[Applied]:
-    """What waited for this write, or showed it beforehand, is done with it; the outcome if it was this node's."""
-    keys.forget(connection, write.node, write.sequence, write.operation)
-    urgent.forget(connection, write.node, write.sequence, write.operation)
-    own = []
-    if write.node == me:
-        journal.settle(connection, write, outcome, position, now)
-        own.append(Applied(write.sequence, position, outcome))
-    else:
-        shared.forget(connection, write.node, write.sequence)
-    for uuid in _named(write, outcome):
-        journal.refresh_overlay(connection, uuid, me)
-    return own
+class _Batch:
+    """Entries that are applied together: what needs to be written only once for all of them is, at the end."""
+
+    def __init__(self, connection: apsw.Connection, me: str, now: float) -> None:
+        self.running = catalogue.Running(connection)
+        self.own: list[Applied] = []
+        self.chain = audit.head(connection)
+        self._connection = connection
+        self._me = me
+        self._lines: list[audit.Line] = []
+        self._settling = journal.Settling(connection, now)
+        self._shares = shared.stock(connection).entries > 0
+        self._shown: dict[str, None] = {}  # images whose overlay may be another now, in the order of the log
+
+    def apply(self, entry: Entry) -> None:
+        connection, write = self._connection, decode_write(entry.data)
+        self.running.last = None
+        outcome = _apply_write(connection, self.running, write, entry.index, self._me)
+        if outcome is None:
+            return
+        keys.forget(connection, write.node, write.sequence, write.operation)
+        urgent.forget(connection, write.node, write.sequence, write.operation)
+        if write.node == self._me:
+            self._settling.settle(write, outcome, entry.index)
+            self.own.append(Applied(write.sequence, entry.index, outcome, self.running.last))
+        elif self._shares:
+            shared.forget(connection, write.node, write.sequence)
+        self._shown.update(dict.fromkeys(_named(write, outcome)))
+        self.tell(entry, audit.of_write(entry, write, outcome))
+
+    def tell(self, entry: Entry, text: bytes) -> None:
+        """Adds a line to the audit."""
+        self._lines.append(audit.Line(entry.index, self.chain, text))
+        self.chain = audit.chained(self.chain, text)
+
+    def finish(self, position: int) -> None:
+        self._settling.finish()
+        audit.keep(self._connection, self._lines)
+        for uuid in self._shown:
+            journal.refresh_overlay(self._connection, uuid, self._me)
+        self.running.save()
+        self._connection.execute("UPDATE replica SET position = ?, chain = ? WHERE one = 1", (position, self.chain))
 
 
 def _named(write: Write, outcome: Outcome) -> set[str]:
@@ -111,7 +128,9 @@ def mark(connection: apsw.Connection, node: str) -> int:
     return found or 0
 
 
-def _apply_write(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome | None:
+def _apply_write(
+    connection: apsw.Connection, running: catalogue.Running, write: Write, position: int, me: str
+) -> Outcome | None:
     """One write, exactly once."""
     if not _is_next(connection, write):
         return None
@@ -121,7 +140,7 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     again = keys.repeated(connection, write.operation)
     if again is not None:
         return _again(connection, write, again)
-    outcome = _perform(connection, write, position, me)
+    outcome = _perform(connection, running, write, position, me)
     keys.record(connection, write, outcome)
     return outcome
 
@@ -153,7 +172,7 @@ def _again(connection: apsw.Connection, write: Write, outcome: Outcome) -> Outco
     return replace(outcome, integer=image.integer)
 
 
-def _perform(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome:
+def _perform(connection: apsw.Connection, running: catalogue.Running, write: Write, position: int, me: str) -> Outcome:
     operation = write.operation
     match operation:
         case Grant():
@@ -165,30 +184,34 @@ def _perform(connection: apsw.Connection, write: Write, position: int, me: str) 
             conflicts.keep_dropped(connection, write, operation, position)
             return dropped(operation)
         case Point():
-            return _point(connection, write, operation, position)
+            return _point(connection, running, write, operation, position)
         case Update() if operation.resolves:
-            return _resolve(connection, write, operation, position)
+            return _resolve(connection, running, write, operation, position)
         case _:
-            return _apply_to_image(connection, operation.uuid, write, position)
+            return _apply_to_image(connection, running, operation.uuid, write, position)
 
 
-def _resolve(connection: apsw.Connection, write: Write, operation: Update, position: int) -> Outcome:
+def _resolve(
+    connection: apsw.Connection, running: catalogue.Running, write: Write, operation: Update, position: int
+) -> Outcome:
     """An update that also closes an entry of the ledger."""
     refused = conflicts.refusal(connection, operation)
     if refused is not None:
         return refused
-    outcome = _apply_to_image(connection, operation.uuid, write, position)
+    outcome = _apply_to_image(connection, running, operation.uuid, write, position)
     if outcome.state is State.DONE:
         conflicts.resolve(connection, write, operation, position)
     return outcome
 
 
-def _point(connection: apsw.Connection, write: Write, operation: Point, position: int) -> Outcome:
+def _point(
+    connection: apsw.Connection, running: catalogue.Running, write: Write, operation: Point, position: int
+) -> Outcome:
     refused = conflicts.refusal(connection, operation) if operation.resolves else None
     if refused is not None:
         return refused
     before = aliases.committed(connection, operation.alias)
-    outcome = aliases.apply(connection, write, operation, position)
+    outcome = aliases.apply(connection, running, write, operation, position)
     named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
     if outcome.state is State.CONFLICT:  # even where no alias is: what it had pointed at may have been deleted
         met = (named[0] if named else None, before.write if before is not None else "")
@@ -198,7 +221,9 @@ def _point(connection: apsw.Connection, write: Write, operation: Point, position
     return outcome
 
 
-def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, position: int) -> Outcome:
+def _apply_to_image(
+    connection: apsw.Connection, running: catalogue.Running, uuid: str, write: Write, position: int
+) -> Outcome:
     old = catalogue.committed(connection, uuid)
     before = Image.decode(old) if old is not None else None
     after, outcome = perform(before, write, position)
@@ -212,7 +237,7 @@ def _apply_to_image(connection: apsw.Connection, uuid: str, write: Write, positi
         if holder not in (None, uuid):
             return Outcome(State.REFUSED, "integer-taken", f"integer {after.integer} belongs to image {holder}", uuid)
     assert not isinstance(write.operation, Grant | Retire | Point)
-    catalogue.replace_committed(connection, old, after)
+    running.replace_committed(old, before, after)
     history.keep(connection, before, after, write.operation)
     if outcome.state is State.CONFLICT and before is not None:
         conflicts.keep(connection, write, (uuid, before.write), outcome, position)

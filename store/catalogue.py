@@ -8,7 +8,7 @@ follows `images`. Lists are in `store.listing`.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from store.errors import Damaged
-from store.facets import OPEN_VISIBILITIES, facets, number
+from store.facets import OPEN_VISIBILITIES, Facet, facets, number
 from store.images import FIELDS, TIMES, Image, Scalar, seconds, uuid_bytes, uuid_text
 from store.packing import pack, unpack
 
@@ -92,12 +92,9 @@ _BY_UUID, _BY_INTEGER = (
     for column in ("uuid", "integer")
 )
 _PROMOTED = tuple(name for name in FIELDS if name not in ("checksum", "os_hash_value"))  # which have columns
-_COLUMNS = ("uuid", "integer", "deleted", *_PROMOTED, "unnumbered", "record")
-_UPSERT = (
-    f"INSERT INTO %s ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # our own names
-    f" ON CONFLICT (uuid) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _COLUMNS[1:])}"
-    " RETURNING key"
-)
+COLUMNS = ("integer", "deleted", *_PROMOTED, "unnumbered")  # beside the record, for lists to find it by
+_COLUMNS = ("uuid", *COLUMNS, "record")
+_INSERT = f"INSERT INTO %s ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # our own names
 
 
 def stored(column: str, value: Scalar) -> Any:
@@ -109,29 +106,54 @@ def stored(column: str, value: Scalar) -> Any:
     return value
 
 
-def put(connection: apsw.Connection, table: str, image: Image) -> tuple[int, bytes]:
-    """Writes the record's row in `images` or `overlay`; returns the row's key and the record's canonical form.
+def columns(image: Image) -> tuple[Any, ...]:
+    """What these columns of `images` hold of a record."""
+    fields = image.fields
+    promoted = [(seconds(str(fields[name])) or 0) if name in TIMES else fields[name] for name in _PROMOTED]
+    unnumbered = image.creator if image.integer is None else None
+    return (image.integer, int(image.deleted_at is not None), *promoted, unnumbered)
+
+
+def _row(image: Image, record: bytes) -> list[Any]:
+    """The record's row, in the order of the columns; `record` is its canonical form, or nothing."""
+    return [uuid_bytes(image.uuid), *columns(image), pack(record) if record else b""]
+
+
+def put(connection: apsw.Connection, table: str, image: Image) -> bytes:
+    """Writes the row of a record that has none, in `images` or `overlay`; returns the record's canonical form.
 
     An integer that another record has is a constraint error, which ends the daemon: it would be a broken promise.
     """
     record = image.encode()
-    promoted = [stored(column, image.fields[column]) for column in _PROMOTED]
-    unnumbered = image.creator if image.integer is None else None
-    uuid, deleted = uuid_bytes(image.uuid), image.deleted_at is not None
-    row = (uuid, image.integer, deleted, *promoted, unnumbered, pack(record))
-    key: int = connection.execute(_UPSERT % table, row).get
-    return key, record
+    connection.execute(_INSERT % table, _row(image, record))
+    return record
 
 
-def show(connection: apsw.Connection, image: Image, *, provisional: bool = False) -> None:
-    """Puts a record in the overlay; `provisional`: it is of other nodes' writes only."""
-    put(connection, "overlay", image)
+def _change(connection: apsw.Connection, before: Image, image: Image) -> bytes:
+    """Writes what changed of the record's row in `images`, so that only the indexes of that are touched."""
+    record = image.encode()
+    uuid, *old = _row(before, b"")
+    _, *new = _row(image, record)
+    changed = [(column, now) for column, was, now in zip(_COLUMNS[1:], old, new, strict=True) if was != now]
+    sets = ", ".join([f"{column} = ?" for column, _ in changed])
+    values = [*(now for _, now in changed), uuid]
+    connection.execute(f"UPDATE images SET {sets} WHERE uuid = ?", values)  # noqa: S608  # our own names
+    return record
+
+
+def show(connection: apsw.Connection, image: Image, *, provisional: bool = False) -> bytes:
+    """Puts a record that is not there in the overlay; returns its canonical form.
+
+    `provisional`: it is of other nodes' writes only.
+    """
+    record = put(connection, "overlay", image)
     is_open = image.fields["visibility"] in OPEN_VISIBILITIES or bool(image.members)
     if provisional or is_open:
         connection.execute(
             "UPDATE overlay SET provisional = ?, open = ? WHERE uuid = ?",
             (provisional, is_open, uuid_bytes(image.uuid)),
         )
+    return record
 
 
 Posting = tuple[int, int, bytes]  # (facet, time of creation, UUID): what the table finds a record by
@@ -141,47 +163,71 @@ def postings(image: Image | None) -> set[Posting]:
     """What a record is found by in `facets`; nothing for a tombstone."""
     if image is None or image.deleted_at is not None:
         return set()
+    return _numbered(image, facets(image))
+
+
+def _numbered(image: Image, found: Iterable[Facet]) -> set[Posting]:
     created_at, uuid = stored("created_at", image.fields["created_at"]), uuid_bytes(image.uuid)
-    return {(number(facet), created_at, uuid) for facet in facets(image)}
+    return {(number(facet), created_at, uuid) for facet in found}
 
 
-def _put_postings(connection: apsw.Connection, old: Image | None, new: Image, key: int) -> None:
+def _put_postings(connection: apsw.Connection, old: Image | None, new: Image) -> None:
     """Changes only what changed."""
-    before, after = postings(old), postings(new)
-    connection.executemany("DELETE FROM facets WHERE facet = ? AND created_at = ? AND uuid = ?", sorted(before - after))
-    connection.executemany("INSERT INTO facets VALUES (?, ?, ?, ?)", [(*one, key) for one in sorted(after - before)])
-
-
-COLUMNS = ("integer", "deleted", *_PROMOTED, "unnumbered")  # beside the record, for lists to find it by
-
-
-def columns(image: Image) -> tuple[Any, ...]:
-    """What these columns of `images` hold of a record."""
-    unnumbered = image.creator if image.integer is None else None
-    promoted = (stored(column, image.fields[column]) for column in _PROMOTED)
-    return (image.integer, int(image.deleted_at is not None), *promoted, unnumbered)
+    if old is not None and (old.deleted_at, old.fields["created_at"]) == (new.deleted_at, new.fields["created_at"]):
+        had, has = facets(old), facets(new)
+        gone, come = _numbered(old, had - has), _numbered(new, has - had)
+    else:
+        before, after = postings(old), postings(new)
+        gone, come = before - after, after - before
+    if gone:
+        connection.executemany("DELETE FROM facets WHERE facet = ? AND created_at = ? AND uuid = ?", sorted(gone))
+    if come:
+        key: int = connection.execute("SELECT key FROM images WHERE uuid = ?", (uuid_bytes(new.uuid),)).get
+        connection.executemany("INSERT INTO facets VALUES (?, ?, ?, ?)", [(*one, key) for one in sorted(come)])
 
 
 def record_digest(record: bytes) -> int:
     return int.from_bytes(hashlib.sha256(record).digest())
 
 
+class Running:
+    """How a batch of changes moves the running hash and the number of live images; written once, by `save`."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self.last: Image | None = None  # what was put in the catalogue last
+        self._digest = 0
+        self._images = 0
+
+    def replace_committed(self, old: bytes | None, before: Image | None, image: Image) -> None:
+        """Puts a record in the catalogue in the place of `before`, of which `old` is the canonical form."""
+        new = put(self._connection, "images", image) if before is None else _change(self._connection, before, image)
+        was_live = before is not None and before.deleted_at is None
+        _put_postings(self._connection, before, image)
+        self.last = image
+        self.move(old, new, int(image.deleted_at is None) - int(was_live))
+
+    def move(self, old: bytes | None, new: bytes, more_images: int = 0) -> None:
+        """Moves the hash to `new` in the place of `old`, canonical forms of one record; counts live images."""
+        self._digest += record_digest(new) - (record_digest(old) if old is not None else 0)
+        self._images += more_images
+
+    def save(self) -> None:
+        """Writes the replica's figures."""
+        digest: bytes = self._connection.execute("SELECT digest FROM replica").get
+        total = (int.from_bytes(digest) + self._digest) % _DIGEST_MODULUS
+        self._connection.execute(
+            "UPDATE replica SET digest = ?, images = images + ? WHERE one = 1",
+            (total.to_bytes(32), self._images),
+        )
+        self._digest = self._images = 0
+
+
 def replace_committed(connection: apsw.Connection, old: bytes | None, image: Image) -> None:
-    """Puts a record in the catalogue in the place of its canonical form `old`, and moves the running figures."""
-    key, new = put(connection, "images", image)
-    before = Image.decode(old) if old is not None else None
-    was_live = before is not None and before.deleted_at is None
-    _put_postings(connection, before, image, key)
-    move_digest(connection, old, new, int(image.deleted_at is None) - int(was_live))
-
-
-def move_digest(connection: apsw.Connection, old: bytes | None, new: bytes, more_images: int = 0) -> None:
-    """Moves the running hash to `new` in the place of `old`, canonical forms of one record; counts live images."""
-    digest: bytes = connection.execute("SELECT digest FROM replica").get
-    total = int.from_bytes(digest) + record_digest(new) - (record_digest(old) if old is not None else 0)
-    connection.execute(
-        "UPDATE replica SET digest = ?, images = images + ?", ((total % _DIGEST_MODULUS).to_bytes(32), more_images)
-    )
+    """One change by itself: `Running.replace_committed`, saved."""
+    running = Running(connection)
+    running.replace_committed(old, Image.decode(old) if old is not None else None, image)
+    running.save()
 
 
 def records(connection: apsw.Connection, prefix: bytes = b"") -> Iterator[tuple[str, bytes]]:

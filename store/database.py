@@ -30,6 +30,8 @@ Job = Callable[[apsw.Connection], T]
 JOBS_PER_ROUND_MAX = 256
 READERS = 4
 WAL_BYTES_KEPT = 67_108_864  # a write-ahead log that a slow reader let grow is cut to this once it is folded in
+# Folded in at this length, 16 MiB: many writes change the same pages, which are then copied and synced once for all.
+WAL_PAGES = 4_096
 CACHE_KIB = 16_384  # page cache of each connection
 
 
@@ -82,7 +84,8 @@ class Database:
         self.on_round: Callable[[float], None] = lambda duration_s: None  # told how long each transaction took
 
     async def write(self, job: Job[T]) -> T:
-        """Runs `job` on the writing connection; returns its result once it is synced to disk.
+        """Runs `job` on the writing connection; returns its result once it is synced to disk. It may be run twice, the
+        first time for nothing, so what it does beside the store must bear that.
 
         Raises what the job raised, if that is a StoreError (the job is undone, the store goes on), or StorageFull.
         Cancelling the caller does not cancel the job.
@@ -201,18 +204,11 @@ class Database:
 
 def _round(writer: apsw.Connection, jobs: list[Job[Any]]) -> list[outcome.Outcome[Any]]:
     """One transaction for all `jobs`; a StoreError undoes only its own job."""
-    results: list[outcome.Outcome[Any]] = []
     try:
-        writer.execute("BEGIN IMMEDIATE")
-        for job in jobs:
-            writer.execute("SAVEPOINT job")
-            try:
-                results.append(outcome.Value(job(writer)))
-            except (Refused, StorageFull) as error:
-                writer.execute("ROLLBACK TO job")
-                results.append(outcome.Error(error))
-            writer.execute("RELEASE job")
-        writer.execute("COMMIT")
+        # Savepoints cost each job more than a refusal costs in all, as nearly every one comes before anything is
+        # written. After another one everything is undone, and made again with savepoints.
+        results = _in_one(writer, jobs)
+        return results if results is not None else _one_by_one(writer, jobs)
     except apsw.FullError as error:
         _roll_back(writer)
         # One outcome each: an outcome can be unwrapped only once.
@@ -220,6 +216,37 @@ def _round(writer: apsw.Connection, jobs: list[Job[Any]]) -> list[outcome.Outcom
     except BaseException:
         _roll_back(writer)
         raise
+
+
+def _in_one(writer: apsw.Connection, jobs: list[Job[Any]]) -> list[outcome.Outcome[Any]] | None:
+    """None, and nothing done, if a job was refused after it had written something."""
+    results: list[outcome.Outcome[Any]] = []
+    writer.execute("BEGIN IMMEDIATE")
+    for job in jobs:
+        changes = writer.total_changes()
+        try:
+            results.append(outcome.Value(job(writer)))
+        except (Refused, StorageFull) as error:
+            if writer.total_changes() != changes:
+                writer.execute("ROLLBACK")
+                return None
+            results.append(outcome.Error(error))
+    writer.execute("COMMIT")
+    return results
+
+
+def _one_by_one(writer: apsw.Connection, jobs: list[Job[Any]]) -> list[outcome.Outcome[Any]]:
+    results: list[outcome.Outcome[Any]] = []
+    writer.execute("BEGIN IMMEDIATE")
+    for job in jobs:
+        writer.execute("SAVEPOINT job")
+        try:
+            results.append(outcome.Value(job(writer)))
+        except (Refused, StorageFull) as error:
+            writer.execute("ROLLBACK TO job")
+            results.append(outcome.Error(error))
+        writer.execute("RELEASE job")
+    writer.execute("COMMIT")
     return results
 
 
@@ -268,6 +295,7 @@ def open_writer(path: Path) -> apsw.Connection:
     connection.pragma("synchronous", "full")
     connection.pragma("foreign_keys", True)
     connection.pragma("journal_size_limit", WAL_BYTES_KEPT)
+    connection.pragma("wal_autocheckpoint", WAL_PAGES)
     return connection
 
 

@@ -6,6 +6,7 @@ chance (2^64), and whoever made two on purpose would only be found by both.
 """
 
 import hashlib
+from functools import lru_cache
 from typing import NamedTuple
 
 from store.images import Image
@@ -13,6 +14,8 @@ from store.images import Image
 OPEN_VISIBILITIES = ("public", "community")
 # Attributes that are a facet and no column, as few records share one, or (owner) a column as well.
 BY_VALUE = ("owner", "checksum", "os_hash_value")
+
+REMEMBERED_CHARS_MAX = 64  # of a value
 
 
 class Facet(NamedTuple):
@@ -36,4 +39,11 @@ def facets(image: Image) -> set[Facet]:
 
 def number(facet: Facet) -> int:
     """A facet as the store has it: 64 bits of BLAKE2b of its parts, which hold no NUL."""
+    return _remembered(facet) if len(facet.value) <= REMEMBERED_CHARS_MAX else _number(facet)
+
+
+def _number(facet: Facet) -> int:
     return int.from_bytes(hashlib.blake2b("\0".join(facet).encode(), digest_size=8).digest(), signed=True)
+
+
+_remembered = lru_cache(maxsize=2_048)(_number)  # most facets of a record are those of its neighbours too

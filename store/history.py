@@ -47,9 +47,10 @@ def keep(connection: apsw.Connection, before: Image | None, after: Image, operat
     if not changed and before.presence != after.presence:
         return
     uuid = uuid_bytes(after.uuid)
-    has_rows: Any = connection.execute("SELECT EXISTS (SELECT 1 FROM history WHERE uuid = ?)", (uuid,)).get
-    if not has_rows:
+    rows: int = connection.execute("SELECT count(*) FROM history WHERE uuid = ?", (uuid,)).get
+    if not rows:
         _insert(connection, uuid, made(before))
+        rows = 1
     kind, at = "updated", None
     if isinstance(operation, Delete):
         kind = "deleted"
@@ -58,11 +59,12 @@ def keep(connection: apsw.Connection, before: Image | None, after: Image, operat
     if not isinstance(operation, Assign):
         at = operation.at
     _insert(connection, uuid, Change(after.position, kind, at, after.write, after.by, changed))
-    connection.execute(
-        "DELETE FROM history WHERE uuid = ?1 AND position <="
-        " (SELECT position FROM history WHERE uuid = ?1 ORDER BY position DESC LIMIT 1 OFFSET ?2)",
-        (uuid, ENTRIES_MAX),
-    )
+    if rows >= ENTRIES_MAX:
+        connection.execute(
+            "DELETE FROM history WHERE uuid = ?1 AND position <="
+            " (SELECT position FROM history WHERE uuid = ?1 ORDER BY position DESC LIMIT 1 OFFSET ?2)",
+            (uuid, ENTRIES_MAX),
+        )
 
 
 def made(image: Image) -> Change:

@@ -11,6 +11,7 @@ catalogue's hash is of, so equal records have equal bytes on every node.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -234,8 +235,16 @@ def uuid_text(data: bytes) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+TIME_CHARS = 20
+
+
 def seconds(stamp: str) -> int | None:
     """Seconds since 1970 of a time as records have it, `2026-11-22T09:00:00Z`; None for any other text."""
+    return _seconds(stamp) if len(stamp) == TIME_CHARS else None
+
+
+@lru_cache(maxsize=1_024)  # a time is met several times on the way of a write, and so are those of its neighbours
+def _seconds(stamp: str) -> int | None:
     try:
         parsed = datetime.fromisoformat(stamp)
     except ValueError:

@@ -6,13 +6,14 @@ means that it stays longer.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
 
 from store import aliases, catalogue, keys, numbers, ranges, shared, urgent
+from store.catalogue import Found, Source
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image, uuid_bytes
 from store.operations import (
@@ -90,27 +91,26 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
 
     Raises Refused when the local view already shows that it cannot be done, JournalFull at a bound.
     """
-    image: Image | None = None
     uuid = subject(operation)
     if isinstance(operation, Point):
         _, outcome = aliases.foresee(connection, Write(me, 0, operation), operation, 0)
         if outcome.state is State.REFUSED:
             raise Refused(outcome)
-    if uuid is not None:
-        found = catalogue.find(connection, uuid)
-        image = found.image if found else None
+    found = catalogue.find(connection, uuid) if uuid is not None else None
+    image = found.image if found is not None else None
+    if uuid is not None and not (image is None and isinstance(operation, Create)):
         _, outcome = _foresee(image, Write(me, 0, operation))
         if outcome.state is State.REFUSED:
             raise Refused(outcome)
-        if image is not None and isinstance(operation, Create):
-            repeated = _repeated(connection, me, image)
-            if repeated is not None:
-                return repeated
-            # Another zone made it and this one was told: one image has one integer. Journaled all the same, whatever
-            # this node changed in it since: the other zone's create may still come to nothing.
-            operation = replace(operation, integer=image.integer)
-        elif isinstance(operation, Create) and operation.integer is not None:
-            _check_brought_along(connection, operation.uuid, operation.integer)
+    if image is not None and isinstance(operation, Create):
+        repeated = _repeated(connection, me, image)
+        if repeated is not None:
+            return repeated
+        # Another zone made it and this one was told: one image has one integer. Journaled all the same, whatever
+        # this node changed in it since: the other zone's create may still come to nothing.
+        operation = replace(operation, integer=image.integer)
+    elif isinstance(operation, Create) and operation.integer is not None:
+        _check_brought_along(connection, operation.uuid, operation.integer)
     _check_room(connection, limits)
     if isinstance(operation, Create | Assign) and not operation.integer:
         integer = ranges.take(connection, at)
@@ -119,15 +119,43 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
                 Outcome(State.REFUSED, "exhausted", "no integer is left in this node's ranges", operation.uuid)
             )
         operation = replace(operation, integer=integer)
+    is_first = uuid is not None and _is_first(connection, uuid, found)
     sequence = _store(connection, operation, at)
     keys.journaled(connection, me, sequence, operation)
     urgent.note(connection, me, sequence, operation)
     if switches_off(operation):
         connection.execute("INSERT INTO watched VALUES (?)", (sequence,))
-    after = refresh_overlay(connection, uuid, me) if uuid else None
-    if after is not None and len(after.encode()) > RECORD_BYTES_MAX:
-        raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
+    if is_first:
+        after = _show_first(connection, image, Write(me, sequence, operation, buffered=image is not None))
+    else:
+        after = refresh_overlay(connection, uuid, me) if uuid else None
+        _check_size(uuid, after.encode() if after is not None else b"")
     return Journaled(f"{me}.{sequence}", sequence, after)
+
+
+def _is_first(connection: apsw.Connection, uuid: str, found: Found | None) -> bool:
+    """Whether no other unapplied write is about the image, which was found so."""
+    if found is not None and found.source is not Source.LOCAL:
+        return False
+    waits: int = connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM journal WHERE uuid = ?1) OR EXISTS (SELECT 1 FROM shared WHERE uuid = ?1)",
+        (uuid,),
+    ).get
+    return not waits
+
+
+def _show_first(connection: apsw.Connection, image: Image | None, write: Write) -> Image | None:
+    """`refresh_overlay` where there was nothing in it, and `write` is all there is to show."""
+    after, _ = _foresee(image, write)
+    if after is not None:
+        _check_size(after.uuid, catalogue.show(connection, after))
+        numbers.show(connection, after.uuid, (write,), after)
+    return after
+
+
+def _check_size(uuid: str | None, record: bytes) -> None:
+    if len(record) > RECORD_BYTES_MAX:
+        raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
 
 
 def _check_brought_along(connection: apsw.Connection, uuid: str, integer: int) -> None:
@@ -174,11 +202,12 @@ def _store(connection: apsw.Connection, operation: Operation, at: float) -> int:
     data = encode(operation)
     if len(data) > OPERATION_BYTES_MAX:
         raise Refused(Outcome(State.REFUSED, "too-large", f"a write has at most {OPERATION_BYTES_MAX} bytes"))
-    sequence: int = connection.execute(
-        "UPDATE node SET sequence = sequence + 1, journal_entries = journal_entries + 1,"
-        " journal_bytes = journal_bytes + ? RETURNING sequence",
-        (len(data),),
-    ).get
+    sequence: int = connection.execute("SELECT sequence FROM node").get + 1
+    connection.execute(
+        "UPDATE node SET sequence = ?, journal_entries = journal_entries + 1, journal_bytes = journal_bytes + ?"
+        " WHERE one = 1",
+        (sequence, len(data)),
+    )
     about = aliases.journal_key(operation.alias) if isinstance(operation, Point) else subject(operation)
     needs = shared.based_on(connection, operation)
     connection.execute("INSERT INTO journal VALUES (?, ?, ?, ?, ?)", (sequence, about, data, at, needs))
@@ -241,7 +270,7 @@ def keep_settled(connection: apsw.Connection, write: Write, size: int, at: float
     Its outcome was decided elsewhere; the receipt says what the record and the ledger show of it, and otherwise only
     that it was applied.
     """
-    _forget(connection, write.sequence, size)
+    _forget(connection, [write.sequence], size)
     state, code, integer = "applied", "", None
     uuid = subject(write.operation)
     lost: Any = connection.execute(
@@ -263,43 +292,55 @@ def keep_settled(connection: apsw.Connection, write: Write, size: int, at: float
     )
 
 
-def _forget(connection: apsw.Connection, sequence: int, size: int) -> None:
-    connection.execute("DELETE FROM journal WHERE sequence = ?", (sequence,))
+def _forget(connection: apsw.Connection, sequences: Sequence[int], size: int) -> None:
+    connection.executemany("DELETE FROM journal WHERE sequence = ?", [(sequence,) for sequence in sequences])
     connection.execute(
-        "UPDATE node SET journal_entries = journal_entries - 1, journal_bytes = journal_bytes - ?", (size,)
+        "UPDATE node SET journal_entries = journal_entries - ?, journal_bytes = journal_bytes - ? WHERE one = 1",
+        (len(sequences), size),
     )
 
 
-def settle(connection: apsw.Connection, write: Write, outcome: Outcome, position: int, now: float) -> None:
-    """Takes an applied write of this node off the journal and keeps its receipt."""
-    row: Any = connection.execute("SELECT operation, at FROM journal WHERE sequence = ?", (write.sequence,)).fetchone()
-    known = decode(row[0]) if row is not None else None
-    too_late = isinstance(known, Drop) and known.entry == encode(write.operation)  # it was in the log already
-    if known != write.operation and not too_late:
-        raise Impossible(
-            f"write {write.id} was made under this node's ID, but not by what this data directory knows: an older copy"
-            " was put back, or two daemons share it; give the node an empty data directory, so that it gets a new ID"
+class Settling:
+    """Applied writes of this node on their way from the journal to their receipts; both are written by `finish`."""
+
+    def __init__(self, connection: apsw.Connection, now: float) -> None:
+        self._connection = connection
+        self._now = now
+        self._bytes = 0
+        self._receipts: list[tuple[Any, ...]] = []
+
+    def settle(self, write: Write, outcome: Outcome, position: int) -> None:
+        """Raises Impossible for a write that this node never journaled."""
+        row: Any = self._connection.execute(
+            "SELECT operation, at FROM journal WHERE sequence = ?", (write.sequence,)
+        ).fetchone()
+        if row is None or (row[0] != encode(write.operation) and not _too_late(row[0], write)):
+            raise Impossible(
+                f"write {write.id} was made under this node's ID, but not by what this data directory knows: an older"
+                " copy was put back, or two daemons share it; give the node an empty data directory, so that it gets a"
+                " new ID"
+            )
+        state = "committed" if outcome.state is State.DONE else outcome.state.value
+        about = (outcome.uuid, outcome.integer, kind_of(write.operation), state, outcome.code, outcome.detail)
+        self._receipts.append((write.sequence, *about, position, row[1], self._now))
+        self._bytes += len(row[0])
+
+    def finish(self) -> None:
+        if not self._receipts:
+            return
+        _forget(self._connection, [receipt[0] for receipt in self._receipts], self._bytes)
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO receipts"
+            " (sequence, uuid, integer, kind, state, code, detail, position, at, finished_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            self._receipts,
         )
-    size, at = len(row[0]), row[1]
-    _forget(connection, write.sequence, size)
-    state = "committed" if outcome.state is State.DONE else outcome.state.value
-    connection.execute(
-        "INSERT OR REPLACE INTO receipts"
-        " (sequence, uuid, integer, kind, state, code, detail, position, at, finished_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            write.sequence,
-            outcome.uuid,
-            outcome.integer,
-            kind_of(write.operation),
-            state,
-            outcome.code,
-            outcome.detail,
-            position,
-            at,
-            now,
-        ),
-    )
+
+
+def _too_late(kept: bytes, write: Write) -> bool:
+    """Whether the journal has a `Drop` in the place of the write, which was in the log already."""
+    known = decode(kept)
+    return known == write.operation or (isinstance(known, Drop) and known.entry == encode(write.operation))
 
 
 def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | None:
@@ -308,12 +349,16 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
     On a committed record only this node's own writes show, as applying would take them now. Where there is none yet,
     other nodes' writes show as well: creates first, and this node's own changes last and whole.
     """
-    rows: Any = connection.execute("SELECT sequence, operation FROM journal WHERE uuid = ? ORDER BY sequence", (uuid,))
-    record = catalogue.committed(connection, uuid)
-    own = [Write(me, sequence, decode(operation), buffered=record is not None) for sequence, operation in rows]
-    others = shared.of_image(connection, uuid) if record is None else []
+    # Sorted here: asked for in order, SQLite begins with a sorter, though most often there is nothing to sort.
+    rows: Any = connection.execute("SELECT sequence, operation FROM journal WHERE uuid = ?", (uuid,)).fetchall()
+    others = shared.of_image(connection, uuid)
     connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid_bytes(uuid),))
     numbers.forget(connection, uuid)
+    if not rows and not others:
+        return None
+    record = catalogue.committed(connection, uuid)
+    own = [Write(me, sequence, decode(operation), buffered=record is not None) for sequence, operation in sorted(rows)]
+    others = others if record is None else []
     if not own and not others:
         return None
     image = Image.decode(record) if record is not None else None
@@ -369,6 +414,12 @@ def _waiting(sequence: int, data: bytes, at: float) -> Receipt:
     uuid = subject(operation)
     integer = operation.integer if isinstance(operation, Create | Assign) else None
     return Receipt(sequence, kind_of(operation), "journaled", at, uuid, integer)
+
+
+def waiting(sequence: int, operation: Operation, at: float, image: Image | None) -> Receipt:
+    """The receipt of a write that was just journaled, and left the record as `image`."""
+    integer = image.integer if image is not None and isinstance(operation, Create | Assign) else None
+    return Receipt(sequence, kind_of(operation), "journaled", at, subject(operation), integer)
 
 
 def receipts(connection: apsw.Connection, limit: int, only_waiting: bool = False) -> list[Receipt]:

@@ -9,7 +9,7 @@ For one field changed on two sides the order of the log decides, unless the late
 while the field moved under it: then the committed value stays and the outcome is a conflict that keeps both values.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any
@@ -208,9 +208,9 @@ class OperationError(Exception):
 
 def encode(operation: Operation) -> bytes:
     """msgpack: [code, the dataclass's values in order]."""
-    packed: bytes = msgpack.packb(
-        [_CODES.index(type(operation)), [_plain(operation, f.name) for f in fields(operation)]]
-    )
+    kind = type(operation)
+    values = [plain(getattr(operation, name)) for name, plain, _ in _VALUES[kind]]
+    packed: bytes = msgpack.packb([_CODES.index(kind), values])
     return packed
 
 
@@ -219,40 +219,86 @@ def decode(data: bytes) -> Operation:
     try:
         code, values = msgpack.unpackb(data)
         kind = _CODES_BY_NUMBER[code]
-        named = dict(zip((item.name for item in fields(kind)), values, strict=True))
-        operation: Operation = kind(**{name: _rich(kind, name, value) for name, value in named.items()})
+        made = [rich(value) for (_, _, rich), value in zip(_VALUES[kind], values, strict=True)]
+        operation: Operation = kind(*made)
         return operation
     except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
         raise OperationError(f"not an operation of this version: {error}") from None
 
 
-def _rich(kind: type, name: str, value: Any) -> Any:
-    """What msgpack made plain, as the dataclass has it: tuples where it has tuples, and nowhere else."""
-    if name in ("locations", "locations_added"):
-        return tuple(Location(url, metadata) for url, metadata in value)
-    if (kind is Update and name in ("fields", "properties")) or name == "targets":
-        return {key: tuple(change) for key, change in value.items()}
-    if name == "origin":
-        return Origin(*value) if value is not None else None
-    if name == "presence":
-        return {zone: {state: tuple(one) for state, one in said.items()} for zone, said in value.items()}
-    if name == "members":
-        return {
-            project: tuple(tuple(one) if isinstance(one, list) else one for one in change)
-            for project, change in value.items()
-        }
-    return tuple(value) if isinstance(value, list) else value
+# How values travel: as msgpack has them (`plain`), and as the dataclasses do (`rich`): tuples where these have tuples,
+# and nowhere else.
 
 
-def _plain(operation: Operation, name: str) -> Any:
-    value = getattr(operation, name)
-    if isinstance(value, Origin):
-        return [getattr(value, f.name) for f in fields(value)]
-    if name in ("locations", "locations_added"):
-        return [(location.url, dict(location.metadata)) for location in value]
-    if name == "presence":
-        return {zone: dict(said) for zone, said in value.items()}
+def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _rich(value: Any) -> Any:
+    return tuple(value) if type(value) is list else value
+
+
+def _plain_locations(value: Any) -> Any:
+    return [(location.url, dict(location.metadata)) for location in value]
+
+
+def _rich_locations(value: Any) -> Any:
+    return tuple(Location(url, metadata) for url, metadata in value)
+
+
+def _rich_changes(value: Any) -> Any:
+    return {key: tuple(change) for key, change in value.items()}
+
+
+def _rich_members(value: Any) -> Any:
+    return {
+        project: tuple(tuple(one) if isinstance(one, list) else one for one in change)
+        for project, change in value.items()
+    }
+
+
+def _plain_presence(value: Any) -> Any:
+    return {zone: dict(said) for zone, said in value.items()}
+
+
+def _rich_presence(value: Any) -> Any:
+    return {zone: {state: tuple(one) for state, one in said.items()} for zone, said in value.items()}
+
+
+_ORIGIN = tuple(one.name for one in fields(Origin))
+
+
+def _plain_origin(value: Any) -> Any:
+    return [getattr(value, name) for name in _ORIGIN] if value is not None else None
+
+
+def _rich_origin(value: Any) -> Any:
+    return Origin(*value) if value is not None else None
+
+
+_WAYS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "locations": (_plain_locations, _rich_locations),
+    "locations_added": (_plain_locations, _rich_locations),
+    "targets": (_plain, _rich_changes),
+    "origin": (_plain_origin, _rich_origin),
+    "presence": (_plain_presence, _rich_presence),
+    "members": (_plain, _rich_members),
+}
+_CHANGES = (_plain, _rich_changes)
+_VALUES = {
+    kind: tuple(
+        (
+            one.name,
+            *(
+                _CHANGES
+                if kind is Update and one.name in ("fields", "properties")
+                else _WAYS.get(one.name, (_plain, _rich))
+            ),
+        )
+        for one in fields(kind)
+    )
+    for kind in _CODES
+}
 
 
 def subject(operation: Operation) -> str | None:
@@ -398,24 +444,13 @@ def same_content(one: Image, other: Image) -> bool:
     )
 
 
-# What an update may have without changing the image.
-_ASIDE: Mapping[str, Any] = {
-    "if_match": None,
-    "origin": None,
-    "resolves": 0,
-    "take": "",
-    "members": {},
-    "presence": {},
-}
-
-
 def _update(image: Image, write: Write, operation: Update, position: int) -> tuple[Image, Outcome]:
     lost: list[tuple[str, Any, Any]] = []
     new_fields = take(image.fields, operation.fields, write.buffered, "", lost)
     new_properties = take(image.properties, operation.properties, write.buffered, "properties/", lost)
     tags = (set(image.tags) | set(operation.tags_added)) - set(operation.tags_removed)
-    if replace(operation, **_ASIDE) != Update(operation.uuid, operation.at):
-        new_fields["updated_at"] = operation.at  # sharing an image, or storing it, does not change the image
+    if _changes_image(operation):
+        new_fields["updated_at"] = operation.at
     changed = replace(
         image,
         write=write.id,
@@ -432,6 +467,18 @@ def _update(image: Image, write: Write, operation: Update, position: int) -> tup
         return changed, _done(changed)
     detail = "changed by others meanwhile: " + ", ".join(what for what, _, _ in lost)
     return changed, Outcome(State.CONFLICT, "conflict", detail, image.uuid, image.integer, tuple(lost))
+
+
+def _changes_image(update: Update) -> bool:
+    """Sharing an image, storing it, or closing a conflict does not change the image."""
+    return bool(
+        update.fields
+        or update.properties
+        or update.tags_added
+        or update.tags_removed
+        or update.locations_added
+        or update.locations_removed
+    )
 
 
 def _locations_after(current: tuple[Location, ...], operation: Update) -> tuple[Location, ...]:

@@ -258,9 +258,9 @@ def nodes(connection: apsw.Connection) -> list[str]:
 def of_image(connection: apsw.Connection, uuid: str) -> list[Write]:
     """Other nodes' unapplied writes to a record, in an order that is the same wherever the same ones are kept."""
     rows: Any = connection.execute(
-        "SELECT node, sequence, operation FROM shared WHERE uuid = ? ORDER BY at, node, sequence", (uuid,)
-    )
-    return [Write(node, sequence, decode(data), buffered=True) for node, sequence, data in rows]
+        "SELECT at, node, sequence, operation FROM shared WHERE uuid = ?", (uuid,)
+    ).fetchall()
+    return [Write(node, sequence, decode(data), buffered=True) for _, node, sequence, data in sorted(rows)]
 
 
 def run(connection: apsw.Connection, node: str, after: int, entries_max: int, bytes_max: int) -> list[Write]:

@@ -87,8 +87,8 @@ def _create(operation: Any) -> str | None:
     return (
         _uuid(operation.uuid)
         or _time(operation.at)
-        or _first(_field(name, value) for name, value in operation.fields.items())
-        or _properties({name: (None, value) for name, value in operation.properties.items()}, removable=False)
+        or _fields(operation.fields)
+        or _properties(operation.properties)
         or _texts(operation.tags, TAGS_MAX)
         or _locations(operation.locations)
         or _origin(operation.origin)
@@ -102,8 +102,8 @@ def _update(operation: Any) -> str | None:
     return (
         _uuid(operation.uuid)
         or _time(operation.at)
-        or _first(_field(name, seen) or _field(name, wanted) for name, (seen, wanted) in operation.fields.items())
-        or _properties(operation.properties, removable=True)
+        or _field_changes(operation.fields)
+        or _property_changes(operation.properties)
         or _texts(operation.tags_added, TAGS_MAX)
         or _texts(operation.tags_removed, 2 * TAGS_MAX)
         or _locations(operation.locations_added)
@@ -151,6 +151,8 @@ def _uuid(value: object) -> str | None:
 
 
 def _text(value: object, chars_max: int) -> str | None:
+    if type(value) is str and len(value) <= chars_max and value.isascii() and "\x00" not in value:
+        return None  # as nearly all are
     return text_problem(value, chars_max) if isinstance(value, str) else "a text is missing"
 
 
@@ -213,13 +215,33 @@ def _field(name: object, value: object) -> str | None:
     return f"{name} {problem}" if problem else None
 
 
-def _properties(changes: Mapping[Any, Any], *, removable: bool) -> str | None:
+def _fields(values: Mapping[Any, Any]) -> str | None:
+    for name, value in values.items():
+        if problem := _field(name, value):
+            return problem
+    return None
+
+
+def _field_changes(changes: Mapping[Any, Any]) -> str | None:
+    return _first(_field(name, seen) or _field(name, wanted) for name, (seen, wanted) in changes.items())
+
+
+def _properties(values: Mapping[Any, Any]) -> str | None:
+    if len(values) > 2 * PROPERTIES_MAX:
+        return "too many properties"
+    for name, value in values.items():
+        if problem := _text(name, NAME_CHARS_MAX) or _text(value, PROPERTY_CHARS_MAX):
+            return f"property {problem}"
+    return None
+
+
+def _property_changes(changes: Mapping[Any, Any]) -> str | None:
     if len(changes) > 2 * PROPERTIES_MAX:
         return "too many properties"
     for name, pair in changes.items():
         problem = _text(name, NAME_CHARS_MAX)
-        for value in pair if removable else pair[1:]:
-            problem = problem or (None if removable and value is None else _text(value, PROPERTY_CHARS_MAX))
+        for value in pair:
+            problem = problem or (None if value is None else _text(value, PROPERTY_CHARS_MAX))
         if problem:
             return f"property {problem}"
     return None

@@ -19,6 +19,12 @@ def stamped(operation: Operation) -> Operation:
     return operation if origin is None or isinstance(operation, Assign | Grant) else replace(operation, origin=origin)
 
 
+def is_repeatable() -> bool:
+    """Whether the request under way has an Idempotency-Key, so that what `new_uuid` gives it may be in use already."""
+    origin = ORIGIN.get()
+    return origin is not None and bool(origin.key)
+
+
 def new_uuid() -> str:
     """A UUID for a record. A request with an Idempotency-Key gets the same one wherever and whenever it is repeated."""
     origin = ORIGIN.get()

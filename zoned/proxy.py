@@ -21,8 +21,8 @@ from store.apply import Applied
 from store.database import Database
 from store.errors import JournalFull
 from store.images import Image
-from store.journal import Journaled, Limits, Receipt
-from store.operations import Create, Operation, Write, decode, subject
+from store.journal import Limits, Receipt
+from store.operations import Create, Operation, State, Write, decode, subject
 from zoned import clock
 from zoned.api import request_id
 from zoned.drain import Drain
@@ -69,6 +69,22 @@ class Submitted:
         return "buffered" if self.receipt.state in ("journaled", "applied") else self.receipt.state
 
 
+class _Waiter:
+    """Somebody, or several, who wait for the outcome of one write."""
+
+    def __init__(self) -> None:
+        self.settled = trio.Event()
+        self.applied: Applied | None = None  # None still when a snapshot brought it
+
+
+def _receipt(operation: Operation, applied: Applied, at: float) -> Receipt:
+    """As the store has it now, for a write that was journaled at the wall-clock time `at`."""
+    outcome = applied.outcome
+    state = "committed" if outcome.state is State.DONE else outcome.state.value
+    about = (outcome.uuid, outcome.integer, applied.position, outcome.code, outcome.detail, clock.wall())
+    return Receipt(applied.sequence, journal.kind_of(operation), state, at, *about)
+
+
 class Proxy:
     """One node's outgoing writes."""
 
@@ -93,8 +109,10 @@ class Proxy:
         self.refused = 0  # clients' writes, for that
         self.journaled = Signal()  # for whoever shares the journal with other nodes
         self._news = Signal()
+        self._numbered = False  # whether the last write was given an integer, so that there are more, as it seems
         self._settled = trio.Event()  # replaced whenever own writes were applied
-        self._waiters: dict[int, trio.Event] = {}
+        self._waiters: dict[int, _Waiter] = {}
+        self._seen = apply.mark(database.reader, me)  # of the own writes that were applied, the last
         # Sequences answered as buffered. What an earlier run of the daemon left counts as buffered too: its clients
         # are long gone.
         self._buffered_through = journal.backlog(database.reader).last_sequence
@@ -125,17 +143,29 @@ class Proxy:
         if isinstance(operation, Create):
             await self._wait_for_range()
         now, limits, me = clock.wall(), self._limits, self.me
-        made: Journaled = await self._database.write(lambda c: journal.append(c, me, operation, now, limits))
+        made, held = await self._database.write(
+            lambda c: (journal.append(c, me, operation, now, limits), holding.held(c) is not None)
+        )
         if made.sequence is None:
             return Submitted(made.write_id, None, made.image)
+        self._numbered = made.image is not None and made.image.integer is not None
         if (asked_by := request_id.current()) is not None and len(self._request_ids) < REQUEST_IDS_MAX:
             self._request_ids[made.sequence] = asked_by
         self.journaled.set()
-        if wait:
-            receipt = await self.outcome(made.sequence)
-        else:
+        if not wait:
             self._news.set()
-            receipt = journal.receipt(self._database.reader, made.sequence)
+            return Submitted(made.write_id, journal.receipt(self._database.reader, made.sequence), made.image)
+        patience_s = 0.0 if held else self._patience_s()
+        if not patience_s:
+            self._buffered.add(made.sequence)  # before it can be forwarded
+            self._news.set()
+            return Submitted(made.write_id, journal.waiting(made.sequence, operation, now, made.image), made.image)
+        self._news.set()
+        applied = await self.wait_for(made.sequence, patience_s)
+        if applied is not None:
+            image = applied.image or self._image_after(operation) or made.image
+            return Submitted(made.write_id, _receipt(operation, applied, now), image)
+        receipt = self._late(made.sequence)
         waits = receipt is not None and not receipt.is_finished
         image = None if waits else self._image_after(operation)  # while it waits the view has not moved
         return Submitted(made.write_id, receipt, image or made.image)
@@ -143,11 +173,12 @@ class Proxy:
     async def outcome(self, sequence: int) -> Receipt | None:
         """The receipt of an own write for its client, after `registry.wait_s` at most; then it counts as buffered."""
         patience_s = 0.0 if holding.held(self._database.reader) else self._patience_s()
-        if not patience_s:
-            self._buffered.add(sequence)  # before it can be forwarded
-        self._news.set()
         if patience_s:
             await self.wait_for(sequence, patience_s)
+        return self._late(sequence)
+
+    def _late(self, sequence: int) -> Receipt | None:
+        """The receipt of a write that is not waited for any longer."""
         receipt = journal.receipt(self._database.reader, sequence)
         if receipt is not None and receipt.state == "journaled":
             self._buffered.add(sequence)
@@ -160,21 +191,25 @@ class Proxy:
 
     async def _wait_for_range(self) -> None:
         """A create that comes while the node's first range is under way waits for it, as it would for its outcome."""
-        if ranges.has_any(self._database.reader):
+        if self._numbered or ranges.has_any(self._database.reader):
             return
         with trio.move_on_after(self._patience_s()):
             while not ranges.has_any(self._database.reader) and journal.has_grant(self._database.reader):
                 await self._settled.wait()
 
-    async def wait_for(self, sequence: int, timeout_s: float) -> None:
-        """Waits until this node's `sequence`-th write is applied, or for `timeout_s`."""
-        event = self._waiters.setdefault(sequence, trio.Event())
+    async def wait_for(self, sequence: int, timeout_s: float) -> Applied | None:
+        """Waits until this node's `sequence`-th write is applied, or for `timeout_s`.
+
+        Returns how it ended, None if that came before or not at all, or in a snapshot.
+        """
+        waiter = self._waiters.setdefault(sequence, _Waiter())
         # Asked after the waiter stands: an outcome that came before it is on disk by now.
-        if journal.is_pending(self._database.reader, sequence):
+        if sequence > self._seen or journal.is_pending(self._database.reader, sequence):
             with trio.move_on_after(timeout_s):
-                await event.wait()
-        if not event.is_set() and not event.statistics().tasks_waiting:
+                await waiter.settled.wait()
+        if not waiter.settled.is_set() and not waiter.settled.statistics().tasks_waiting:
             self._waiters.pop(sequence, None)
+        return waiter.applied
 
     def _patience_s(self) -> float:
         """How long a client waits now: not at all while the registry is known to be away for longer than that."""
@@ -196,16 +231,19 @@ class Proxy:
         """Own writes were applied: their clients get answers. A snapshot brings no outcomes, only the mark."""
         if self._blocked:
             self._news.set()
-        if not applied and self._waiters:
+        if not applied and (mark := apply.mark(self._database.reader, self.me)) > self._seen:
+            self._seen = mark
             self._request_ids.clear()
             for sequence in [one for one in self._waiters if not journal.is_pending(self._database.reader, one)]:
-                self._waiters.pop(sequence).set()
+                self._waiters.pop(sequence).settled.set()
         for one in applied:
             self._buffered.discard(one.sequence)
             self._request_ids.pop(one.sequence, None)
-            event = self._waiters.pop(one.sequence, None)
-            if event is not None:
-                event.set()
+            self._seen = max(self._seen, one.sequence)
+            waiter = self._waiters.pop(one.sequence, None)
+            if waiter is not None:
+                waiter.applied = one
+                waiter.settled.set()
         if applied:
             self.drain.settled(len(applied), trio.current_time())
             self._failing = False  # whatever the last answer was, writes do come through

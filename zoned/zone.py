@@ -114,6 +114,8 @@ class Zone:
         self._members = gossip.members
         self._history_as_of: tuple[int, trio.Event] | None = None
         self._history = ""
+        self._runway_days: float | None = None
+        self._runway_due = -math.inf
         self._started = trio.current_time()
         self._surveying = trio.Lock()
         self._survey: tuple[float, Survey] | None = None
@@ -283,6 +285,12 @@ class Zone:
 
     def runway(self) -> ranges.Runway:
         return ranges.runway(self._database.reader, clock.wall())
+
+    def runway_days(self) -> float | None:
+        """How long the integers last, as of a second ago at most: it stands on every create."""
+        if self._runway_days is None or trio.current_time() >= self._runway_due:
+            self._runway_days, self._runway_due = self.runway().days, trio.current_time() + 1.0
+        return self._runway_days
 
     async def conflicts(self, limit: int, only_open: bool, before: int) -> list[Conflict]:
         """Entries of the ledger, newest first."""

@@ -88,11 +88,11 @@ def test_applying_by_a_looser_rule_is_found(rule: Callable[[int, int], bool], mo
     """`apply` takes a write only if it directly follows its node's mark; any looser rule must be noticed."""
     real_apply, real_mark = apply._apply_write, apply.mark
 
-    def loose(connection, write, position, me):
+    def loose(connection, running, write, position, me):
         if rule(real_mark(connection, write.node), write.sequence):
             monkeypatch.setattr(apply, "mark", lambda *_: write.sequence - 1)
         try:
-            return real_apply(connection, write, position, me)
+            return real_apply(connection, running, write, position, me)
         finally:
             monkeypatch.setattr(apply, "mark", real_mark)
 

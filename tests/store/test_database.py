@@ -63,6 +63,39 @@ async def test_a_refused_job_is_undone_alone(tmp_path: Path):
         assert list(database.reader.execute("SELECT x FROM t")) == [(1,)]
 
 
+async def test_jobs_run_again_only_when_one_was_refused_after_it_wrote(tmp_path: Path):
+    ran: list[str] = []
+
+    def job(name: str, writes: bool, refused: bool) -> None:
+        async def ask() -> None:
+            def run(connection: apsw.Connection) -> None:
+                ran.append(name)
+                if writes:
+                    connection.execute("INSERT INTO t VALUES (?)", (name,))
+                if refused:
+                    raise Refused(Outcome(State.REFUSED, "no", "no"))
+
+            try:
+                await database.write(run)
+            except Refused:
+                assert refused
+
+        nursery.start_soon(ask)
+
+    async with open_database(tmp_path, run=inline) as database:
+        await database.write(lambda c: c.execute("CREATE TABLE t (x TEXT)") and None)
+        async with trio.open_nursery() as nursery:
+            job("kept", writes=True, refused=False)
+            job("refused", writes=False, refused=True)
+        assert sorted(ran) == ["kept", "refused"]
+        ran.clear()
+        async with trio.open_nursery() as nursery:
+            job("kept too", writes=True, refused=False)
+            job("undone", writes=True, refused=True)
+        assert sorted({*ran}) == ["kept too", "undone"]
+        assert database.reader.execute("SELECT x FROM t ORDER BY x").fetchall() == [("kept",), ("kept too",)]
+
+
 async def test_an_unexpected_error_ends_the_block(tmp_path: Path):
     with pytest.raises(BaseExceptionGroup) as caught:
         async with open_database(tmp_path) as database:

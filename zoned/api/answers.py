@@ -155,7 +155,7 @@ def write_headers(zone: Zone, submitted: Submitted) -> dict[str, str]:
 
 def runway_header(zone: Zone) -> dict[str, str]:
     """How many days this zone's integers last; left out while nothing was ever taken."""
-    days = zone.runway().days
+    days = zone.runway_days()
     return {"Zone-Id-Runway-Days": str(math.floor(days))} if days is not None else {}
 
 

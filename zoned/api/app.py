@@ -41,6 +41,7 @@ from zoned.api import (
 )
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.caller import CALLER, caller_of, printable
+from zoned.api.direct import Direct, Find, with_direct
 from zoned.api.durability import with_durability
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.idempotency import OldStyle, with_idempotency
@@ -103,6 +104,26 @@ def _described(faces: list[tuple[str, list[BaseRoute]]]) -> list[BaseRoute]:
     return [Route("/openapi.json", for_programs), Route("/docs", for_people)]
 
 
+def _often(images: Starlette, native_face: Starlette) -> Find:
+    """The writes that instances' backups and builds are made of."""
+    told = dict.fromkeys(problems.EXPECTED, images_v2.on_problem)
+    change = Direct(images_v2.change, images, told)
+    creates = {
+        "/v2/images": Direct(images_v2.create, images, told),
+        "/zone/v1/images": Direct(native.register, native_face, dict.fromkeys(problems.EXPECTED, native.on_problem)),
+    }
+
+    def find(method: str, path: str) -> tuple[Direct, dict[str, str]] | None:
+        if method == "POST" and path in creates:
+            return creates[path], {}
+        if method == "PATCH" and path.startswith("/v2/images/"):
+            image_id = path.removeprefix("/v2/images/")
+            return (change, {"image_id": image_id}) if image_id and "/" not in image_id else None
+        return None
+
+    return find
+
+
 def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     """Everything on :9292 and on the admin socket, which has some routes more."""
     v2: list[BaseRoute] = [*images_v2.routes, *parts_v2.routes, *discovery.routes]
@@ -122,6 +143,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *operating.routes,
         *overview.overview_routes(zone),
     ]
+    native_face = _face(zone, own, native.on_problem, _native_http_error)
     public = streams.routes(zone)
     described: list[tuple[str, list[BaseRoute]]] = [
         ("/v2", v2),
@@ -131,7 +153,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     ]
     described.append(("/streams/v1", public))
     routes: list[BaseRoute] = [  # asked in this order, so what is asked most stands first
-        Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
+        Mount("/zone/v1", native_face),
         *admin,
         *((*zones.admin_routes, *operating.admin_routes, *adoption.admin_routes) if admin else ()),
         *(Route(path, discovery.slash) for path in ("/v2", *discovery.ALIASES)),
@@ -149,7 +171,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
     ]
     whole = _face(zone, routes, native.on_problem, _native_http_error)
     whole.router.default = _otherwise(whole)
-    once = with_idempotency(whole, zone, OldStyle(images_v1.shown, 201))
+    once = with_idempotency(with_direct(whole, _often(images, native_face)), zone, OldStyle(images_v1.shown, 201))
     served = with_freshness(with_durability(once, zone), zone)
     return with_zone_headers(for_operators(served) if zone.is_witness else served, zone)
 

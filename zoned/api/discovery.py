@@ -32,7 +32,8 @@ def accepted_version(accept: str) -> str | None:
 
 def base_url(request: Request) -> str:
     """Scheme and host as the client sees them."""
-    return f"{request.url.scheme}://{request.url.netloc}"
+    host = request.headers.get("host")
+    return f"{request.scope['scheme']}://{host or request.url.netloc}"
 
 
 def versions(request: Request) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def parse_json(body: bytes) -> Any:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise bad(f"the body is not JSON: {error}", "bad-json") from None
-    if depth(document) > JSON_DEPTH_MAX:
+    if body.count(b"{") + body.count(b"[") > JSON_DEPTH_MAX and depth(document) > JSON_DEPTH_MAX:
         raise bad(f"the body is nested more than {JSON_DEPTH_MAX} deep", "bad-json")
     return document
 
@@ -130,6 +130,8 @@ def images_create(document: dict[str, Any], new_uuid: str, caller: Caller = Call
     caller.check_visibility(fields.get("visibility"))
     if fields.setdefault("owner", caller.project) != caller.project:
         caller.check_owner(fields["owner"])
+    for name, value in fields.items():
+        _check_value(name, value)
     return _create(uuid, fields, properties, tags, ())
 
 
@@ -145,6 +147,8 @@ def native_create(document: dict[str, Any], new_uuid: str) -> Create:
     uuid, tags = document.pop("uuid", new_uuid), document.pop("tags", [])
     locations = parse_locations(document.pop("locations", []))
     document.setdefault("status", "active" if locations else "queued")
+    for name, value in document.items():
+        check_field(name, value)
     return _create(uuid, document, properties, tags, locations)
 
 
@@ -153,8 +157,6 @@ def _create(
 ) -> Create:
     if not isinstance(uuid, str) or not is_uuid(uuid):
         raise bad("the image ID must be a UUID text, as 8-4-4-4-12 hexadecimal digits", "bad-uuid")
-    for name, value in fields.items():
-        check_field(name, value)
     check_properties(properties)
     known = {name: value for name, value in fields.items() if value != DEFAULTS[name]}
     return Create(uuid.lower(), None, clock.text(clock.wall()), known, properties, check_tags(tags), locations)
@@ -167,6 +169,11 @@ def shown(value: Any) -> str:
 
 def check_field(name: str, value: Any) -> None:
     check_attribute(name, value)
+    _check_value(name, value)
+
+
+def _check_value(name: str, value: Any) -> None:
+    """What the schema cannot say."""
     problem = FIELDS[name].problem(value)
     if problem is None and name in ("created_at", "updated_at") and clock.parse(str(value)) is None:
         problem = "must be a time as 2026-11-22T09:00:00Z"

@@ -31,7 +31,7 @@ from zoned.api.answers import (
 )
 from zoned.api.caller import caller_of
 from zoned.api.problems import Problem, bad
-from zoned.origin import new_uuid
+from zoned.origin import is_repeatable, new_uuid
 
 
 def _as_glance(error: Problem) -> Problem:
@@ -53,8 +53,9 @@ async def create(request: Request) -> Response:
     zone, caller = zone_of(request), caller_of(request)
     caller.check_creates()
     document = documents.parse_object(await request.body())
-    operation = documents.images_create(document, new_uuid(), caller)
-    if zone.find(operation.uuid) is not None:
+    fresh = new_uuid()
+    operation = documents.images_create(document, fresh, caller)
+    if (operation.uuid != fresh or is_repeatable()) and zone.find(operation.uuid) is not None:
         raise Problem(409, "exists", f"Image ID {operation.uuid} already exists!")
     try:
         submitted = await write(zone, operation)

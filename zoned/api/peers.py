@@ -25,6 +25,7 @@ from store.operations import OperationError, Write, decode_write
 from store.soundness import OPERATION_BYTES_MAX, unsound
 from zoned import bootstrap, clock, follow, registry, sharing, verify
 from zoned.api.asgi import App
+from zoned.api.direct import Direct, with_direct
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
 from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER, REQUEST_ID_HEADER
@@ -275,4 +276,10 @@ def make_peer_app(
     # Gossip frames carry the label themselves.
     routes.append(Route("/peer/v1/gossip", face.exchange, methods=["POST"]))
     on_errors: dict[Any, Any] = {_Refused: _on_refused, StorageFull: _on_full, HTTPException: _on_no_route}
-    return Starlette(routes=routes, exception_handlers=on_errors)
+    app = Starlette(routes=routes, exception_handlers=on_errors)
+    directly = {f"/peer/v1/{name}": Direct(face.guarded(handler), app, on_errors) for name, handler in handlers.items()}
+
+    def find(method: str, path: str) -> tuple[Direct, dict[str, str]] | None:
+        return (directly[path], {}) if method == "POST" and path in directly else None
+
+    return with_direct(app, find)
