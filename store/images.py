@@ -8,6 +8,7 @@ One canonical JSON text per record (sorted keys, UTF-8) is what is stored (`stor
 catalogue's hash is of, so equal records have equal bytes on every node.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -211,14 +212,12 @@ def _in_range(integer: int) -> int | None:
     return integer if integer <= INT64_MAX else None
 
 
-_HEX = frozenset("0123456789abcdefABCDEF")
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 def is_uuid(text: str) -> bool:
     """Whether `text` is a UUID in its usual form, 8-4-4-4-12 hexadecimal digits (RFC 9562, section 4)."""
-    digits = text.replace("-", "")
-    dashed = len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-"
-    return dashed and len(digits) == 32 and _HEX.issuperset(digits)
+    return _UUID.fullmatch(text) is not None
 
 
 def uuid_bytes(text: str) -> bytes:

@@ -118,11 +118,11 @@ def _page(connection: apsw.Connection, query: Query, bytes_max: int) -> Page:
     size = 0
     streams = [_stream(connection, source, parts) for source, parts in _statements(connection, query)]
     for row in heapq.merge(*streams, key=_comparison(query.order)):
-        record, source = _record(connection, row[-2], row[-1])
-        size += len(record)
+        one = _found(connection, row[-2], row[-1])
+        size += len(one.record)
         if len(found) == query.limit or (found and size > bytes_max):
             return Page(found, more=True)
-        found.append(Found(Image.decode(record), source))
+        found.append(one)
     return Page(found, more=False)
 
 
@@ -138,11 +138,11 @@ def quick_page(connection: apsw.Connection, query: Query) -> Page | None:
     return None if found.more and len(found.found) < query.limit else found
 
 
-def _record(connection: apsw.Connection, key: int, source: Source) -> tuple[bytes, Source]:
+def _found(connection: apsw.Connection, key: int, source: Source) -> Found:
     if source is Source.LOCAL:
-        return unpack(connection.execute("SELECT record FROM images WHERE key = ?", (key,)).get), source
+        return Found(unpack(connection.execute("SELECT record FROM images WHERE key = ?", (key,)).get), source)
     row: Any = connection.execute("SELECT record, provisional FROM overlay WHERE key = ?", (key,)).fetchone()
-    return unpack(row[0]), overlay_source(row[1])
+    return Found(unpack(row[0]), overlay_source(row[1]))
 
 
 def _as_stored(query: Query) -> Query:

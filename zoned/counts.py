@@ -71,9 +71,10 @@ class Counts:
             self.lookup_s.add(record.duration_s)
 
     def looked_up(self, is_native: bool, method: str, status: int, source: str, number: int) -> None:
-        """Lookups that a worker answered; it does not time each one."""
+        """Reads that a worker answered; it does not time each one. Only a lookup has a `source`."""
         self.requests["zone" if is_native else "v2", method, status] += number
-        self.lookups[status, source] += number
+        if source:
+            self.lookups[status, source] += number
 
     def write(self, state: str, duration_s: float) -> None:
         self.writes[state] += 1

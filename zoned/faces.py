@@ -21,7 +21,7 @@ from zoned.api.asgi import App
 from zoned.api.forward import from_workers
 from zoned.api.guard import with_caller
 from zoned.api.http1 import HttpLimits
-from zoned.api.lookup import make_lookup
+from zoned.api.lookup import HotReads
 from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
 from zoned.auth import Doors
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
@@ -106,7 +106,7 @@ async def open_faces(
         await faces.start(_serve, app, listener, bounds, observe, None)
     app = with_caller(make_app(zone), doors.api, doors.guesses)
     if zone.is_witness or not zone.settings.config.http.workers:
-        lookup = None if zone.is_witness else make_lookup(zone, doors.api.known)
+        lookup = None if zone.is_witness else HotReads(zone, doors.api.known)
         await faces.start(_serve, app, sockets.public, bounds, observe, lookup)
         return None
     inner = open_inner()

@@ -10,6 +10,8 @@ Source: the ASGI specification, HTTP part, version 2.4.
 
 import errno
 import math
+import socket
+import struct
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote
@@ -256,3 +258,18 @@ def path_of(request: Request) -> str:
 def _decode_path(raw_path: bytes) -> str:
     path = raw_path.decode("ascii")  # parse_head lets nothing else through
     return unquote(path) if "%" in path else path
+
+
+def addresses(
+    sock: socket.socket,
+) -> tuple[tuple[str, int] | None, tuple[str, int | None] | None, PeerCredentials | None]:
+    """Client and server address as ASGI writes them, and who the client is if the kernel knows."""
+    try:
+        here = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+            return None, (str(here), None), PeerCredentials(*struct.unpack("3i", credentials))
+        there = sock.getpeername()
+    except OSError:
+        return None, None, None  # already gone again; the first read will tell
+    return (there[0], there[1]), (here[0], here[1]), None

@@ -99,11 +99,15 @@ class Answer(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A whole answer of a lookup: its header lines as they go on the wire, each with its CRLF. 200 or 304."""
+    """A whole answer of a lookup: its header lines as they go on the wire, each with its CRLF. 200 or 304.
+
+    `source` is where a record was found; empty for answers of more than one.
+    """
 
     status: int
     lines: bytes
     body: bytes
+    source: str = ""
 
     def headers(self) -> Headers:
         return [(name, value) for name, _, value in (line.partition(b": ") for line in self.lines.splitlines())]
@@ -447,7 +451,7 @@ def _frame(
 
 def prepared_answer(answer: Prepared, common: bytes, is_head: bool, connection: bytes = b"") -> bytes:
     """The whole message; `connection` is the line about the connection, if any. Raises AnswerFault as `answer_head`."""
-    status, lines, body = answer
+    status, lines, body, _ = answer
     if not lines.count(b"\r\n") == lines.count(b"\n") == lines.count(b"\r") or b"\0" in lines:
         raise AnswerFault("a header holds CR, LF or NUL")
     if status == 304:
