@@ -18,7 +18,7 @@ import orjson
 
 from store.errors import Damaged
 from store.facets import facets, number
-from store.images import FIELDS, TIMES, Image, Scalar, is_uuid, seconds, uuid_bytes, uuid_text
+from store.images import FIELDS, TIMES, Image, Scalar, seconds, uuid_bytes, uuid_text
 from store.packing import pack, unpack
 
 _DIGEST_MODULUS = 1 << 256
@@ -85,12 +85,12 @@ def find(connection: apsw.Connection, reference: str | int) -> Found | None:
     return find(connection, also) if also is not None else None
 
 
-def find_many(connection: apsw.Connection, references: Sequence[str | int]) -> list[Found | None]:
-    """As `find` for each of them; a text that is no UUID has none. Ask in one read transaction. Raises Damaged."""
-    found = [find(connection, one) if isinstance(one, int) else None for one in references]
-    asked = orjson.dumps([one if isinstance(one, str) and is_uuid(one) else None for one in references]).decode()
+def find_many(connection: apsw.Connection, references: Sequence[str | int | None]) -> list[Found | None]:
+    """As `find` for each of them; texts must be UUIDs. Ask in one read transaction. Raises Damaged."""
+    found = [find(connection, one) if type(one) is int else None for one in references]
+    asked = orjson.dumps(references).decode()
     for table in ("images", "overlay") if any_overlay(connection) else ("images",):
-        for place, record, source in connection.execute(_MANY[table], (asked,)):
+        for place, record, source in connection.execute(_MANY[table], (asked,)).fetchall():
             found[place] = Found(unpack(record), _SOURCES[source])
     return found
 

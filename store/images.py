@@ -186,6 +186,9 @@ class Image:
         return cls(**raw)
 
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+
+
 def format_ami(integer: int) -> str:
     """The EC2 name of an integer: `ami-` and eight hexadecimal digits or more."""
     return f"ami-{integer:08x}"
@@ -193,12 +196,14 @@ def format_ami(integer: int) -> str:
 
 def parse_reference(text: str) -> str | int | None:
     """A reference as UUID (lower case) or integer: `42`, `ami-0000002a`, or a UUID; None if it is none of these."""
+    if _UUID.fullmatch(text):
+        return text.lower()
     if text.isascii() and text.isdigit() and len(text) <= 19:
         return _in_range(int(text))
     if text.startswith("ami-") and 8 <= len(text) - 4 <= 16:
         digits = text[4:]
         return _in_range(int(digits, 16)) if set(digits) <= set("0123456789abcdef") else None
-    return text.lower() if is_uuid(text) else None
+    return None
 
 
 def is_alias_name(text: str) -> bool:
@@ -210,9 +215,6 @@ def is_alias_name(text: str) -> bool:
 
 def _in_range(integer: int) -> int | None:
     return integer if integer <= INT64_MAX else None
-
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 def is_uuid(text: str) -> bool:

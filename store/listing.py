@@ -118,7 +118,8 @@ def _page(connection: apsw.Connection, query: Query, bytes_max: int) -> Page:
     found: list[Found] = []
     size = 0
     streams = [_stream(connection, source, parts) for source, parts in _statements(connection, query)]
-    for row in heapq.merge(*streams, key=_comparison(query.order)):
+    merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_comparison(query.order))
+    for row in merged:
         one = _found(connection, *row[-3:])
         size += len(one.record)
         if len(found) == query.limit or (found and size > bytes_max):
@@ -259,7 +260,7 @@ def _statements(connection: apsw.Connection, query: Query) -> Iterator[tuple[Sou
         for branch in branches:
             tests, wanted = [*branch.tests, *query.tests], [*branch.facets, *asked, *_by_value(branch.tests)]
             yield Source.LOCAL, _catalogue_statements(drivers, query, _Branch(tests, []), wanted, ())
-    if any_overlay(connection):
+    if drivers.any_overlay:
         yield Source.JOURNAL, _overlay_statements(query, asked, branches)
 
 
@@ -452,7 +453,8 @@ def _catalogue_statements(
             if operator == "=" and index == f"images_{column}":
                 where.append(f"{_qualified(column)} = ?")
                 values.append(value)
-    where.append(f"{alias}.uuid NOT IN (SELECT uuid FROM overlay)")  # noqa: S608  # our own names
+    if drivers.any_overlay:
+        where.append(f"{alias}.uuid NOT IN (SELECT uuid FROM overlay)")  # noqa: S608  # our own names
 
     def holding(facet: Facet) -> tuple[str, Any]:
         found = f"SELECT 1 FROM facets AS o WHERE o.facet = ? AND o.created_at = {alias}.created_at"  # noqa: S608  # our own names
@@ -483,6 +485,7 @@ class _Drivers:
     """Chooses drivers by counting what candidates have, each one once for all branches."""
 
     def __init__(self, connection: apsw.Connection, query: Query) -> None:
+        self.any_overlay = any_overlay(connection)
         self._connection = connection
         self._query = query
         self._by_time = query.order in (NEWEST, OLDEST)

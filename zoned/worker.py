@@ -98,7 +98,7 @@ class View:
         """The record, or None: the daemon may know more."""
         return self._read(lambda c: catalogue.find(c, reference), None)
 
-    def find_many(self, references: Sequence[str | int]) -> list[Found | None]:
+    def find_many(self, references: Sequence[str | int | None]) -> list[Found | None]:
         nothing: list[Found | None] = [None] * len(references)
         return self._read(lambda c: in_snapshot(c, lambda c: catalogue.find_many(c, references)), nothing)
 

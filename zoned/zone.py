@@ -147,8 +147,8 @@ class Zone:
             self._note(error)
             raise
 
-    def find_many(self, references: Sequence[str | int]) -> list[Found | None]:
-        """As `find` for each, all as of one moment; a text that is no UUID has none."""
+    def find_many(self, references: Sequence[str | int | None]) -> list[Found | None]:
+        """As `find` for each, all as of one moment; texts must be UUIDs."""
         with self._noticing_damage():
             return self._database.look(lambda c: catalogue.find_many(c, references))
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from store.catalogue import Found
-from store.images import is_uuid, parse_reference
+from store.images import parse_reference
 from zoned.api import documents, prepared
 from zoned.api.answers import JSON, STALE_MARK, by_method, check_rule, seen, zone_of
 from zoned.api.caller import Caller, caller_of
@@ -56,10 +56,10 @@ def references_of(document: dict[str, Any]) -> list[str]:
 
 
 def items(
-    find_many: Callable[[Sequence[str | int]], list[Found | None]], sight: Sight, asked: Sequence[str]
+    find_many: Callable[[Sequence[str | int | None]], list[Found | None]], sight: Sight, asked: Sequence[str]
 ) -> list[bytes | None]:
     """Items for references; None for one that takes more than bytes: an alias, missing, not all of it seen."""
-    parsed = [one if is_uuid(one) else parse_reference(one) or one for one in asked]
+    parsed = [parse_reference(one) for one in asked]
     made: list[bytes | None] = []
     for reference, found in zip(asked, find_many(parsed), strict=True):
         document = None
