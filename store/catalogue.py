@@ -90,7 +90,8 @@ def find_many(connection: apsw.Connection, references: Sequence[str | int | None
     found = [find(connection, one) if type(one) is int else None for one in references]
     asked = orjson.dumps(references).decode()
     for table in ("images", "overlay") if any_overlay(connection) else ("images",):
-        for place, record, source in connection.execute(_MANY[table], (asked,)).fetchall():
+        rows: list[Any] = connection.execute(_MANY[table], (asked,)).fetchall()
+        for place, record, source in rows:
             found[place] = Found(unpack(record), _SOURCES[source])
     return found
 

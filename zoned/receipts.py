@@ -20,7 +20,7 @@ from zoned import clock
 from zoned.follow import Positions
 from zoned.proxy import Proxy
 from zoned.sharing import Sharing
-from zoned.supervise import first_of
+from zoned.supervise import beat, first_of
 
 WATCH_S = 1.0  # how often it is looked who has seen what was switched off
 WATCHED_MAX = 1_000  # writes; beyond, the oldest are looked at when somebody asks
@@ -105,7 +105,7 @@ class Receipts:
                     break  # there is a later
                 if told is None or told.state in ("seen", *FINAL, "applied"):
                     self._watched.remove(sequence)
-            await trio.sleep(WATCH_S)
+            await beat(WATCH_S)
 
     def find(self, write_id: str) -> Receipt | None:
         """The receipt of a write of this node; None if it has none (any more)."""

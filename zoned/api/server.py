@@ -45,6 +45,7 @@ from zoned.api.http1 import (
 )
 from zoned.api.request_id import request_id
 from zoned.api.secured import SecuredSocket, Security, shake_hands
+from zoned.supervise import beat
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # method, target, headers (names in lower case), body -> the whole answer, or None to let the application answer. It
@@ -251,7 +252,7 @@ class HttpServer:
         times_s = (limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s)
         every_s = min(min(times_s) / 8, SWEEP_S_MAX)
         while True:
-            await trio.sleep(every_s)
+            await beat(every_s)
             instant = trio.current_time()
             for connection in list(self.connections):
                 if instant >= connection.read_due or instant >= connection.write_due:

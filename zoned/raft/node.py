@@ -94,6 +94,9 @@ class RaftNode:
         self._arrived = Signal()
         self._reads: dict[int, _Reading] = {}  # by the core's ticket
         self._patient: _Reading | None = None  # what waits for the next tick, together
+        self._doze = trio.CancelScope()  # the ticks' sleep
+        self._counted = trio.current_time()  # up to when the core knows how much time has passed
+        self._tick_s = pace.tick_s(self._counted)
         self._stepped = trio.Event()  # set and replaced when the core has seen the inbox
         self._seen = (core.leader_id, core.is_registry, core.term)
 
@@ -115,6 +118,7 @@ class RaftNode:
     async def _listen(self) -> None:
         while True:
             await self._arrived.wait()
+            self._count()
             while self._inbox:
                 self.core.step(self._inbox.popleft())
             self._pump()
@@ -196,14 +200,38 @@ class RaftNode:
                 reading.settle(None)
 
     async def _tick(self) -> None:
+        """Ticks one by one while the core has to do something, and sleeps through those that it would only count.
+
+        The tick at which something happens is always slept for by itself: ticks missed in a stall prove nothing about
+        the leader, whose messages may be waiting to be read.
+        """
         while True:
-            due = trio.current_time() + self._pace.tick_s(trio.current_time())
-            await trio.sleep_until(due)
-            # Ticks missed in a stall are dropped: time that this node slept proves nothing about the leader.
-            self._pace.saw(trio.current_time() - due, trio.current_time())
-            self._read_patiently()
-            self.core.tick()
+            now = trio.current_time()
+            self._tick_s = self._pace.tick_s(now)
+            if now - self._counted > self._tick_s:
+                self._counted = now
+            quiet = self.core.quiet_ticks
+            self._doze.deadline = due = self._counted + max(1, quiet) * self._tick_s
+            with self._doze:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            if now >= due:
+                self._pace.saw(now - due, now)
+            if quiet:
+                self._count()
+            else:
+                self._read_patiently()
+                self._counted = now
+                self.core.tick()
+            self._doze = trio.CancelScope()
             self._pump()
+
+    def _count(self) -> None:
+        """Tells the core of the ticks slept through so far."""
+        count = min(int((trio.current_time() - self._counted) / self._tick_s), self.core.quiet_ticks)
+        if count > 0:
+            self._counted += count * self._tick_s
+            self.core.tick(count)
 
     def _pump(self) -> None:
         """Sends what need not wait, and wakes the rounds."""
@@ -214,6 +242,8 @@ class RaftNode:
                 reading.settle(read.index)
         self._tell()
         self._work.set()
+        if not self.core.quiet_ticks:  # it leads, or is about to stand: no long sleep any more
+            self._doze.deadline = min(self._doze.deadline, trio.current_time() + self._tick_s)
 
     async def _round(self, ready: Ready) -> None:
         began = trio.current_time()
