@@ -38,6 +38,7 @@ from zoned.raft.ready import (
 from zoned.supervise import Signal
 
 INBOX_MAX = 8_192  # messages waiting for the core
+ROUNDING = 1e-6  # of a tick
 FULL_RETRY_S = 1.0  # a full disk is tried again this often; the messages of the round wait with it
 
 OnApplied = Callable[[int, Sequence[Applied]], None]
@@ -118,7 +119,7 @@ class RaftNode:
     async def _listen(self) -> None:
         while True:
             await self._arrived.wait()
-            self._count()
+            self._count(trio.current_time())
             while self._inbox:
                 self.core.step(self._inbox.popleft())
             self._pump()
@@ -215,10 +216,11 @@ class RaftNode:
             with self._doze:
                 await trio.sleep_forever()
             now = trio.current_time()
+            late_s = max(0.0, now - due)
             if now >= due:
-                self._pace.saw(now - due, now)
-            if quiet:
-                self._count()
+                self._pace.saw(late_s, now)
+            if quiet:  # what a stall added is not counted, and as much again is taken off
+                self._count(now - 2 * late_s, at_least=int(now >= due))
             else:
                 self._read_patiently()
                 self._counted = now
@@ -226,9 +228,10 @@ class RaftNode:
             self._doze = trio.CancelScope()
             self._pump()
 
-    def _count(self) -> None:
+    def _count(self, until: float, at_least: int = 0) -> None:
         """Tells the core of the ticks slept through so far."""
-        count = min(int((trio.current_time() - self._counted) / self._tick_s), self.core.quiet_ticks)
+        count = max(at_least, int((until - self._counted) / self._tick_s + ROUNDING))
+        count = min(count, self.core.quiet_ticks)
         if count > 0:
             self._counted += count * self._tick_s
             self.core.tick(count)
