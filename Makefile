@@ -8,7 +8,7 @@ KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
 
 .PHONY: demo test lint types unit system sim bench bench-registry gen clean sim-gossip bench-gossip fuzz
-.PHONY: bench-glance bench-outage interop-pike
+.PHONY: bench-glance bench-outage interop-pike interop-glance
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -53,7 +53,7 @@ sim: $(READY)    ## long seeded simulation of the registry
 	$(BIN)/python -m tests.sim --seeds 500 --writes
 	$(BIN)/python -m tests.sim --seeds 200 --outage
 
-sim-gossip: $(READY) ## tables of the gossip simulation, about a quarter of an hour
+sim-gossip: $(READY) ## tables of the gossip simulation, half an hour
 	$(BIN)/python -m tests.gossip.tables --full --write bench/results/gossip-simulation.md
 
 bench-gossip: $(READY) ## zoned beside serf on this machine, about a quarter of an hour
@@ -70,6 +70,9 @@ bench-glance: $(READY) ## zoned beside a real Glance on PostgreSQL, a quarter of
 
 interop-pike: $(READY) ## a real Glance 15 (needs Python 2.7, PYTHON2=) with zoned as its registry
 	$(BIN)/python -m tests.clients.pike --python $(PYTHON2)
+
+interop-glance: $(READY) ## move out of a real Glance 33: import, integers, shadow, streams; two minutes
+	$(BIN)/python -m tests.clients.glance33
 
 fuzz: $(READY)   ## a million datagrams and much else against every reader of outside bytes, about ten minutes
 	$(BIN)/python -m tests.fuzz --count 200000 --datagrams 1000000

@@ -103,7 +103,7 @@ def database(directory: Path, port: int) -> Iterator[str]:
 
 
 @contextmanager
-def glance(venv: Path, directory: Path, url: str, port: int) -> Iterator[str]:
+def glance(venv: Path, directory: Path, url: str, port: int, workers: int = WORKERS) -> Iterator[str]:
     """Glance's API server on uWSGI; its URL."""
     paste, config = directory / "paste.ini", directory / "glance-api.conf"
     paste.write_text(PASTE)
@@ -116,7 +116,7 @@ def glance(venv: Path, directory: Path, url: str, port: int) -> Iterator[str]:
     )
     run([venv / "bin" / "glance-manage", "--config-file", config, "db", "sync"])
     words = [
-        *(venv / "bin" / "uwsgi", "--http", f"127.0.0.1:{port}", "--master", "--processes", str(WORKERS)),
+        *(venv / "bin" / "uwsgi", "--http", f"127.0.0.1:{port}", "--master", "--processes", str(workers)),
         *("--module", "glance.wsgi.api:application", "--venv", venv, "--die-on-term", "--lazy-apps"),
         *(
             "--http-keepalive",

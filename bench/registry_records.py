@@ -95,6 +95,7 @@ def json_bytes(image: Image) -> int:
 
 def make_catalogue(path: Path, count: int) -> int:
     """Writes a snapshot file of `count` records, in bulk; returns the bytes of their JSON."""
+    path.touch(0o600)
     connection = apsw.Connection(str(path))
     connection.pragma("journal_mode", "off")
     connection.pragma("synchronous", "off")
@@ -119,7 +120,7 @@ def make_catalogue(path: Path, count: int) -> int:
         for _, sql in indexes:
             connection.execute(sql)
         connection.execute(
-            "INSERT INTO replica VALUES (1, ?, ?, ?, ?)",
+            "INSERT INTO replica VALUES (1, ?, ?, ?, ?, zeroblob(32))",
             (count + 1, (total % _DIGEST_MODULUS).to_bytes(32), count, count + 1),
         )
         finish(connection, count)
@@ -129,6 +130,7 @@ def make_catalogue(path: Path, count: int) -> int:
 
 def grow(path: Path, count: int) -> int:
     """As `make_catalogue`, but record by record, as applying the log does: pages are as full as they really get."""
+    path.touch(0o600)
     connection = apsw.Connection(str(path))
     connection.pragma("synchronous", "off")
     connection.pragma("journal_mode", "off")
@@ -136,7 +138,7 @@ def grow(path: Path, count: int) -> int:
     migrate(connection, str(path))
     size = 0
     with connection:
-        connection.execute("INSERT INTO replica VALUES (1, 0, zeroblob(32), 0, 1)")
+        connection.execute("INSERT INTO replica VALUES (1, 0, zeroblob(32), 0, 1, zeroblob(32))")
         for image in images(count):
             catalogue.replace_committed(connection, None, image)
             size += json_bytes(image)

@@ -3,6 +3,7 @@
 from conf.loader import ConfigError, load, parse
 from conf.schema import (
     Admin,
+    Audit,
     Auth,
     Config,
     Gossip,
@@ -24,6 +25,7 @@ from conf.schema import name as name_problem
 
 __all__ = [
     "Admin",
+    "Audit",
     "Auth",
     "Config",
     "ConfigError",

@@ -73,6 +73,21 @@ def name(text: str) -> str | None:
     return None
 
 
+def plain_url(text: str) -> str | None:
+    """It is told to whoever is refused, and stands in log lines."""
+    host = text.partition("://")[2].partition("/")[0]
+    return (
+        "must not hold a user name or password, nor a query: see keystone_user" if "@" in host or "?" in text else None
+    )
+
+
+def schemes(texts: tuple[str, ...]) -> str | None:
+    """URL schemes (RFC 3986, 3.1), in lower case."""
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789+-.")
+    wrong = [text for text in texts if not text[:1].isalpha() or not set(text) <= allowed]
+    return f"must be URL schemes without ://, as https, is {wrong[0]!r}" if wrong else None
+
+
 def socket_path(text: str) -> str | None:
     # struct sockaddr_un holds 108 bytes with the closing NUL (unix(7)).
     return None if len(text.encode()) <= 107 else f"a Unix socket path has at most 107 bytes, this has {len(text)}"
@@ -114,6 +129,12 @@ class Http:
     idle_timeout_s: float = setting(75.0, "before a connection with no request is closed", at_least(0.1))
     write_timeout_s: float = setting(30.0, "for a client to take an answer", at_least(0.1))
     connections_max: int = setting(10_000, "open connections; more are answered 503", at_least(1))
+    client_requests_per_s: float = setting(
+        0.0,
+        "of one client (its token's user and project, else its address), then 429; 0: any. Each process counts alone",
+        at_least(0),
+    )
+    client_burst_max: int = setting(1_000, "requests that a client may send at once beyond that rate", at_least(1))
     grace_s: float = setting(10.0, "for requests under way when the daemon stops", at_least(0))
 
 
@@ -216,6 +237,11 @@ class Ids:
         "no ID above this: 2^53-1 (exact in JSON), or 2^31-1 for old columns",
         one_of(9_007_199_254_740_991, 2_147_483_647),
     )
+    above: int = setting(
+        0,
+        "every ID given out is above this: leaves those below to images that bring theirs along (zonectl import)",
+        between(0, 2**52),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +260,15 @@ class Admin:
         "", "path; empty: $RUNTIME_DIRECTORY/zoned.sock, else zoned.sock in the data directory", socket_path
     )
     read_group: str = setting("", "name of a system group that may read over the socket; empty: nobody else")
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Who did what, in the order of the log, each line chained to the one before; the same on every node."""
+
+    entries_keep: int = setting(
+        1_000_000, "entries of the log whose lines are kept, some 400 bytes each; export them before", at_least(1_000)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +294,7 @@ class Auth:
     tokens_file: str = setting("", "[[token]] entries, mode 600; empty: tokens.toml in the data directory")
     policy_file: str = setting("", "TOML with the rules that differ from the shipped ones; empty: none")
     failures_max: int = setting(30, "refused tokens per minute and address, then 429", between(1, 1_000_000))
-    keystone_url: str = setting("", "URL of the Identity API, as http://keystone.example:5000/v3")
+    keystone_url: str = setting("", "URL of the Identity API, as http://keystone.example:5000/v3", plain_url)
     keystone_user: str = setting("zoned", "the service user that asks about tokens")
     keystone_project: str = setting("service", "its project")
     keystone_domain: str = setting("default", "ID of the domain of both")
@@ -272,10 +307,18 @@ class Auth:
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What may be reached from other machines."""
+    """What may be reached from other machines, and what images may point to."""
 
     insecure_listen: bool = setting(
         False, "allow listening beyond loopback although what listens there authenticates nobody"
+    )
+    location_schemes: tuple[str, ...] = setting(
+        (
+            *("http", "https", "swift", "swift+http", "swift+https", "s3", "s3+http", "s3+https"),
+            *("rbd", "cinder", "vsphere"),
+        ),
+        "schemes of the URLs that images may get as locations; the registry API takes what its Glance wrote",
+        schemes,
     )
 
 
@@ -293,6 +336,7 @@ class Config:
     ids: Ids = field(default_factory=Ids)
     presence: Presence = field(default_factory=Presence)
     admin: Admin = field(default_factory=Admin)
+    audit: Audit = field(default_factory=Audit)
     log: Log = field(default_factory=Log)
     auth: Auth = field(default_factory=Auth)
     security: Security = field(default_factory=Security)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import apsw
 
-from store import aliases, catalogue, conflicts, history, journal, keys, numbers, ranges, shared
+from store import aliases, audit, catalogue, conflicts, history, journal, keys, numbers, ranges, shared, urgent
 from store.entries import Entry, EntryKind
 from store.errors import Impossible
 from store.images import Image, is_uuid
@@ -56,27 +56,46 @@ def apply(connection: apsw.Connection, entries: Sequence[Entry], me: str, now: f
         return []
     expected = catalogue.replica(connection).position + 1
     own: list[Applied] = []
+    lines: list[audit.Line] = []
+    chain = audit.head(connection)
     for entry in entries:
         if entry.index != expected:
             raise Impossible(f"entry {entry.index} cannot be applied, {expected} comes next")
         expected += 1
         if entry.index % CHECKPOINT_ENTRIES == 0:
-            catalogue.keep_checkpoint(connection, entry.index, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
-        if entry.kind is not EntryKind.WRITE:
+            catalogue.keep_checkpoint(connection, entry.index, chain, CHECKPOINTS_MAX * CHECKPOINT_ENTRIES)
+        if entry.kind is EntryKind.NOOP:
             continue
-        write = decode_write(entry.data)
-        outcome = _apply_write(connection, write, entry.index, me)
-        if outcome is not None:
-            keys.forget(connection, write.node, write.sequence, write.operation)
-        if outcome is not None and write.node == me:
-            journal.settle(connection, write, outcome, entry.index, now)
-            own.append(Applied(write.sequence, entry.index, outcome))
-        elif outcome is not None:
-            shared.forget(connection, write.node, write.sequence)
-        if outcome is not None:
-            for uuid in _named(write, outcome):
-                journal.refresh_overlay(connection, uuid, me)
-    connection.execute("UPDATE replica SET position = ?", (expected - 1,))
+        if entry.kind is EntryKind.WRITE:
+            write = decode_write(entry.data)
+            outcome = _apply_write(connection, write, entry.index, me)
+            if outcome is None:
+                continue
+            own += _settle(connection, write, outcome, entry.index, me, now)
+            text = audit.of_write(entry, write, outcome)
+        else:
+            text = audit.of_membership(entry)
+        lines.append(audit.Line(entry.index, chain, text))
+        chain = audit.chained(chain, text)
+    audit.keep(connection, lines)
+    connection.execute("UPDATE replica SET position = ?, chain = ?", (expected - 1, chain))
+    return own
+
+
+def _settle(
+    connection: apsw.Connection, write: Write, outcome: Outcome, position: int, me: str, now: float
+) -> list[Applied]:
+    """What waited for this write, or showed it beforehand, is done with it; the outcome if it was this node's."""
+    keys.forget(connection, write.node, write.sequence, write.operation)
+    urgent.forget(connection, write.node, write.sequence, write.operation)
+    own = []
+    if write.node == me:
+        journal.settle(connection, write, outcome, position, now)
+        own.append(Applied(write.sequence, position, outcome))
+    else:
+        shared.forget(connection, write.node, write.sequence)
+    for uuid in _named(write, outcome):
+        journal.refresh_overlay(connection, uuid, me)
     return own
 
 
@@ -93,14 +112,9 @@ def mark(connection: apsw.Connection, node: str) -> int:
 
 
 def _apply_write(connection: apsw.Connection, write: Write, position: int, me: str) -> Outcome | None:
-    """One write, exactly once and without gaps: only the sequence after the node's mark takes effect.
-
-    One at or below the mark is a repeat of what was applied. One beyond it overtook an entry that an election lost;
-    its origin will send both again, in order.
-    """
-    if write.sequence != mark(connection, write.node) + 1:
+    """One write, exactly once."""
+    if not _is_next(connection, write):
         return None
-    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (write.node, write.sequence))
     problem = unsound(write.operation)
     if problem:
         return Outcome(State.REFUSED, "malformed", problem)
@@ -110,6 +124,22 @@ def _apply_write(connection: apsw.Connection, write: Write, position: int, me: s
     outcome = _perform(connection, write, position, me)
     keys.record(connection, write, outcome)
     return outcome
+
+
+def _is_next(connection: apsw.Connection, write: Write) -> bool:
+    """Whether the write takes effect: without gaps, only the sequence after the node's mark does, or what rides ahead.
+
+    One at or below the mark is a repeat of what was applied. One beyond it overtook an entry that an election lost;
+    its origin will send both again, in order.
+    """
+    done = mark(connection, write.node)
+    if write.ahead and write.sequence > done + 1:
+        return urgent.take(connection, write.node, write.sequence)
+    if write.sequence != done + 1:
+        return False
+    done = urgent.passed(connection, write.node, write.sequence)
+    connection.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (write.node, done))
+    return True
 
 
 def _again(connection: apsw.Connection, write: Write, outcome: Outcome) -> Outcome:
@@ -149,17 +179,22 @@ def _resolve(connection: apsw.Connection, write: Write, operation: Update, posit
         return refused
     outcome = _apply_to_image(connection, operation.uuid, write, position)
     if outcome.state is State.DONE:
-        conflicts.resolve(connection, write, operation)
+        conflicts.resolve(connection, write, operation, position)
     return outcome
 
 
 def _point(connection: apsw.Connection, write: Write, operation: Point, position: int) -> Outcome:
+    refused = conflicts.refusal(connection, operation) if operation.resolves else None
+    if refused is not None:
+        return refused
     before = aliases.committed(connection, operation.alias)
     outcome = aliases.apply(connection, write, operation, position)
     named = [str(uuid) for pair in operation.targets.values() for uuid in pair if uuid is not None]
     if outcome.state is State.CONFLICT:  # even where no alias is: what it had pointed at may have been deleted
         met = (named[0] if named else None, before.write if before is not None else "")
         conflicts.keep(connection, write, met, outcome, position)
+    elif operation.resolves and outcome.state is State.DONE:
+        conflicts.resolve(connection, write, operation, position)
     return outcome
 
 

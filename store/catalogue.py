@@ -81,7 +81,10 @@ def find(connection: apsw.Connection, reference: str | int) -> Found | None:
         return Found(unpack(found[0]), _SOURCES[found[1]])
     if not isinstance(reference, int):
         return None
-    also = connection.execute("SELECT uuid FROM numbers WHERE integer = ?", (reference,)).get
+    also = connection.execute(
+        "SELECT uuid FROM numbers WHERE integer = ?1 UNION ALL SELECT uuid FROM promised WHERE integer = ?1 LIMIT 1",
+        (reference,),
+    ).get
     return find(connection, also) if also is not None else None
 
 
@@ -248,9 +251,14 @@ def holder(connection: apsw.Connection, integer: int) -> str | None:
     return uuid_text(uuid) if uuid is not None else None
 
 
-def keep_checkpoint(connection: apsw.Connection, position: int, back: int) -> None:
-    """Keeps the hash as it is now under `position`, and forgets those more than `back` positions older."""
-    connection.execute("INSERT OR REPLACE INTO checkpoints SELECT ?, digest FROM replica", (position,))
+def keep_checkpoint(connection: apsw.Connection, position: int, chain: bytes, back: int) -> None:
+    """Keeps the hash as it is now under `position`, and forgets those more than `back` positions older.
+
+    With the records it covers `chain`, the audit's so far: what every write came to, in order.
+    """
+    digest: bytes = connection.execute("SELECT digest FROM replica").get
+    both = hashlib.sha256(digest + chain).digest()
+    connection.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (position, both))
     connection.execute("DELETE FROM checkpoints WHERE position <= ?", (position - back,))
 
 

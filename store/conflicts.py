@@ -6,12 +6,13 @@ Plain functions of a connection.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import apsw
 import orjson
 
+from store.aliases import Alias
 from store.images import Image
 from store.operations import (
     Change,
@@ -25,9 +26,11 @@ from store.operations import (
     Write,
     decode,
     origin_of,
+    subject,
 )
 
 PROPERTY, MEMBER, ALIAS = "properties/", "members/", "aliases/"
+RESOLVED_MAX = 10_000  # settled entries that are kept; open ones all are
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Conflict:
     resolved_by: str | None
     resolved_zone: str | None
     resolved_write: str | None
+    resolved_position: int | None
     note: str
 
 
@@ -82,7 +86,7 @@ def keep_dropped(connection: apsw.Connection, write: Write, operation: Drop, pos
     entry = decode(operation.entry)
     wanted = {"kind": type(entry).__name__.lower(), **_readable(entry)}
     number = _enter(connection, write, (position, operation.at, operation.uuid, "write"), (None, "", wanted))
-    _settle(connection, number, "dropped", operation.at, write, operation.reason)
+    _settle(connection, number, ("dropped", operation.at, operation.reason), write, position)
 
 
 def _readable(entry: Any) -> dict[str, Any]:
@@ -108,29 +112,41 @@ def _enter(connection: apsw.Connection, write: Write, where: tuple[Any, ...], va
     return connection.last_insert_rowid()
 
 
-def refusal(connection: apsw.Connection, operation: Update) -> Outcome | None:
-    """Why an update that resolves an entry cannot be done, or None."""
-    found = get(connection, operation.resolves)
-    if found is None or found.uuid != operation.uuid:
-        detail = f"image {operation.uuid} has no conflict {operation.resolves}"
-        return Outcome(State.REFUSED, "not-found", detail, operation.uuid)
+def refusal(connection: apsw.Connection, operation: Update | Point) -> Outcome | None:
+    """Why a write that resolves an entry cannot be done, or None."""
+    found, uuid = get(connection, operation.resolves), subject(operation)
+    if found is None or not _is_about(found, operation):
+        named = f"alias {operation.alias}" if isinstance(operation, Point) else f"image {uuid}"
+        return Outcome(State.REFUSED, "not-found", f"{named} has no conflict {operation.resolves}", uuid)
     if found.take is not None:
         detail = f"conflict {found.number} was resolved by {found.resolved_by} at {found.resolved_at}: {found.take}"
-        return Outcome(State.REFUSED, "resolved", detail, operation.uuid)
+        return Outcome(State.REFUSED, "resolved", detail, uuid)
     return None
 
 
-def resolve(connection: apsw.Connection, write: Write, operation: Update) -> None:
-    """Closes the entry that the update names, now that it is applied."""
-    _settle(connection, operation.resolves, operation.take, operation.at, write, "")
+def _is_about(found: Conflict, operation: Update | Point) -> bool:
+    if isinstance(operation, Point):
+        return found.what.startswith(f"{ALIAS}{operation.alias}/")
+    return found.uuid == operation.uuid and not found.what.startswith(ALIAS)
 
 
-def _settle(connection: apsw.Connection, number: int, take: str, at: str, write: Write, note: str) -> None:
-    origin = origin_of(write.operation)
+def resolve(connection: apsw.Connection, write: Write, operation: Update | Point, position: int) -> None:
+    """Closes the entry that the write names, now that it is applied at `position`."""
+    _settle(connection, operation.resolves, (operation.take, operation.at, ""), write, position)
+
+
+def _settle(connection: apsw.Connection, number: int, how: tuple[str, str, str], write: Write, position: int) -> None:
+    """`how`: whose value was taken, when, why. Of what was settled the latest RESOLVED_MAX are kept."""
+    origin, (take, at, note) = origin_of(write.operation), how
     connection.execute(
         "UPDATE conflicts SET take = ?, resolved_at = ?, resolved_by = ?, resolved_zone = ?, resolved_write = ?,"
-        " note = ? WHERE number = ?",
-        (take, at, origin.by if origin else "", origin.zone if origin else "", write.id, note, number),
+        " resolved_position = ?, note = ? WHERE number = ?",
+        (take, at, origin.by if origin else "", origin.zone if origin else "", write.id, position, note, number),
+    )
+    connection.execute(
+        "DELETE FROM conflicts WHERE resolved_position <= (SELECT resolved_position FROM conflicts"
+        " WHERE resolved_position IS NOT NULL ORDER BY resolved_position DESC LIMIT 1 OFFSET ?)",
+        (RESOLVED_MAX,),
     )
 
 
@@ -173,6 +189,17 @@ def resolving(found: Conflict, image: Image, at: str, take: str, value: Any) -> 
     if kind == PROPERTY:
         return Update(image.uuid, at, properties=changes, resolves=found.number, take=take)
     return Update(image.uuid, at, fields=changes, resolves=found.number, take=take)
+
+
+def resolving_alias(found: Conflict, alias: Alias | None, at: str, take: str, value: Any) -> Point:
+    """The same for an alias as it is now."""
+    name, _, zone = field_of(found.what)[1].partition("/")
+    point = Point(name, at, {}, resolves=found.number, take=take)
+    if take == "ours":
+        return point
+    wanted = found.wanted if take == "theirs" else value
+    current = alias.targets.get(zone) if alias is not None else None
+    return replace(point, targets={zone: (current, wanted)}) if current != wanted else point
 
 
 def field_of(what: str) -> tuple[str, str]:

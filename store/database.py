@@ -302,6 +302,8 @@ async def open_database(directory: Path, run: RunInThread = trio.to_thread.run_s
     with lock_directory(directory):
         path = directory / "zoned.db"
         try:
+            if path.is_file() and path.stat().st_mode & 0o007:
+                raise CannotOpen(f"others may read or write {path}; chmod 600 it")
             writer = open_writer(path)
         except StoreError:
             raise

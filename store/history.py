@@ -121,6 +121,7 @@ def _flat(image: Image) -> dict[str, Any]:
         **{name: value for name, value in image.fields.items() if name != "updated_at"},
         "integer": image.integer,
         "deleted_at": image.deleted_at,
+        "successor": image.successor,
         **{f"properties/{name}": value for name, value in image.properties.items()},
         **{f"tags/{tag}": True for tag in image.tags},
         **{f"locations/{one.url}": dict(one.metadata) for one in image.locations},

@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from store import journal, keys
+from store import journal, keys, urgent
 from store.operations import Drop, Origin, decode, encode, subject
 from store.shared import Row
 
@@ -81,6 +81,7 @@ def drop(connection: apsw.Connection, me: str, sequence: int, reason: str, at: s
     connection.execute("UPDATE journal SET operation = ?, needs = NULL WHERE sequence = ?", (instead, sequence))
     connection.execute("UPDATE node SET journal_bytes = journal_bytes + ?", (len(instead) - len(data),))
     keys.forget(connection, me, sequence, operation)
+    urgent.forget(connection, me, sequence, operation)
     keys.forget_answer(connection, operation)
     if uuid is not None:
         journal.refresh_overlay(connection, uuid, me)

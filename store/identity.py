@@ -35,7 +35,7 @@ def start(connection: apsw.Connection, new_id: str, zone: str, label: str) -> Id
         (new_id, zone, label),
     )
     connection.execute("INSERT OR IGNORE INTO hard_state VALUES (1, 0, '', 0)")
-    connection.execute("INSERT OR IGNORE INTO replica VALUES (1, 0, zeroblob(32), 0, 1)")
+    connection.execute("INSERT OR IGNORE INTO replica VALUES (1, 0, zeroblob(32), 0, 1, zeroblob(32))")
     connection.execute("INSERT OR IGNORE INTO compacted VALUES (1, 0, 0, 0, 0, x'')")
     row = connection.execute("SELECT node_id, zone, label, generation FROM node").get
     for key, asked, held in (("node.zone", zone, row[1]), ("gossip.label", label, row[2])):

@@ -131,8 +131,9 @@ class Image:
     """One record. `write` ("NODE.SEQUENCE") is the last write that changed it, and its entity tag.
 
     `creator` is the node that made the record: it alone may number it later. `integer` is None until a range was
-    there to take it from; `deleted_at` makes it a tombstone. `by` is who asked for that write: (actor, request ID), or
-    empty texts. `presence` is by zone, then by one of PRESENCES: what was last said of the bytes there.
+    there to take it from; `deleted_at` makes it a tombstone, which may name a `successor`, a UUID. `by` is who asked
+    for that write: (actor, request ID), or empty texts. `presence` is by zone, then by one of PRESENCES: what was last
+    said of the bytes there.
     """
 
     uuid: str
@@ -148,6 +149,7 @@ class Image:
     members: Mapping[str, ImageMember] = field(default_factory=dict)
     by: tuple[str, str] = NOBODY
     presence: Mapping[str, Mapping[str, Sighting]] = field(default_factory=dict)
+    successor: str | None = None
 
     def encode(self) -> bytes:
         """Canonical JSON, UTF-8."""
@@ -169,6 +171,7 @@ class Image:
                 },
                 "by": self.by,
                 "presence": {zone: dict(said) for zone, said in self.presence.items()},
+                **({"successor": self.successor} if self.successor is not None else {}),
             },
             option=orjson.OPT_SORT_KEYS,
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from store import aliases, catalogue, keys, ranges, shared
+from store import aliases, catalogue, keys, numbers, ranges, shared, urgent
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Image, uuid_bytes
 from store.operations import (
@@ -28,6 +28,7 @@ from store.operations import (
     encode,
     perform,
     subject,
+    switches_off,
 )
 from store.soundness import OPERATION_BYTES_MAX, RECORD_BYTES_MAX, unsound
 
@@ -108,6 +109,8 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
             # Another zone made it and this one was told: one image has one integer. Journaled all the same, whatever
             # this node changed in it since: the other zone's create may still come to nothing.
             operation = replace(operation, integer=image.integer)
+        elif isinstance(operation, Create) and operation.integer is not None:
+            _check_brought_along(connection, operation.uuid, operation.integer)
     _check_room(connection, limits)
     if isinstance(operation, Create | Assign) and not operation.integer:
         integer = ranges.take(connection, at)
@@ -118,10 +121,22 @@ def append(connection: apsw.Connection, me: str, operation: Operation, at: float
         operation = replace(operation, integer=integer)
     sequence = _store(connection, operation, at)
     keys.journaled(connection, me, sequence, operation)
+    urgent.note(connection, me, sequence, operation)
+    if switches_off(operation):
+        connection.execute("INSERT INTO watched VALUES (?)", (sequence,))
     after = refresh_overlay(connection, uuid, me) if uuid else None
     if after is not None and len(after.encode()) > RECORD_BYTES_MAX:
         raise Refused(Outcome(State.REFUSED, "too-large", f"a record has at most {RECORD_BYTES_MAX} bytes", uuid))
     return Journaled(f"{me}.{sequence}", sequence, after)
+
+
+def _check_brought_along(connection: apsw.Connection, uuid: str, integer: int) -> None:
+    """Raises Refused unless an image from elsewhere can keep this integer."""
+    found = catalogue.find(connection, integer)
+    taken = f"integer {integer} belongs to image {found.image.uuid}" if found is not None else None
+    problem = taken or ranges.why_not_kept(connection, integer)
+    if problem is not None:
+        raise Refused(Outcome(State.REFUSED, "integer-taken", problem, uuid))
 
 
 def _foresee(image: Image | None, write: Write) -> tuple[Image | None, Outcome]:
@@ -199,8 +214,19 @@ def backlog(connection: apsw.Connection) -> Backlog:
 
 def is_waiting(connection: apsw.Connection, through: int) -> bool:
     """Whether some write up to this sequence is not applied yet."""
-    found: int = connection.execute("SELECT EXISTS (SELECT 1 FROM journal WHERE sequence <= ?)", (through,)).get
+    return last_waiting(connection, through) is not None
+
+
+def is_pending(connection: apsw.Connection, sequence: int) -> bool:
+    """Whether this very write is not applied yet."""
+    found: int = connection.execute("SELECT EXISTS (SELECT 1 FROM journal WHERE sequence = ?)", (sequence,)).get
     return bool(found)
+
+
+def last_waiting(connection: apsw.Connection, through: int) -> int | None:
+    """The last write up to this sequence that is not applied yet."""
+    found: int | None = connection.execute("SELECT max(sequence) FROM journal WHERE sequence <= ?", (through,)).get
+    return found
 
 
 def has_grant(connection: apsw.Connection) -> bool:
@@ -287,6 +313,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
     own = [Write(me, sequence, decode(operation), buffered=record is not None) for sequence, operation in rows]
     others = shared.of_image(connection, uuid) if record is None else []
     connection.execute("DELETE FROM overlay WHERE uuid = ?", (uuid_bytes(uuid),))
+    numbers.forget(connection, uuid)
     if not own and not others:
         return None
     image = Image.decode(record) if record is not None else None
@@ -298,6 +325,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
         catalogue.put(connection, "overlay", image)
         if all(isinstance(write.operation, Drop) for write in own):
             connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid_bytes(uuid),))
+    numbers.show(connection, uuid, (*own, *others), image)
     return image
 
 
@@ -369,6 +397,16 @@ def note_seen(connection: apsw.Connection, sequence: int, zones: Iterable[str], 
     connection.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", [(sequence, zone, at) for zone in zones])
 
 
+def watched(connection: apsw.Connection, limit: int) -> list[int]:
+    """The newest writes that switched an image off, of which not every zone is known to have applied them."""
+    rows = connection.execute("SELECT sequence FROM watched ORDER BY sequence DESC LIMIT ?", (limit,))
+    return [sequence for (sequence,) in rows]
+
+
+def unwatch(connection: apsw.Connection, sequences: Iterable[int]) -> None:
+    connection.executemany("DELETE FROM watched WHERE sequence = ?", [(one,) for one in sequences])
+
+
 def has_receipts_before(connection: apsw.Connection, before: float) -> bool:
     """Whether some receipt finished before the wall-clock time `before`."""
     found: Any = connection.execute("SELECT EXISTS (SELECT 1 FROM receipts WHERE finished_at < ?)", (before,)).get
@@ -378,6 +416,6 @@ def has_receipts_before(connection: apsw.Connection, before: float) -> bool:
 def forget_receipts(connection: apsw.Connection, before: float, limit: int) -> int:
     """Removes at most `limit` receipts that finished before the wall-clock time `before`; returns how many."""
     old = connection.execute("SELECT sequence FROM receipts WHERE finished_at < ? LIMIT ?", (before, limit)).fetchall()
-    for table in ("seen", "receipts"):
+    for table in ("seen", "watched", "receipts"):
         connection.executemany(f"DELETE FROM {table} WHERE sequence = ?", old)  # noqa: S608  # our own names
     return len(old)

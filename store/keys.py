@@ -81,6 +81,7 @@ def forget_applied(connection: apsw.Connection) -> None:
     """Takes back what a snapshot, which has taken the place of the catalogue, holds already."""
     connection.execute(
         "DELETE FROM pending_keys WHERE sequence <= (SELECT sequence FROM marks WHERE marks.node = pending_keys.node)"
+        " OR (node, sequence) IN (SELECT node, sequence FROM ahead)"
     )
 
 

@@ -28,8 +28,9 @@ MemberChange = tuple[Membership | None, Membership | None]  # (what the writer s
 class Origin:
     """Who asked for a write, where and when, and by what a repeat of the request is known again.
 
-    `by` is a name for people. `at` is in seconds since 1970 by the clock of `zone`. `key` and `payload` are digests of
-    the caller's Idempotency-Key and of the request, KEY_BYTES each, empty without a key, which counts for `keep_s`.
+    `by` is a name for people, `project` what its caller acts for, empty for none. `at` is in seconds since 1970 by the
+    clock of `zone`. `key` and `payload` are digests of the caller's Idempotency-Key and of the request, KEY_BYTES each,
+    empty without a key, which counts for `keep_s`.
     """
 
     zone: str
@@ -39,6 +40,7 @@ class Origin:
     key: bytes = b""
     payload: bytes = b""
     keep_s: int = 0
+    project: str = ""
 
 
 KEY_BYTES = 16
@@ -85,12 +87,13 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Leaves a tombstone. Wins over concurrent updates."""
+    """Leaves a tombstone. Wins over concurrent updates. `successor`: the UUID of the image to use instead."""
 
     uuid: str
     at: str
     if_match: str | None = None
     origin: Origin | None = None
+    successor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +106,14 @@ class Assign:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Asks for a range of `count` integers for the writing node, none above `ceiling`."""
+    """Asks for a range of `count` integers for the writing node, all above `above`, none above `ceiling`.
+
+    What lies between the counter and `above` is never granted to anybody: images may bring such integers along.
+    """
 
     count: int
     ceiling: int
+    above: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +140,18 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Changes to which images an alias names: by zone, "" for every zone not named (`store.aliases`)."""
+    """Changes to which images an alias names: by zone, "" for every zone not named (`store.aliases`).
+
+    `resolves` and `take` as of `Update`.
+    """
 
     alias: str
     at: str
     targets: Mapping[str, Change]
     if_match: str | None = None
     origin: Origin | None = None
+    resolves: int = 0
+    take: str = ""
 
 
 ImageOperation = Create | Update | Delete | Assign | Drop
@@ -150,12 +162,16 @@ _CODES_BY_NUMBER: dict[int, Any] = dict(enumerate(_CODES))
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One journal row: the node's `sequence`-th write (from 1, no gaps). `buffered`: so its client was answered."""
+    """One journal row: the node's `sequence`-th write (from 1, no gaps). `buffered`: so its client was answered.
+
+    `ahead`: it may take effect before its node's earlier writes (`store.urgent`).
+    """
 
     node: str
     sequence: int
     operation: Operation
     buffered: bool = False
+    ahead: bool = False
 
     @property
     def id(self) -> str:
@@ -251,22 +267,31 @@ def switches_off(operation: Operation) -> bool:
     return isinstance(operation, Delete)
 
 
+def rides_ahead(operation: Operation) -> bool:
+    """Whether a write overtakes what waits in its node's journal for other images: it deactivates an image.
+
+    Deleting does not: that is daily business, and what overtakes must stay the exception.
+    """
+    return isinstance(operation, Update) and switches_off(operation)
+
+
 def encode_write(write: Write) -> bytes:
-    packed: bytes = msgpack.packb([write.node, write.sequence, write.buffered, encode(write.operation)])
+    flags = write.buffered | write.ahead << 1
+    packed: bytes = msgpack.packb([write.node, write.sequence, flags, encode(write.operation)])
     return packed
 
 
 def decode_write(data: bytes) -> Write:
     """Raises OperationError for anything but a write of this version."""
     try:
-        node, sequence, buffered, operation = msgpack.unpackb(data)
+        node, sequence, flags, operation = msgpack.unpackb(data)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise OperationError(f"not a write of this version: {error}") from None
-    if type(node) is not str or type(sequence) is not int or type(operation) is not bytes:
+    if type(node) is not str or {type(sequence), type(flags)} != {int} or type(operation) is not bytes:
         raise OperationError("not a write of this version: wrong types")
     if not is_uuid(node) or not 1 <= sequence < 2**53:
         raise OperationError("not a write of this version: no node's sequence")
-    return Write(node, sequence, decode(operation), bool(buffered))
+    return Write(node, sequence, decode(operation), bool(flags & 1), bool(flags & 2))
 
 
 def origin_of(operation: Operation) -> Origin | None:
@@ -463,5 +488,13 @@ def _delete(image: Image, write: Write, operation: Delete, position: int) -> tup
         detail = f"image {image.uuid} is protected; set protected to false first"
         return image, Outcome(State.REFUSED, "protected", detail, image.uuid, image.integer)
     dated = {**image.fields, "updated_at": operation.at}
-    gone = replace(image, write=write.id, position=position, fields=dated, deleted_at=operation.at, by=by_of(operation))
+    gone = replace(
+        image,
+        write=write.id,
+        position=position,
+        fields=dated,
+        deleted_at=operation.at,
+        by=by_of(operation),
+        successor=operation.successor,
+    )
     return gone, _done(gone)

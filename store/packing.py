@@ -43,6 +43,8 @@ DICTIONARY = (
     b'"owner_specified.openstack.sha256":"","user_id":""},"tags":["backup","daily"],"uuid":"","write":"-4000-8000-.1"}'
 )
 
+CANONICAL_BYTES_MAX = 4_194_304  # far above any record; what other nodes' snapshots hold is not ours until it is read
+
 
 def pack(canonical: bytes) -> bytes:
     """A record's canonical form (`store.images.Image.encode`) as the store keeps it."""
@@ -51,10 +53,10 @@ def pack(canonical: bytes) -> bytes:
 
 
 def unpack(packed: bytes) -> bytes:
-    """The canonical form again. Raises Damaged for what is not as it was written."""
+    """The canonical form again. Raises Damaged for what is not as it was written, or grows beyond reason."""
     unpacker = zlib.decompressobj(WINDOW_BITS, DICTIONARY)
     try:
-        canonical = unpacker.decompress(packed)
+        canonical = unpacker.decompress(packed, CANONICAL_BYTES_MAX)
     except zlib.error as error:
         raise Damaged(f"a record cannot be read: {error}") from None
     if not unpacker.eof:

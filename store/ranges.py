@@ -39,7 +39,8 @@ class Runway:
 
 def grant(connection: apsw.Connection, node: str, operation: Grant, position: int, own: bool) -> Outcome:
     """Applies a grant: the next `count` integers go to `node`; into its leases too if that is this node."""
-    start: int = connection.execute("SELECT next_integer FROM replica").get
+    counter: int = connection.execute("SELECT next_integer FROM replica").get
+    start = max(counter, operation.above + 1)
     stop = min(start + operation.count, operation.ceiling + 1)
     if stop <= start:
         return Outcome(State.REFUSED, "exhausted", f"no integer is left below {operation.ceiling}")
@@ -68,6 +69,21 @@ def held_by(connection: apsw.Connection, node: str) -> tuple[int, int]:
         "SELECT count(*), coalesce(sum(stop - start), 0) FROM ranges WHERE node = ? AND retired = 0", (node,)
     ).get
     return count, integers
+
+
+def why_not_kept(connection: apsw.Connection, integer: int) -> str | None:
+    """Why an image from elsewhere cannot bring this integer along; None: it can, now and for ever.
+
+    The counter only grows and every range begins at it, so what it has passed without a grant is never granted.
+    """
+    counter: int = connection.execute("SELECT next_integer FROM replica").get
+    if integer >= counter:
+        return f"integer {integer} is not behind the counter of integers yet, which is at {counter}"
+    found = granted(connection, integer)
+    if found is not None:
+        node, start, stop = found[:3]
+        return f"integer {integer} is in the range {start} to {stop - 1}, which was granted to node {node}"
+    return None
 
 
 def take(connection: apsw.Connection, at: float) -> int | None:

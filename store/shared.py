@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 import msgpack
 
-from store import keys
+from store import keys, urgent
 from store.images import uuid_bytes
 from store.operations import Assign, Delete, Operation, Point, Update, Write, decode, subject
 
@@ -83,7 +83,11 @@ def unpack_needs(needs: bytes | None) -> dict[str, int]:
 
 def missing(connection: apsw.Connection, needs: bytes | None) -> set[str]:
     """The nodes whose writes the log has to have, and has not, before a write with these needs."""
-    return {node for node, sequence in unpack_needs(needs).items() if _mark(connection, node) < sequence}
+    return {
+        node
+        for node, sequence in unpack_needs(needs).items()
+        if _mark(connection, node) < sequence and not urgent.was_applied(connection, node, sequence)
+    }
 
 
 def _mark(connection: apsw.Connection, node: str) -> int:
@@ -177,7 +181,7 @@ def keep(
 
     The overlay is the caller's business: `store.journal.take_in`.
     """
-    known = have(connection)
+    known, ahead = have(connection), urgent.all_applied(connection)
     held = stock(connection)
     entries, size = held.entries, held.bytes
     waiting = [row for row in rows if row.node != me]
@@ -186,14 +190,14 @@ def keep(
     while progress:
         progress, blocked, later = False, set[str](), []
         for row in waiting:
-            if row.sequence <= known.get(row.node, 0):
+            if row.sequence <= known.get(row.node, 0) or (row.node, row.sequence) in ahead:
                 continue
-            needs = unpack_needs(row.needs)
+            needs = [need for need in unpack_needs(row.needs).items() if need not in ahead]
             full = entries >= entries_max or size + len(row.operation) > bytes_max
             if (
                 row.node in blocked
                 or full
-                or any(known.get(node, 0) < sequence for node, sequence in needs.items() if node != me)
+                or any(known.get(node, 0) < sequence for node, sequence in needs if node != me)
             ):
                 blocked.add(row.node)
                 later.append(row)
@@ -210,6 +214,7 @@ def _keep(connection: apsw.Connection, row: Row) -> str | None:
     operation = decode(row.operation)
     uuid = subject(operation)
     keys.journaled(connection, row.node, row.sequence, operation)
+    urgent.note(connection, row.node, row.sequence, operation)
     connection.execute(
         "INSERT INTO shared VALUES (?, ?, ?, ?, ?, ?)",
         (row.node, row.sequence, uuid, row.operation, row.at, row.needs),
@@ -232,6 +237,7 @@ def forget_applied(connection: apsw.Connection) -> None:
     """Drops whatever a snapshot, which has taken the place of the catalogue, holds already."""
     connection.execute(
         "DELETE FROM shared WHERE sequence <= (SELECT sequence FROM marks WHERE marks.node = shared.node)"
+        " OR (node, sequence) IN (SELECT node, sequence FROM ahead)"
     )
     connection.execute(
         "UPDATE node SET (shared_entries, shared_bytes) ="
@@ -270,11 +276,51 @@ def run(connection: apsw.Connection, node: str, after: int, entries_max: int, by
         (node, max(after, _mark(connection, node)), entries_max),
     )
     found: list[Write] = []
+    ahead = urgent.applied(connection, node)
     for row in _within(rows, bytes_max):
-        if (found and row.sequence != found[-1].sequence + 1) or missing(connection, row.needs):
+        between = range(found[-1].sequence + 1, row.sequence) if found else ()
+        if any(one not in ahead for one in between) or missing(connection, row.needs):
             break
         found.append(Write(row.node, row.sequence, decode(row.operation), buffered=True))
     return found
+
+
+def urgent_run(
+    connection: apsw.Connection, me: str, node: str, beyond: int, entries_max: int, bytes_max: int
+) -> list[Write]:
+    """What may ride ahead of `node`'s queue now: its switch-offs beyond that sequence, each behind what waits for its
+    image, so far as nothing is held or has to come behind others' writes. At least one if any, then within the bounds.
+    """
+    images: Any = connection.execute(
+        "SELECT uuid, max(sequence) FROM urgent WHERE node = ? AND sequence > ? GROUP BY uuid ORDER BY max(sequence)"
+        " LIMIT ?",
+        (node, beyond, entries_max),
+    ).fetchall()
+    found: list[Write] = []
+    size = 0
+    for uuid, last in images:
+        for sequence, data, needs in _of_image(connection, me, node, uuid, last):
+            size += len(data)
+            if found and (len(found) >= entries_max or size > bytes_max):
+                break
+            if missing(connection, needs):
+                break
+            found.append(Write(node, sequence, decode(data), buffered=True, ahead=True))
+    return sorted(found, key=lambda write: write.sequence)
+
+
+def _of_image(connection: apsw.Connection, me: str, node: str, uuid: str, last: int) -> list[Any]:
+    if node != me:
+        return connection.execute(
+            "SELECT sequence, operation, needs FROM shared WHERE uuid = ? AND node = ? AND sequence <= ?"
+            " ORDER BY sequence",
+            (uuid, node, last),
+        ).fetchall()
+    return connection.execute(
+        "SELECT sequence, operation, needs FROM journal WHERE uuid = ? AND sequence <= ?"
+        " AND sequence < ifnull((SELECT sequence FROM hold), 9223372036854775807) ORDER BY sequence",
+        (uuid, last),
+    ).fetchall()
 
 
 # Who holds this node's own journal.

@@ -14,7 +14,7 @@ from typing import Any
 
 import apsw
 
-from store import apply, catalogue, identity, journal, keys, log, shared
+from store import apply, catalogue, identity, journal, keys, log, shared, urgent
 from store.apply import Applied
 from store.database import sync_path
 from store.entries import Entry, EntryKind, HardState, Membership
@@ -23,11 +23,11 @@ from store.migrate import migrate, migrations
 from store.operations import Write, decode
 
 REPLICATED = (
-    *("images", "facets", "history", "aliases", "marks", "numbers", "ranges", "conflicts", "idempotency"),
-    *("replica", "checkpoints"),
+    *("images", "facets", "history", "aliases", "marks", "ahead", "numbers", "ranges", "conflicts", "idempotency"),
+    *("replica", "checkpoints", "audit"),
 )
 LOCAL = (
-    *("node", "peers", "leases", "usage", "journal", "receipts", "shared", "holders", "seen"),
+    *("node", "peers", "leases", "usage", "journal", "receipts", "shared", "urgent", "holders", "seen", "watched"),
     *("pending_keys", "answers", "hold"),
 )
 PART_BYTES = 4_194_304  # read and sent at a time
@@ -175,7 +175,8 @@ def adopt(path: Path, current: Path, me: str, finish: Callable[[apsw.Connection]
 
 
 def _settle(connection: apsw.Connection, me: str) -> None:
-    done = apply.mark(connection, me)
+    ahead = urgent.applied(connection, me)
+    done = max(apply.mark(connection, me), *ahead, 0)
     last: Any = connection.execute("SELECT sequence FROM node").get
     if done > last:
         raise Impossible(
@@ -183,7 +184,11 @@ def _settle(connection: apsw.Connection, me: str) -> None:
             " back; give the node an empty data directory, so that it gets a new ID"
         )
     position = catalogue.replica(connection).position
-    rows: Any = connection.execute("SELECT sequence, operation, at FROM journal WHERE sequence <= ?", (done,))
+    rows: Any = connection.execute(
+        "SELECT sequence, operation, at FROM journal"
+        " WHERE sequence <= ? OR sequence IN (SELECT sequence FROM ahead WHERE node = ?)",
+        (apply.mark(connection, me), me),
+    )
     for sequence, data, at in rows.fetchall():
         journal.keep_settled(connection, Write(me, sequence, decode(data)), len(data), at, position)
     connection.execute(
@@ -193,6 +198,7 @@ def _settle(connection: apsw.Connection, me: str) -> None:
     )
     connection.execute("DELETE FROM leases WHERE start IN (SELECT start FROM ranges WHERE retired > 0)")
     shared.forget_applied(connection)
+    urgent.forget_applied(connection)
     keys.forget_applied(connection)
     waiting: Any = connection.execute(
         "SELECT uuid FROM journal WHERE uuid NOT LIKE 'alias:%' UNION SELECT uuid FROM shared WHERE uuid IS NOT NULL"

@@ -55,13 +55,14 @@ RECORD_BYTES_MAX = 262_144  # in canonical form; an update carries what it saw a
 def unsound(operation: Operation) -> str | None:
     """Why no correct node could have made this, or None."""
     match operation:
-        case Grant(count, ceiling):
-            fine = _is_integer(count) and _is_integer(ceiling)
-            return None if fine else "a grant needs a count and a ceiling"
+        case Grant(count, ceiling, above):
+            fine = _is_integer(count) and _is_integer(ceiling) and (above == 0 or _is_integer(above))
+            return None if fine else "a grant needs a count, a ceiling, and what it is above"
         case Assign(uuid, integer):
             return _uuid(uuid) or (None if _is_integer(integer) else "no integer to assign")
-        case Delete(uuid, at, if_match, origin):
-            return _uuid(uuid) or _time(at) or _optional(if_match) or _origin(origin)
+        case Delete(uuid, at, if_match, origin, successor):
+            named = _uuid(successor) if successor is not None else None
+            return _uuid(uuid) or _time(at) or _optional(if_match) or _origin(origin) or named
         case Retire(node, origin):
             return _uuid(node) or _origin(origin)
         case Drop(uuid, at, reason, entry, origin):
@@ -125,7 +126,9 @@ def _point(operation: Any) -> str | None:
     if not isinstance(operation.alias, str) or not is_alias_name(operation.alias):
         return "no name of an alias"
     targets = operation.targets
-    if not isinstance(targets, Mapping) or not 0 < len(targets) <= ZONES_MAX:
+    if problem := _resolves(operation.resolves, operation.take):
+        return problem
+    if not isinstance(targets, Mapping) or not (0 if operation.resolves else 1) <= len(targets) <= ZONES_MAX:
         return "an alias needs targets, and not too many"
     for zone, change in targets.items():
         if problem := _text(zone, ZONE_CHARS_MAX):
@@ -180,8 +183,8 @@ def _origin(origin: Any) -> str | None:
     for digest in (origin.key, origin.payload):
         if type(digest) is not bytes or len(digest) not in (0, KEY_BYTES):
             return "the key is no digest"
-    return (
-        _text(origin.zone, ZONE_CHARS_MAX) or _text(origin.by, NAME_CHARS_MAX) or _text(origin.request, NAME_CHARS_MAX)
+    return _text(origin.zone, ZONE_CHARS_MAX) or _first(
+        _text(value, NAME_CHARS_MAX) for value in (origin.by, origin.request, origin.project)
     )
 
 

@@ -13,8 +13,9 @@ from starlette.routing import BaseRoute
 
 from store import snapshot
 from store.database import Database
+from zoned import clock
 from zoned.api import documents
-from zoned.api.answers import by_method, reply
+from zoned.api.answers import by_method, reply, zone_of
 from zoned.api.problems import Problem, bad
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import FOLDER
@@ -54,6 +55,7 @@ def admin_routes(replication: Replication, database: Database) -> list[BaseRoute
         made = await database.copy(lambda source: snapshot.write(source, target))
         file = await trio.to_thread.run_sync(target.open, "rb")
         await trio.to_thread.run_sync(target.unlink)  # it lives on as long as it is open
+        zone_of(request).backed_up_at = clock.wall()
         headers = {
             "Content-Length": str(made.bytes),
             "Zone-Backup-Position": str(made.position),
@@ -64,11 +66,15 @@ def admin_routes(replication: Replication, database: Database) -> list[BaseRoute
     async def verify(request: Request) -> Response:
         return reply(await replication.verifier.verify())
 
+    async def verify_audit(request: Request) -> Response:
+        return reply(await replication.verifier.verify_audit())
+
     return [
         by_method("/admin/v1/registry/recover", POST=recover),
         by_method("/admin/v1/registry/{action}", POST=steer),
         by_method("/admin/v1/backup", POST=backup),
         by_method("/admin/v1/verify", POST=verify),
+        by_method("/admin/v1/audit/verify", POST=verify_audit),
     ]
 
 

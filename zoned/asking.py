@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -49,6 +49,7 @@ class Asker:
     socket: Path
     form: str
     timeout_s: float
+    columns: tuple[str, ...] = ()  # of lists; none: all
 
     def get(self, path: str) -> Any:
         return self.ask("GET", path)
@@ -98,7 +99,10 @@ class Asker:
     def _exchange(self, method: str, path: str, document: Any) -> tuple[int, http.client.HTTPMessage, Any]:
         connection = UnixConnection(self.socket, self.timeout_s)
         try:
-            connection.request(method, path, json.dumps(document) if document is not None else None)
+            headers = {"Accept": "application/json"}
+            if method == "PATCH":
+                headers["Content-Type"] = "application/json-patch+json"
+            connection.request(method, path, json.dumps(document) if document is not None else None, headers)
             answer = connection.getresponse()
             body = answer.read()
         finally:
@@ -152,6 +156,7 @@ def age(seconds: float | None) -> str:
 
 def show_rows(asker: Asker, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], empty: str) -> None:
     """A list in the form asked for; JSON forms carry everything, tables the columns."""
+    columns = _chosen(asker.columns, columns)
     if asker.form == "json":
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     elif asker.form == "jsonl":
@@ -166,6 +171,15 @@ def show_rows(asker: Asker, rows: Sequence[Mapping[str, Any]], columns: Sequence
         show_table(table)
     else:
         click.echo(empty, err=True)
+
+
+def _chosen(names: Sequence[str], columns: Sequence[Column]) -> Sequence[Column]:
+    """The columns that were asked for, by their heading. Ends the process for one that is none."""
+    known = {name.lower(): (name, take) for name, take in columns}
+    for name in names:
+        if columns and name.lower() not in known:
+            fail(f"no column {name!r}; known: {', '.join(known)}", 2)
+    return [known[name.lower()] for name in names if columns] or columns
 
 
 def show_table(table: Sequence[Sequence[str]]) -> None:
@@ -195,4 +209,4 @@ FORM = click.option(
 def asker_of(context: click.Context, form: str | None) -> Asker:
     """`-f` may stand before or after the command."""
     asker: Asker = context.obj
-    return asker if form is None else Asker(asker.socket, form, asker.timeout_s)
+    return asker if form is None else replace(asker, form=form)

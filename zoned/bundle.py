@@ -16,6 +16,7 @@ from typing import Any
 
 from zoned import __version__, clock
 from zoned.asking import Asker, fail
+from zoned.masking import masked as masked_text
 
 PARTS = {
     "status": "/zone/v1/status",
@@ -27,7 +28,6 @@ PARTS = {
     "config": "/admin/v1/config",
     "log": "/admin/v1/log",
 }
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s\"]+@")
 _SECRET_KEY = re.compile(r"secret|password|token|private|key$", re.IGNORECASE)
 
 
@@ -37,7 +37,7 @@ def masked(document: Any) -> Any:
         return {key: _value(str(key), value) for key, value in document.items()}
     if isinstance(document, list):
         return [masked(one) for one in document]
-    return _CREDENTIALS.sub("***@", document) if isinstance(document, str) else document
+    return masked_text(document) if isinstance(document, str) else document
 
 
 def _value(key: str, value: Any) -> Any:

@@ -10,13 +10,19 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SCHEME = "zoned"
 SKEW = timedelta(hours=1)  # a certificate is good a little before it was made: clocks differ
+
+# What reading a certificate, a request or a key may raise, found by `make fuzz`; not all of it is a ValueError.
+WRONG = (
+    *(ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion),
+    *(x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
 
 
 class CertificateWrong(ValueError):
@@ -69,7 +75,7 @@ def issue(authority: bytes, authority_key: bytes, request_pem: bytes, now: float
         asked = x509.load_pem_x509_csr(request_pem)
         found = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         sound = asked.is_signature_valid
-    except (ValueError, x509.ExtensionNotFound, InvalidSignature) as error:
+    except WRONG as error:
         raise CertificateWrong(f"no request for a node's certificate: {error}") from None
     if not sound:
         raise CertificateWrong("the request is not signed with its own key")
@@ -97,14 +103,19 @@ def named(certificate: bytes) -> Named:
     found = _certificate(certificate)
     try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound) as error:
+        return Named(*_names(names), found.not_valid_after_utc.timestamp())
+    except WRONG as error:
         raise CertificateWrong(f"no certificate of a node: {error}") from None
-    return Named(*_names(names), found.not_valid_after_utc.timestamp())
 
 
 def check_pair(certificate: bytes, key_pem: bytes) -> None:
     """Raises CertificateWrong unless the certificate is for this key."""
-    if _certificate(certificate).public_key() != _key(key_pem).public_key():
+    found = _certificate(certificate)
+    try:
+        certified = found.public_key()
+    except WRONG as error:
+        raise CertificateWrong(f"no certificate of a node: {error}") from None
+    if certified != _key(key_pem).public_key():
         raise CertificateWrong("the certificate is not for this node's key: it was asked for with another one")
 
 
@@ -112,7 +123,7 @@ def ends(bundle: bytes) -> list[float]:
     """When each certificate of a bundle (PEM) ends. Raises CertificateWrong."""
     try:
         return [one.not_valid_after_utc.timestamp() for one in x509.load_pem_x509_certificates(bundle)]
-    except ValueError as error:
+    except WRONG as error:
         raise CertificateWrong(f"no certificates: {error}") from None
 
 
@@ -166,14 +177,14 @@ def _certificate(data: bytes) -> x509.Certificate:
         if data.lstrip().startswith(b"-----"):
             return x509.load_pem_x509_certificate(data)
         return x509.load_der_x509_certificate(data)
-    except ValueError as error:
+    except WRONG as error:
         raise CertificateWrong(f"no certificate: {error}") from None
 
 
 def _key(data: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         found = serialization.load_pem_private_key(data, None)
-    except (ValueError, TypeError) as error:
+    except WRONG as error:
         raise CertificateWrong(f"no private key: {error}") from None
     if not isinstance(found, ec.EllipticCurvePrivateKey):
         raise CertificateWrong("the private key must be of an elliptic curve")

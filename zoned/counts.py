@@ -3,8 +3,9 @@
 from bisect import bisect_left
 from collections import Counter
 from itertools import accumulate
+from typing import Any
 
-from zoned.api.server import RequestRecord
+from zoned.api.http1 import RequestRecord
 
 FACES = ("v2", "v1", "zone", "admin", "livez", "readyz", "metrics", "ui", "healthcheck", "versions", "openapi.json")
 READS = frozenset(("GET", "HEAD"))
@@ -51,6 +52,7 @@ class Counts:
         self.requests: Counter[tuple[str, str, int]] = Counter()  # (face, method, status)
         self.lookups: Counter[tuple[int, str]] = Counter()  # (status, source)
         self.writes: Counter[str] = Counter()  # by what the client was told
+        self.limited: Counter[str] = Counter()  # by the limit that was met
         self.request_s = Durations()
         self.lookup_s = Durations()
         self.write_s = Durations()
@@ -70,11 +72,19 @@ class Counts:
             self.lookups[record.status, source] += 1
             self.lookup_s.add(record.duration_s)
 
+    def told(self, *counted: Any) -> None:
+        """By a worker: lookups that it answered, or a limit that was met there, and how often."""
+        (self.limit if len(counted) == 2 else self.looked_up)(*counted)
+
     def looked_up(self, is_native: bool, method: str, status: int, source: str, number: int) -> None:
         """Reads that a worker answered; it does not time each one. Only a lookup has a `source`."""
         self.requests["zone" if is_native else "v2", method, status] += number
         if source:
             self.lookups[status, source] += number
+
+    def limit(self, name: str, number: int = 1) -> None:
+        """A client met a limit, which is named as the configuration does."""
+        self.limited[name] += number
 
     def write(self, state: str, duration_s: float) -> None:
         self.writes[state] += 1

@@ -1,7 +1,11 @@
 """`zonectl`: the commands, one per question an operator has. See `zoned.asking` for how they ask and print."""
 
+import contextlib
+import os
 import sys
+import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,37 +24,84 @@ from zoned.asking import (
     show_one,
     show_rows,
 )
+from zoned.completing import zone_names
+from zoned.ctl_adopt import give_out, shadow, take_in
 from zoned.ctl_aliases import aliases, history, presence, watch
+from zoned.ctl_audit import audit
 from zoned.ctl_conflicts import conflicts
 from zoned.ctl_drill import drill
 from zoned.ctl_ids import ids
+from zoned.ctl_images import image, locate, risk
+from zoned.ctl_live import completion, top, upgrade
 from zoned.ctl_operating import config, explain, health, in_short, log, support_bundle, wait
 from zoned.ctl_registry import backup, registry, sync
 from zoned.ctl_tls import tls
 from zoned.ctl_writes import writes
 
+EVERYWHERE = ("--watch", "--columns")  # options of zonectl itself that people write at the end
+
 
 class _Careful(click.Group):
-    """An answer of another shape than this version's is one line, not a traceback."""
+    """An answer of another shape than this version's is one line, not a traceback. `--watch` and `--columns` may stand
+    anywhere; with the first the command is asked again and again."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        moved: list[str] = []
+        rest: list[str] = []
+        given = iter(args)
+        for word in given:
+            if word == "--":
+                rest += [word, *given]
+            elif word in EVERYWHERE:
+                moved += [word, *islice(given, 1)]
+            else:
+                (moved if word.startswith(tuple(f"{name}=" for name in EVERYWHERE)) else rest).append(word)
+        return super().parse_args(ctx, [*moved, *rest])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            if ctx.params.get("watch") is None:
+                return super().invoke(ctx)
+            self._again_and_again(ctx, ctx.params["watch"])
         except (KeyError, TypeError, AttributeError) as error:
             fail(f"the daemon's answer is not as zonectl {__version__} knows it ({type(error).__name__}: {error})", 1)
+        except BrokenPipeError:  # whoever read it, as `head`, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+    def _again_and_again(self, ctx: click.Context, seconds: float) -> None:
+        words = (list(ctx._protected_args), list(ctx.args))
+        while True:
+            ctx._protected_args, ctx.args = list(words[0]), list(words[1])
+            if sys.stdout.isatty():
+                click.clear()
+            with contextlib.suppress(SystemExit):
+                super().invoke(ctx)
+            sys.stdout.flush()
+            time.sleep(seconds)
 
 
 @click.group(cls=_Careful, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="zonectl")
 @click.option("--socket", "path", type=click.Path(path_type=Path), metavar="PATH", help="The daemon's admin socket.")
 @click.option("--timeout", type=click.FloatRange(0.1), default=TIMEOUT_S, show_default=True, help="Seconds to wait.")
+@click.option("--watch", type=click.FloatRange(0.1), metavar="SECONDS", help="Ask again after so long, until Ctrl-C.")
+@click.option("--columns", metavar="NAME,...", help="Of a list, only these columns, in this order.")
 @FORM
 @click.pass_context
-def main(context: click.Context, path: Path | None, timeout: float, form: str | None) -> None:
+def main(
+    context: click.Context,
+    path: Path | None,
+    timeout: float,
+    watch: float | None,
+    columns: str | None,
+    form: str | None,
+) -> None:
     """Look at and steer the zone daemon on this machine."""
     from zoned.paths import find_socket
 
-    context.obj = Asker(path or find_socket(), form or "table", timeout)
+    chosen = tuple(name.strip() for name in columns.split(",")) if columns is not None else ()
+    context.obj = Asker(path or find_socket(), form or "table", timeout, chosen)
 
 
 @main.command()
@@ -118,8 +169,24 @@ def zones(context: click.Context, form: str | None) -> None:
     show_rows(asker, asker.get("/zone/v1/zones")["zones"], columns, "no zones")
 
 
+@zones.command("show")
+@click.argument("zone", shell_complete=zone_names)
+@FORM
+@click.pass_context
+def zones_show(context: click.Context, zone: str, form: str | None) -> None:
+    """Everything that is known here of ZONE (or a node ID)."""
+    asker = asker_of(context, form)
+    found = [one for one in asker.get("/zone/v1/zones")["zones"] if zone in (one["zone"], one["node_id"])]
+    if not found:
+        fail(f"no node or zone {zone} is known here; zonectl zones lists them", 4)
+    if asker.form in ("json", "jsonl"):
+        show_rows(asker, found, [], "")
+    else:
+        show_one(asker, found[0], [line for one in found for line in one.items()])
+
+
 @zones.command("why")
-@click.argument("zone")
+@click.argument("zone", shell_complete=zone_names)
 @FORM
 @click.pass_context
 def zones_why(context: click.Context, zone: str, form: str | None) -> None:
@@ -237,42 +304,6 @@ def keys_remove(context: click.Context, key_id: str, revoke: bool, form: str | N
     change_keys(context, form, "revoke" if revoke else "remove", key_id)
 
 
-@main.group()
-def image() -> None:
-    """Image records."""
-
-
-@image.command("list")
-@click.option("-n", "--limit", type=click.IntRange(1, 1_000), default=100, show_default=True, help="Newest so many.")
-@FORM
-@click.pass_context
-def image_list(context: click.Context, limit: int, form: str | None) -> None:
-    """The newest records."""
-    asker = asker_of(context, form)
-    columns: list[Column] = [(name, lambda one, name=name: one[name]) for name in ("uuid", "integer", "name", "status")]  # type: ignore[misc]  # mypy infers no lambda defaults
-    columns += [("visibility", lambda one: one["visibility"]), ("created", lambda one: one["created_at"])]
-    show_rows(asker, asker.get(f"/zone/v1/images?limit={limit}")["images"], columns, "no images")
-
-
-@image.command("show")
-@click.argument("reference")
-@FORM
-@click.pass_context
-def image_show(context: click.Context, reference: str, form: str | None) -> None:
-    """One record, by UUID, integer or ami-xxxxxxxx."""
-    asker = asker_of(context, form)
-    document = asker.get(f"/zone/v1/images/{quote(reference, safe='')}")
-    lines: list[tuple[str, Any]] = []
-    for name, value in document.items():
-        if name == "properties":
-            lines += sorted(value.items())
-        elif name == "locations":
-            lines += [("location", one["url"]) for one in value]
-        else:
-            lines.append((name, ", ".join(value) if isinstance(value, list) else value))
-    show_one(asker, document, lines)
-
-
 for command in (
     registry,
     sync,
@@ -292,5 +323,15 @@ for command in (
     conflicts,
     ids,
     drill,
+    take_in,
+    give_out,
+    shadow,
+    image,
+    locate,
+    risk,
+    top,
+    upgrade,
+    completion,
+    audit,
 ):
     main.add_command(command)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import click
 
 from zoned.asking import FORM, Asker, Column, asker_of, show_one, show_rows
+from zoned.completing import alias_names, references
 
 ZONES = click.option("--zone", "zones", multiple=True, help="Only there; may be given again. Default: everywhere.")
 
@@ -51,7 +52,7 @@ def list_aliases(context: click.Context, form: str | None) -> None:
 
 
 @aliases.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=alias_names)
 @FORM
 @click.pass_context
 def show_one_alias(context: click.Context, name: str, form: str | None) -> None:
@@ -61,8 +62,8 @@ def show_one_alias(context: click.Context, name: str, form: str | None) -> None:
 
 
 @aliases.command("set")
-@click.argument("name")
-@click.argument("image")
+@click.argument("name", shell_complete=alias_names)
+@click.argument("image", shell_complete=references)
 @ZONES
 @FORM
 @click.pass_context
@@ -74,7 +75,7 @@ def set_alias(context: click.Context, name: str, image: str, zones: Sequence[str
 
 
 @aliases.command("rollback")
-@click.argument("name")
+@click.argument("name", shell_complete=alias_names)
 @ZONES
 @FORM
 @click.pass_context
@@ -85,7 +86,7 @@ def roll_back(context: click.Context, name: str, zones: Sequence[str], form: str
 
 
 @aliases.command("delete")
-@click.argument("name")
+@click.argument("name", shell_complete=alias_names)
 @FORM
 @click.pass_context
 def delete_alias(context: click.Context, name: str, form: str | None) -> None:
@@ -95,7 +96,7 @@ def delete_alias(context: click.Context, name: str, form: str | None) -> None:
 
 
 @click.command()
-@click.argument("reference")
+@click.argument("reference", shell_complete=references)
 @FORM
 @click.pass_context
 def history(context: click.Context, reference: str, form: str | None) -> None:
@@ -118,7 +119,7 @@ def _change(what: str, pair: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.argument("reference")
+@click.argument("reference", shell_complete=references)
 @FORM
 @click.pass_context
 def presence(context: click.Context, reference: str, form: str | None) -> None:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 import click
 
 from zoned.asking import FORM, WAIT, asker_of, settled, show_one
+from zoned.completing import references, zone_names
 from zoned.ctl_registry import node_of
 
 YEARS_FROM_DAYS = 10_000.0
@@ -43,7 +44,7 @@ def ids(context: click.Context, form: str | None) -> None:
 
 
 @ids.command("lookup")
-@click.argument("reference")
+@click.argument("reference", shell_complete=references)
 @FORM
 @click.pass_context
 def ids_lookup(context: click.Context, reference: str, form: str | None) -> None:
@@ -62,13 +63,16 @@ def ids_lookup(context: click.Context, reference: str, form: str | None) -> None
 
 @ids.command("lease")
 @click.argument("count", type=click.IntRange(1, 1_000_000_000))
+@click.option("--above", type=click.IntRange(0), help="All above this: leaves those below to images of elsewhere.")
 @WAIT
 @FORM
 @click.pass_context
-def ids_lease(context: click.Context, count: int, wait_s: int, form: str | None) -> None:
+def ids_lease(context: click.Context, count: int, above: int | None, wait_s: int, form: str | None) -> None:
     """Ask for COUNT integers more, now: before a campaign, or before a registry is away for long."""
     asker = asker_of(context, form)
-    document = asker.ask("POST", "/admin/v1/ids/lease", {"count": count})
+    document = asker.ask(
+        "POST", "/admin/v1/ids/lease", {"count": count, **({"above": above} if above is not None else {})}
+    )
     if document["state"] == "buffered" and wait_s:
         state = settled(asker, document["write"], wait_s)
         document = {**document, **asker.get("/zone/v1/ids"), "state": state}
@@ -77,7 +81,7 @@ def ids_lease(context: click.Context, count: int, wait_s: int, form: str | None)
 
 
 @ids.command("retire")
-@click.argument("node")
+@click.argument("node", shell_complete=zone_names)
 @click.option("--force", is_flag=True, help="Even while the node is alive; it asks for new ranges then.")
 @WAIT
 @FORM

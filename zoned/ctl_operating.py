@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from zoned.asking import EXITS, FORM, Asker, Column, age, asker_of, fail, show_one, show_rows, text
+from zoned.completing import health_codes, references, settings
 
 WAIT_LOOK_S = 0.2
 UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -30,10 +31,15 @@ class Span(click.ParamType[float]):
 
 
 @click.command()
-@click.argument("code", required=False)
-@click.option("--mute", metavar="CODE", help="Do not hear of this for a while; it speaks again when it becomes worse.")
+@click.argument("code", required=False, shell_complete=health_codes)
+@click.option(
+    "--mute",
+    metavar="CODE",
+    shell_complete=health_codes,
+    help="Do not hear of this for a while; it speaks again when it becomes worse.",
+)
 @click.option("--for", "span", type=Span(), default="4h", show_default=True, help="How long: 90s, 30m, 2h, 1d.")
-@click.option("--unmute", metavar="CODE", help="Hear of it again.")
+@click.option("--unmute", metavar="CODE", shell_complete=health_codes, help="Hear of it again.")
 @FORM
 @click.pass_context
 def health(
@@ -149,7 +155,7 @@ def wait(context: click.Context, states: tuple[str, ...], span: float) -> None:
 
 
 @click.command()
-@click.argument("reference")
+@click.argument("reference", shell_complete=references)
 @FORM
 @click.pass_context
 def explain(context: click.Context, reference: str, form: str | None) -> None:
@@ -233,7 +239,7 @@ def _value(value: Any) -> str:
 
 
 @config.command("show")
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", shell_complete=settings)
 @FORM
 @click.pass_context
 def config_show(context: click.Context, prefix: str, form: str | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from zoned.asking import FORM, Asker, asker_of, fail, show_one
+from zoned.completing import zone_names
 
 
 @click.group()
@@ -44,7 +45,7 @@ def steer(context: click.Context, action: str, node: str) -> None:
 
 
 @registry.command()
-@click.argument("node", required=False)
+@click.argument("node", required=False, shell_complete=zone_names)
 @click.pass_context
 def transfer(context: click.Context, node: str | None) -> None:
     """Hand the registry over to NODE (ID or zone), or to whoever is furthest."""
@@ -52,7 +53,7 @@ def transfer(context: click.Context, node: str | None) -> None:
 
 
 @registry.command()
-@click.argument("node")
+@click.argument("node", shell_complete=zone_names)
 @click.pass_context
 def add(context: click.Context, node: str) -> None:
     """Let NODE (ID or zone) take part, first as a learner."""
@@ -60,7 +61,7 @@ def add(context: click.Context, node: str) -> None:
 
 
 @registry.command()
-@click.argument("node")
+@click.argument("node", shell_complete=zone_names)
 @click.pass_context
 def remove(context: click.Context, node: str) -> None:
     """Take NODE out of the registry for good. An ID works for a node that is gone."""
@@ -106,9 +107,10 @@ def verify(context: click.Context, form: str | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--keep", type=click.IntRange(1, 10_000), help="FILE is a folder, where so many backups are kept.")
 @click.pass_context
-def backup(context: click.Context, file: Path) -> None:
-    """Write the whole catalogue, as of one position, to FILE; `zoned restore` reads it."""
-    from zoned.backup import save
+def backup(context: click.Context, file: Path, keep: int | None) -> None:
+    """Write the whole catalogue, as of one position, to FILE, and count it anew; `zoned restore` reads it."""
+    from zoned.backup import save, save_into
 
-    save(context.obj.socket, file)
+    click.echo(save(context.obj.socket, file) if keep is None else save_into(context.obj, file, keep))

@@ -81,13 +81,14 @@ def issue(request: BinaryIO, ca: Path, days: int) -> None:
     """Print the certificate that REQUEST asks for."""
     from zoned import certificates, clock
     from zoned.certificates import CertificateWrong
+    from zoned.files import NotPrivate, read_private_bytes
 
     try:
-        authority, key = (ca / "ca.pem").read_bytes(), (ca / CA_KEY).read_bytes()
+        authority, key = (ca / "ca.pem").read_bytes(), read_private_bytes(ca / CA_KEY)
         made = certificates.issue(authority, key, request.read(), clock.wall(), days)
     except OSError as error:
         fail(f"{error.filename} cannot be read: {error.strerror}", 1)
-    except CertificateWrong as error:
+    except (CertificateWrong, NotPrivate) as error:
         fail(str(error), 1)
     click.echo(made.decode(), nl=False)
 

@@ -35,7 +35,7 @@ from zoned.health import status_line
 from zoned.housekeeping import Housekeeping
 from zoned.leasing import Leasing
 from zoned.membership import check_owner, load_credentials, open_membership, publish
-from zoned.peer_tls import PeerTls, connect_by, open_tls
+from zoned.peer_tls import PeerTls, connect_by, generation_of, open_tls
 from zoned.peers import Peers
 from zoned.proxy import Proxy, limits, shared_limits
 from zoned.queue import Queue
@@ -121,7 +121,7 @@ async def serve(
         structlog.contextvars.bind_contextvars(zone=me.zone)
         sockets, cut = await open_sockets(config, stack), Cut()
         tls = open_tls(config, me)
-        poster = CutPoster(cut, connect_by(tls))
+        poster = CutPoster(cut, connect_by(tls), generation_of(tls))
         stack.push_async_callback(poster.aclose)
         async with (
             open_membership(config, directory, me, own, database, *sockets.plane, poster.post, rng) as gossip,
@@ -140,14 +140,14 @@ async def serve(
             url = _for_users(config, sockets.url)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
             _let_measure(zone, database, tls)
-
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)
             donor = Donor(database)
             inner.start_soon(donor.serve)
-            inner.start_soon(Housekeeping(database, replication.positions, config.registry, donor.hold).serve)
+            keep = Housekeeping(database, replication.positions, config.registry, config.audit, donor.hold)
+            inner.start_soon(keep.serve)
             peer_app = make_peer_app(config.gossip.label, gossip, replication, staleness, database, donor, sharing)
-            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers, tls)
+            await inner.start(serve_peers, cut.around(peer_app), sockets.peer, config.peers, tls, zone.counts.limit)
             inner.start_soon(publish, gossip, replication, zone)
             inner.start_soon(hear, gossip, replication)
             inner.start_soon(receipts.serve)
@@ -158,7 +158,7 @@ async def serve(
             async with trio.open_nursery() as faces:
                 operating = steering_routes(Queue(database, proxy, sharing), config.ids, drills)
                 steering = [*admin_routes(replication, database), *operating]
-                doors = Doors(config, directory, stack)
+                doors = Doors(config, directory, stack, zone.counts.limit)
                 workers = await open_faces(faces, sockets, zone, doors, steering, database)
                 logger.info("ready", url=sockets.url, peer="{}:{}".format(*sockets.peer_address), node=me.node_id)
                 task_status.started(Running.of(sockets, zone))

@@ -18,11 +18,11 @@ import structlog
 import trio
 
 from conf import Journal
-from store.images import Image
 from store.listing import Query
 from store.operations import Write
 from zoned import clock
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.risk import zones_of
 from zoned.errors import PeerUnreachable
 from zoned.posting import Address, Connect, Poster, PostFailed, connect_tcp
 from zoned.proxy import Proxy
@@ -39,6 +39,8 @@ EXAMPLES_MAX = 5
 ENTRY_BYTES = 700  # of a write, while the journal is empty and cannot tell
 OVERLAY_BYTES = 600  # on the disk of each write that waits, beside itself and its record: columns and indexes
 WARN_DAYS, CRITICAL_DAYS = 14.0, 2.0
+FAR_S = 0.02  # a voter that far away, there and back, is worth a word
+ROUNDS = 10  # there and back, until a node that was cut off has asked the registry again
 SLACK_S = 5.0  # a bound of staleness may be this much above the time it has been growing
 OK, WARN, CRITICAL = "ok", "warn", "critical"
 
@@ -105,8 +107,8 @@ class Cut:
 class CutPoster(Poster):
     """Requests to other nodes, which a drill can cut: none goes out, and no answer to what went out before comes in."""
 
-    def __init__(self, cut: Cut, connect: Connect = connect_tcp) -> None:
-        super().__init__(connect)
+    def __init__(self, cut: Cut, connect: Connect = connect_tcp, generation: Callable[[], int] = lambda: 0) -> None:
+        super().__init__(connect, generation)
         self._cut = cut
 
     async def post(
@@ -184,6 +186,8 @@ class Present:
     only_here: Sequence[str]
     only_elsewhere: int
     sample: str | None  # an image to look up meanwhile
+    rtt_s: float = 0.0  # there and back to the furthest voter that is up
+    certificates_s: float | None = None  # until the first one of this node ends; None without TLS
 
 
 def on_disk(operation_bytes: float) -> float:
@@ -203,6 +207,7 @@ def plan(kind: str, for_s: float, now: Present) -> list[Line]:
         _disk(now),
         _journal(now),
         _staleness(for_s, now),
+        *_certificates(for_s, now),
     ]
     return lines + ([_voters(now), _locations(now)] if kind == "partition" else [_known(now)])
 
@@ -230,9 +235,22 @@ def _journal(now: Present) -> Line:
 def _staleness(for_s: float, now: Present) -> Line:
     if now.staleness_s is None:
         return Line("staleness", CRITICAL, "not known even now: this node has not reached a registry yet")
-    return Line(
-        "staleness", OK, f"{now.staleness_s:.1f} s now, at most {now.staleness_s + for_s + SLACK_S:.0f} s at the end"
-    )
+    link = f", the furthest voter is {now.rtt_s * 1_000:.0f} ms away" if now.rtt_s >= FAR_S else ""
+    return Line("staleness", OK, f"{now.staleness_s:.1f} s now, at most {_stalest(for_s, now):.0f} s at the end{link}")
+
+
+def _stalest(for_s: float, now: Present) -> float:
+    """A node that asks again when it is over needs some ways there and back: connections, greetings, the question."""
+    return (now.staleness_s or 0.0) + for_s + SLACK_S + ROUNDS * now.rtt_s
+
+
+def _certificates(for_s: float, now: Present) -> list[Line]:
+    """They end in an outage as at any time, and then no node lets this one in when it is over."""
+    if now.certificates_s is None:
+        return []
+    days = now.certificates_s / 86_400
+    state = CRITICAL if now.certificates_s <= for_s else lasting(days)
+    return [Line("certificates", state, f"the first of this node ends in {shown_days(max(0.0, days))}")]
 
 
 def _known(now: Present) -> Line:
@@ -290,7 +308,7 @@ def compare(kind: str, for_s: float, now: Present, seen: Measured) -> list[Compa
         about = f"accepted, about {expected:.0f} at the usual rate"
         lines.append(Compared("writes", OK if fits and not seen.refused else CRITICAL, about, said))
     if kind == "partition" and now.staleness_s is not None:
-        most = now.staleness_s + for_s + SLACK_S
+        most = _stalest(for_s, now)
         state = OK if seen.staleness_s <= most else WARN
         lines.append(Compared("staleness", state, f"at most {most:.0f} s", f"{seen.staleness_s:.1f} s"))
     late = seen.recovered_s is None
@@ -442,6 +460,7 @@ class Drills:
         members = zone.gossip.members
         images = [found.image for found in (await zone.page(Query(LOOKED_AT_MAX))).found]
         zones = [(image.uuid, zones_of(image)) for image in images]
+        up = [members[one] for one in voters if one in members and members[one].is_up]
         return Present(
             zone=zone.name,
             ids_left=runway.left,
@@ -454,16 +473,12 @@ class Drills:
             is_registry=replication.registry_term is not None,
             has_registry=replication.registry is not None,
             voters=len(voters),
-            voters_up=sum(one in members and members[one].is_up for one in voters),
+            voters_up=len(up),
             is_voter=replication.me in voters,
             looked_at=len(images),
             only_here=[uuid for uuid, found in zones if found == {zone.name}],
             sample=images[-1].uuid if images else None,
             only_elsewhere=sum(len(found) == 1 and found != {zone.name} for _, found in zones),
+            rtt_s=max((view.rtt_s or 0.0 for view in up), default=0.0),
+            certificates_s=min(zone.certificates_left_s().values(), default=None),
         )
-
-
-def zones_of(image: Image) -> set[str]:
-    """The zones that hold an image's bytes, as far as its locations say (`zoned.api.nearest`)."""
-    named = (one.metadata.get("zone", one.metadata.get("store")) for one in image.locations)
-    return {str(name) for name in named if name}

@@ -20,12 +20,14 @@ from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
 from zoned.api.forward import from_workers
 from zoned.api.guard import with_caller
-from zoned.api.http1 import HttpLimits
+from zoned.api.http1 import HttpLimits, RequestRecord
 from zoned.api.lookup import HotReads
-from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
+from zoned.api.server import HttpServer, Lookup, serve_http
 from zoned.auth import Doors
+from zoned.counts import Counts
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
 from zoned.peer_tls import PeerTls
+from zoned.settings import Settings
 from zoned.workers import Workers, inner_limits, open_inner
 from zoned.zone import Zone
 
@@ -98,21 +100,25 @@ async def open_faces(
 
     Returns the workers, if there are any: they are to be drained before the rest is cancelled.
     """
-    bounds, observe = _limits(zone.settings.config.http), _observer(zone)
+    settings = zone.settings
+    bounds, observe = _limits(settings.config.http), _observer(zone)
     app = with_caller(make_app(zone, steering), doors.admin, None)
-    await faces.start(_serve, app, sockets.admin, bounds, observe, None)
+    counts = zone.counts
+    _follow(settings, await faces.start(_serve, app, sockets.admin, bounds, observe, None, counts))
     for listener in sockets.registry:
-        app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses, frozenset())
-        await faces.start(_serve, app, listener, bounds, observe, None)
-    app = with_caller(make_app(zone), doors.api, doors.guesses)
-    if zone.is_witness or not zone.settings.config.http.workers:
-        lookup = None if zone.is_witness else HotReads(zone, doors.api.known)
-        await faces.start(_serve, app, sockets.public, bounds, observe, lookup)
+        app = with_caller(make_registry_app(zone), doors.registry_api, doors.guesses, frozenset(), doors.rates)
+        _follow(settings, await faces.start(_serve, app, listener, bounds, observe, None, counts))
+    app = with_caller(make_app(zone), doors.api, doors.guesses, rates=doors.rates)
+    if zone.is_witness or not settings.config.http.workers:
+        lookup = None if zone.is_witness else HotReads(zone, doors.api.known, rates=doors.rates)
+        _follow(settings, await faces.start(_serve, app, sockets.public, bounds, observe, lookup, counts))
         return None
     inner = open_inner()
     # Workers write the lines of `log.requests`; what they hand on is only counted here.
-    await faces.start(_serve, from_workers(app), inner, inner_limits(bounds), zone.counts.request, None)
+    served = await faces.start(_serve, from_workers(app), inner, inner_limits(bounds), counts.request, None, counts)
+    _follow(settings, served, inner_limits)
     workers = Workers(zone, bounds, database, sockets.public, inner.socket.getsockname(), doors.trusted)
+    settings.listen(lambda changed: workers.bound_by(_limits(changed.http)))
     await faces.start(workers.publish)
     await faces.start(workers.serve)
     return workers
@@ -123,12 +129,21 @@ async def serve_peers(
     listener: trio.SocketListener,
     settings: Peers,
     tls: PeerTls | None,
+    on_limit: Callable[[str], None],
     *,
     task_status: trio.TaskStatus[HttpServer],
 ) -> None:
     """The peer plane."""
     bounds = HttpLimits(body_bytes_max=settings.body_bytes_max, grace_s=PEER_GRACE_S)
-    await serve_http(app, [listener], bounds, now=clock.wall, security=tls, task_status=task_status)
+    await serve_http(
+        app,
+        [listener],
+        bounds,
+        now=clock.wall,
+        security=tls,
+        on_limit=lambda limit: on_limit(f"peers.{limit}"),
+        task_status=task_status,
+    )
 
 
 async def _serve(
@@ -137,12 +152,31 @@ async def _serve(
     bounds: HttpLimits,
     on_request: Callable[[RequestRecord], None] | None,
     lookup: Lookup | None,
+    counts: Counts,
     *,
     task_status: trio.TaskStatus[HttpServer],
 ) -> None:
     await serve_http(
-        app, [listener], bounds, now=clock.wall, lookup=lookup, on_request=on_request, task_status=task_status
+        app,
+        [listener],
+        bounds,
+        now=clock.wall,
+        lookup=lookup,
+        on_request=on_request,
+        on_limit=lambda limit: counts.limit(f"http.{limit}"),
+        task_status=task_status,
     )
+
+
+def _follow(
+    settings: Settings, server: HttpServer, adapted: Callable[[HttpLimits], HttpLimits] = lambda bounds: bounds
+) -> None:
+    """A reload of the limits holds from each connection's next request on."""
+
+    def change(config: Config) -> None:
+        server.limits = adapted(_limits(config.http))
+
+    settings.listen(change)
 
 
 def _url(address: Address) -> str:

@@ -9,11 +9,26 @@ class NotPrivate(Exception):
     """Others may read or write a file that is a secret. Nothing was read."""
 
 
+def check_private(path: Path) -> None:
+    """Raises NotPrivate, or OSError. A group may be let in: systemd's credentials are made so."""
+    if path.stat().st_mode & 0o007:
+        raise NotPrivate(f"others may read or write {path}; chmod 600 it")
+
+
+def read_private_bytes(path: Path) -> bytes:
+    """A secret's file. Raises NotPrivate or OSError."""
+    check_private(path)
+    return path.read_bytes()
+
+
 def read_private(path: Path) -> str:
     """The text of a secret's file. Raises NotPrivate, OSError or UnicodeDecodeError."""
-    if path.stat().st_mode & 0o007:
-        raise NotPrivate(str(path))
-    return path.read_text(encoding="utf-8")
+    return read_private_bytes(path).decode("utf-8")
+
+
+def opened_private(path: str, flags: int) -> int:
+    """An `opener`: what it creates is for its owner only, whatever the umask."""
+    return os.open(path, flags, 0o600)
 
 
 class Watched:

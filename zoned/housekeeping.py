@@ -1,12 +1,14 @@
-"""What keeps the store from growing for ever: the log's old entries and old receipts go, a little at a time."""
+"""What keeps the store from growing for ever: old entries of the log, lines of the audit and receipts go, a little at
+a time.
+"""
 
 from collections.abc import Callable
 
 import apsw
 import structlog
 
-from conf import Registry
-from store import journal, log
+from conf import Audit, Registry
+from store import audit, journal, log
 from store.database import Database
 from store.errors import StorageFull
 from zoned import clock
@@ -35,6 +37,7 @@ class Housekeeping:
         database: Database,
         positions: Positions,
         settings: Registry,
+        kept: Audit = Audit(),  # noqa: B008  # frozen
         hold: Callable[[], int | None] = lambda: None,
     ) -> None:
         """`hold` names a position whose successors somebody still needs, while a snapshot is being fetched."""
@@ -42,13 +45,14 @@ class Housekeeping:
         self._database = database
         self._positions = positions
         self._settings = settings
+        self._audit = kept
         self._wal_told = False
 
     async def serve(self) -> None:
         while True:
             self._watch_wal()
             try:
-                again = await self._compact() or await self._forget()
+                again = await self._compact() or await self._forget() or await self._forget_lines()
             except StorageFull as error:
                 structlog.get_logger().warning("housekeeping waits", problem=str(error))
                 again = False
@@ -80,3 +84,9 @@ class Housekeeping:
             return journal.forget_receipts(connection, before, RECEIPTS_MAX)
 
         return await self._database.write(forget) == RECEIPTS_MAX
+
+    async def _forget_lines(self) -> bool:
+        before = self._positions.position - self._audit.entries_keep
+        if not audit.has_before(self._database.reader, before):
+            return False
+        return await self._database.write(lambda c: audit.forget(c, before, ENTRIES_MAX)) == ENTRIES_MAX

@@ -64,7 +64,7 @@ class Leasing:
             logger.error("integers are used up", ceiling=self._settings.ceiling)
         self._exhausted = exhausted
         if count and not exhausted and not journal.has_grant(reader):
-            await self._proxy.submit(Grant(count, self._settings.ceiling), wait=False)
+            await self._proxy.submit(Grant(count, self._settings.ceiling, self._settings.above), wait=False)
         # Asked for anew: a snapshot may have taken the store's place while the grant was journaled.
         for uuid in catalogue.unnumbered(self._database.reader, self._proxy.me, NUMBER_MAX):
             try:

@@ -15,7 +15,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from zoned.api import request_id
-from zoned.api.server import RequestRecord
+from zoned.api.http1 import RequestRecord
+from zoned.masking import masked
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 # syslog(3) severities, as sd-daemon(3) puts them before a line.
@@ -70,6 +71,22 @@ def goes_to_journal(stream: TextIO, environ: Mapping[str, str] = os.environ) -> 
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
+def without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """No URL in a line keeps its credentials, whoever wrote it and whatever error it came in."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = masked(value)
+    return event
+
+
+def printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """For a terminal, which values from outside must not steer. JSON needs no such care."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in value)
+    return event
+
+
 def with_priority(_logger: WrappedLogger, method: str, line: Any) -> str:
     """Every line of a text with its priority in front."""
     mark = f"<{PRIORITIES.get(method, 3)}>"
@@ -98,6 +115,8 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        without_secrets,
+        *([printable] if console else []),
         render,
     ]
     if goes_to_journal(out):

@@ -40,7 +40,7 @@ from store.errors import CannotOpen, StorageFull
 from store.identity import Identity
 from zoned import __version__
 from zoned.errors import CannotStart
-from zoned.files import write_private
+from zoned.files import NotPrivate, read_private_bytes, write_private
 from zoned.replication import Replication
 from zoned.supervise import beat, next_beat
 from zoned.zone import Zone
@@ -67,7 +67,9 @@ def load_credentials(directory: Path, label: str, is_new: bool) -> Credentials:
         path.rename(path.with_name(f"{KEY_FILE}.lost-{secrets.token_hex(4)}"))
         logger.warning("key of a node whose store is gone put aside", key=str(path))
     try:
-        secret = path.read_bytes()
+        secret = read_private_bytes(path)
+    except NotPrivate as error:
+        raise CannotOpen(str(error)) from None
     except FileNotFoundError:
         secret = secrets.token_bytes(SECRET_BYTES)
         write_private(path, secret)

@@ -98,6 +98,9 @@ class _Daemon(Collector):
         yield _gauge(
             "ready", "Whether users may come: the store answers and the node is not draining.", not zone.draining
         )
+        yield _gauge(
+            "backup_timestamp_seconds", "When a backup was last taken here; absent since the start.", zone.backed_up_at
+        )
         sizes = zone.sizes()
         yield _gauge("store_bytes", "The store's file and its write-ahead log.", sizes.store_bytes)
         yield _gauge("store_wal_bytes", "The write-ahead log alone.", sizes.wal_bytes)
@@ -151,7 +154,10 @@ class _Daemon(Collector):
         writes = CounterMetricFamily("zoned_writes", "Writes by what their clients were told.", labels=["state"])
         for state in ("committed", "buffered", "conflict", "refused", "full"):
             writes.add_metric([state], counts.writes[state])
-        yield from (requests, lookups, writes)
+        limited = CounterMetricFamily("zoned_limited", "How often clients met a limit.", labels=["limit"])
+        for limit, number in counts.limited.items():
+            limited.add_metric([limit], number)
+        yield from (requests, lookups, writes, limited)
         yield _histogram("request_seconds", "From a request's head to the end of its answer.", counts.request_s)
         yield _histogram("lookup_seconds", "The same, of lookups alone.", counts.lookup_s)
         yield _histogram(

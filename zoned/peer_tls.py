@@ -19,7 +19,7 @@ from store.images import is_uuid
 from zoned import paths
 from zoned.certificates import CertificateWrong, Named, check_pair, ends, named
 from zoned.errors import CannotStart
-from zoned.files import Watched
+from zoned.files import NotPrivate, Watched, read_private_bytes
 from zoned.posting import Address, Connect, PostFailed, connect_tcp
 
 AUTHORITIES, NODE = "ca.pem", "node.pem"
@@ -130,6 +130,11 @@ def open_tls(config: Config, me: Identity) -> PeerTls | None:
         raise CannotStart(f"peers.tls: {error}") from None
 
 
+def generation_of(tls: PeerTls | None) -> Callable[[], int]:
+    """Of what is believed of peers, for a Poster: what was let in before must not be asked again."""
+    return (lambda: tls.generation) if tls is not None else lambda: 0
+
+
 def connect_by(tls: PeerTls | None) -> Connect:
     """How a Poster connects: by TLS, and to the node that it means when it means one (its `name` is a node ID)."""
     if tls is None:
@@ -149,7 +154,10 @@ def connect_by(tls: PeerTls | None) -> Connect:
 
 
 def _read(path: Path) -> bytes:
+    """The authorities, or what holds this node's key."""
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.name == AUTHORITIES else read_private_bytes(path)
+    except NotPrivate as error:
+        raise CertificateWrong(str(error)) from None
     except OSError as error:
         raise CertificateWrong(f"{path} cannot be read: {error.strerror}; see zonectl tls") from None

@@ -70,9 +70,13 @@ KINDS: Mapping[str, Callable[[Asking, Owned | None], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """For each action ("images.show") the kinds of caller that may."""
+    """For each action ("images.show") the kinds of caller that may; and which locations an image may have at all.
+
+    `schemes` are those of URLs that anybody may register, None for any.
+    """
 
     rules: Mapping[str, tuple[str, ...]]
+    schemes: frozenset[str] | None = None
 
     def allows(self, action: str, caller: Asking, image: Owned | None = None) -> bool:
         """Whether `caller` may do `action`, to `image` if it is done to one."""
@@ -98,7 +102,7 @@ def parse(text: str, base: Policy | None = None) -> Policy:
                 rules[action] = tuple(kinds)
     if wrong:
         raise PolicyWrong("\n".join(wrong))
-    return Policy(rules)
+    return Policy(rules, base.schemes if base else None)
 
 
 DEFAULT = parse(resources.files("zoned").joinpath("policy.toml").read_text(encoding="utf-8"))

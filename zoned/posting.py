@@ -22,6 +22,7 @@ IDLE_MAX = 64  # connections kept, of all peers together
 IDLE_S = 60.0  # below what the peers' server grants, so that few are found closed
 
 Address = tuple[str, int]
+Target = tuple[Address, str, int]  # the last: of which generation what is believed of the other side is
 Connect = Callable[[Address, str], Awaitable[trio.abc.Stream]]
 
 
@@ -33,7 +34,7 @@ class PostFailed(OSError):
 class _Kept:
     """A connection between requests."""
 
-    target: tuple[Address, str]
+    target: Target
     stream: trio.abc.Stream
     since: float
 
@@ -46,8 +47,10 @@ async def connect_tcp(address: Address, name: str) -> trio.abc.Stream:
 class Poster:
     """Sends requests. `connect` opens a connection to an address for a host of that name, raising OSError."""
 
-    def __init__(self, connect: Connect = connect_tcp) -> None:
+    def __init__(self, connect: Connect = connect_tcp, generation: Callable[[], int] = lambda: 0) -> None:
+        """A connection is used again only while `generation` is what it was when it was made."""
         self._connect = connect
+        self._generation = generation
         self._kept: deque[_Kept] = deque()  # the one used last at the right
 
     async def post(
@@ -65,7 +68,7 @@ class Poster:
         answer, `name` is the host that is meant, `address` its place. The caller bounds the time. Raises OSError.
         """
         name = name or address[0]
-        target = (address, name)
+        target = (address, name, self._generation())
         shown = f"[{name}]" if ":" in name else name
         head = f"POST {path} HTTP/1.1\r\nhost: {shown}:{address[1]}\r\ncontent-length: {len(body)}\r\n".encode()
         request = b"".join((head, headers, b"\r\n", body))
@@ -90,21 +93,25 @@ class Poster:
         while self._kept:
             await trio.aclose_forcefully(self._kept.popleft().stream)
 
-    def _take(self, target: tuple[Address, str]) -> trio.abc.Stream | None:
+    def _take(self, target: Target) -> trio.abc.Stream | None:
         for kept in reversed(self._kept):
             if kept.target == target:
                 self._kept.remove(kept)
                 return kept.stream
         return None
 
-    async def _keep(self, target: tuple[Address, str], stream: trio.abc.Stream) -> None:
-        now = trio.current_time()
-        self._kept.append(_Kept(target, stream, now))
-        while len(self._kept) > IDLE_MAX or self._kept[0].since + IDLE_S < now:
+    async def _keep(self, target: Target, stream: trio.abc.Stream) -> None:
+        now, current = trio.current_time(), self._generation()
+        whole = [*self._kept, _Kept(target, stream, now)]
+        self._kept = deque(one for one in whole if one.target[2] == current)
+        for one in whole:
+            if one.target[2] != current:
+                await trio.aclose_forcefully(one.stream)
+        while len(self._kept) > IDLE_MAX or (self._kept and self._kept[0].since + IDLE_S < now):
             await trio.aclose_forcefully(self._kept.popleft().stream)
 
     async def _ask(
-        self, target: tuple[Address, str], stream: trio.abc.Stream, request: bytes, bytes_max: int, *, is_fresh: bool
+        self, target: Target, stream: trio.abc.Stream, request: bytes, bytes_max: int, *, is_fresh: bool
     ) -> tuple[int, bytes] | None:
         """The answer; None when a connection that is not fresh turns out to have been closed."""
         reader = _Reader(bytes_max)

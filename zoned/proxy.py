@@ -7,7 +7,7 @@ lost answer, a deposed registry or a crash of either side just means sending the
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import trio
 from structlog.contextvars import bound_contextvars
 
 from conf import Journal, Registry
-from store import apply, catalogue, holding, journal, ranges
+from store import apply, catalogue, holding, journal, ranges, shared
 from store.apply import Applied
 from store.database import Database
 from store.errors import JournalFull
@@ -103,6 +103,7 @@ class Proxy:
         self._buffered: set[int] = set()
         self._request_ids: dict[int, str] = {}  # of the clients whose writes wait, for the logs of both sides
         self._sent = 0  # highest sequence the present registry has accepted
+        self._sent_ahead: frozenset[int] = frozenset()  # what it has accepted beyond that
         self._failing = False
         self._blocked = False  # by other nodes' writes, which have to be applied first
         self._away_since: float | None = trio.current_time()
@@ -169,7 +170,7 @@ class Proxy:
         """Waits until this node's `sequence`-th write is applied, or for `timeout_s`."""
         event = self._waiters.setdefault(sequence, trio.Event())
         # Asked after the waiter stands: an outcome that came before it is on disk by now.
-        if apply.mark(self._database.reader, self.me) < sequence:
+        if journal.is_pending(self._database.reader, sequence):
             with trio.move_on_after(timeout_s):
                 await event.wait()
         if not event.is_set() and not event.statistics().tasks_waiting:
@@ -197,8 +198,7 @@ class Proxy:
             self._news.set()
         if not applied and self._waiters:
             self._request_ids.clear()
-            done = apply.mark(self._database.reader, self.me)
-            for sequence in [one for one in self._waiters if one <= done]:
+            for sequence in [one for one in self._waiters if not journal.is_pending(self._database.reader, one)]:
                 self._waiters.pop(sequence).set()
         for one in applied:
             self._buffered.discard(one.sequence)
@@ -215,7 +215,7 @@ class Proxy:
 
     def wake(self) -> None:
         """Sends what waits now, again if it was sent already."""
-        self._sent = 0
+        self._forget_sent()
         self._news.set()
         self.journaled.set()
 
@@ -229,14 +229,16 @@ class Proxy:
             changed = self._forwarder.changed()
             registry = self._forwarder.registry
             self._mark_away(registry is None or self._failing)
-            waiting = len(self._next_rows()) if registry is not None else 0
-            if registry is not None and waiting:
-                await self._send(registry, waiting, changed)
+            rows = self._next_rows() if registry is not None else []
+            if registry is not None and (urgent := self._next_urgent(rows)):
+                await self._forward(registry, urgent, changed)
+            elif registry is not None and rows:
+                await self._send(registry, len(rows), changed)
             elif not await first_of(changed, self._news.event, at_most_s=STALL_S):
-                self._sent = 0
+                self._forget_sent()
             if changed.is_set():
                 # Another registry knows nothing of what this one accepted.
-                self._sent = 0
+                self._forget_sent()
                 self._failing = False
                 if journal.backlog(self._database.reader).entries > self._settings.forward_batch_max:
                     await trio.sleep(self.drain.stagger_s())
@@ -253,6 +255,18 @@ class Proxy:
         rows = journal.read(reader, after, self._settings.forward_batch_max, FORWARD_BYTES_MAX)
         self._blocked = not rows and journal.backlog(reader).last_sequence > after
         return rows
+
+    def _next_urgent(self, rows: Sequence[tuple[int, bytes]]) -> list[Write]:
+        """What rides ahead of the next `rows` and all behind them. What was sent goes with what comes for its image."""
+        reader = self._database.reader
+        beyond = rows[-1][0] if rows else max(self._sent, apply.mark(reader, self.me))
+        found = shared.urgent_run(reader, self.me, self.me, beyond, self._settings.forward_batch_max, FORWARD_BYTES_MAX)
+        if all(one.sequence in self._sent_ahead for one in found):
+            return []
+        return [replace(one, buffered=self._is_buffered(one.sequence)) for one in found]
+
+    def _forget_sent(self) -> None:
+        self._sent, self._sent_ahead = 0, frozenset()
 
     def _is_buffered(self, sequence: int) -> bool:
         return sequence <= self._buffered_through or sequence in self._buffered
@@ -278,6 +292,9 @@ class Proxy:
         if not rows:
             return
         batch = [Write(self.me, sequence, decode(data), self._is_buffered(sequence)) for sequence, data in rows]
+        await self._forward(registry, batch, changed)
+
+    async def _forward(self, registry: str, batch: Sequence[Write], changed: trio.Event) -> None:
         self.left_through = max(self.left_through, batch[-1].sequence)
         try:
             with self._named(batch):
@@ -290,11 +307,14 @@ class Proxy:
         match answer:
             case Accepted(through):
                 self._backoff.reset()
-                self._sent = min(through, batch[-1].sequence)
+                if batch[0].ahead:
+                    self._sent_ahead |= {one.sequence for one in batch}
+                else:
+                    self._sent = min(through, batch[-1].sequence)
             case Overloaded():
                 await self._backoff.pause()
             case NotRegistry() | None:
-                self._sent = 0
+                self._forget_sent()
                 self._mark_away(True)
                 await self._backoff.pause(changed)
 

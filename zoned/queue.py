@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 import trio
 
-from store import apply, holding, journal, shared
+from store import holding, journal, shared, urgent
 from store.database import Database
 from store.errors import StorageFull
 from store.holding import Hold
@@ -101,8 +101,9 @@ class Queue:
         last = journal.backlog(reader).last_sequence
         self._proxy.wake()
         with trio.move_on_after(timeout_s):
-            await self._proxy.wait_for(last, timeout_s)
-        left = max(0, last - max(apply.mark(reader, self._proxy.me), 0))
+            while (waits := journal.last_waiting(reader, last)) is not None:
+                await self._proxy.wait_for(waits, timeout_s)
+        left = journal.backlog(reader).entries - holding.waiting_from(reader, last + 1)
         return {"through": last, "left": left, **self.state()}
 
     async def take_in(self, documents: Sequence[Any]) -> dict[str, int]:
@@ -116,6 +117,8 @@ class Queue:
         known = shared.have(reader)
         for row in rows:
             next_sequence = known.get(row.node, 0) + 1
+            while urgent.was_applied(reader, row.node, next_sequence):
+                next_sequence += 1
             if row.node == self._proxy.me or row.sequence < next_sequence:
                 continue
             if row.sequence > next_sequence:

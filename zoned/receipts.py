@@ -5,8 +5,8 @@ and *seen* counts the zones all of whose nodes have applied that, by what nodes 
 Whatever was told is on disk before it is told, so that neither a restart nor a zone that falls silent takes it back.
 """
 
-from collections import deque
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -23,7 +23,7 @@ from zoned.sharing import Sharing
 from zoned.supervise import beat, first_of
 
 WATCH_S = 1.0  # how often it is looked who has seen what was switched off
-WATCHED_MAX = 1_000  # writes; beyond, the oldest are looked at when somebody asks
+WATCHED_MAX = 1_000  # writes; the newest of them; others are looked at when somebody asks
 LOOK_S = 0.1  # how often positions of others are looked at while somebody waits for them
 STEPS = ("journaled", "shared", "committed", "seen")
 FINAL = ("conflict", "refused", "dropped")
@@ -86,26 +86,23 @@ class Receipts:
         self._sharing = sharing
         self._members = members
         self._positions = positions
-        self._watched: deque[int] = deque(maxlen=WATCHED_MAX)
-
-    def watch(self, write_id: str) -> None:
-        """Notes from now on, without being asked, when each zone has seen this write: for what is switched off."""
-        receipt = self.find(write_id)
-        if receipt is not None:
-            self._watched.append(receipt.sequence)
 
     async def serve(self) -> None:
-        """Watches for ever."""
+        """Notes for ever, without being asked, when each zone has seen what was switched off."""
         while True:
-            for sequence in list(self._watched):
-                receipt = journal.receipt(self._database.reader, sequence)
-                try:
-                    told = await self.tell(receipt) if receipt is not None else None
-                except StorageFull:
-                    break  # there is a later
-                if told is None or told.state in ("seen", *FINAL, "applied"):
-                    self._watched.remove(sequence)
+            with suppress(StorageFull):  # there is a later
+                await self._look()
             await beat(WATCH_S)
+
+    async def _look(self) -> None:
+        reader, done = self._database.reader, list[int]()
+        for sequence in journal.watched(reader, WATCHED_MAX):
+            receipt = journal.receipt(reader, sequence)
+            told = await self.tell(receipt) if receipt is not None else None
+            if told is None or told.state in ("seen", *FINAL, "applied"):
+                done.append(sequence)
+        if done:
+            await self._database.write(lambda c: journal.unwatch(c, done))
 
     def find(self, write_id: str) -> Receipt | None:
         """The receipt of a write of this node; None if it has none (any more)."""

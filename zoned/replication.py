@@ -27,6 +27,7 @@ from store.snapshot import Snapshot as SnapshotFile
 from zoned import clock
 from zoned.autopilot import Autopilot, SteerRefused, added, heard_by, without
 from zoned.bootstrap import Fetcher, install
+from zoned.engine import Engine
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.follow import Follower, Positions, cluster_id
 from zoned.founding import Founding, cluster_seen
@@ -77,7 +78,8 @@ class Replication:
         self._members = members
         self._settings = settings
         self._rng = rng
-        self._node: RaftNode | None = None
+        self._engine: Engine | None = None
+        self._node: RaftNode | None = None  # the same, when the embedded log orders writes
         self._post: RaftPost | None = None
         self._follower: Follower | None = None
         self._registry: Registry | None = None
@@ -94,12 +96,8 @@ class Replication:
     @property
     def registry(self) -> str | None:
         """The node that seems to be the registry. A voter knows by its term; others go by what the registry says."""
-        if self._node is not None:
-            core = self._node.core
-            if core.leader_id == self.me and not core.is_registry:
-                return None
-            return core.leader_id
-        return self.claimed_registry
+        engine = self._engine
+        return engine.holder if engine is not None and engine.is_informed else self.claimed_registry
 
     @property
     def claimed_registry(self) -> str | None:
@@ -186,8 +184,8 @@ class Replication:
     @property
     def registry_term(self) -> int | None:
         """The term of this node's registry role; None when it has not got it."""
-        core = self.core
-        return core.term if core is not None and core.is_registry else None
+        engine = self._engine
+        return engine.term if engine is not None and engine.is_registry else None
 
     def committed_membership(self) -> Entry | None:
         """The membership entry in force at this node's position."""
@@ -223,7 +221,7 @@ class Replication:
                 with trio.CancelScope() as self._taking_part:
                     await self._take_part(membership)
                 self._taking_part = None
-                self._node = self._registry = self._post = None
+                self._engine = self._node = self._registry = self._post = None
             else:
                 await self._follow()
 
@@ -309,7 +307,7 @@ class Replication:
             snapshots = _Snapshots(self, nursery)
             node = RaftNode(core, self._database, pace, post.send, self._on_applied, self.note_change, snapshots)
             self._registry = Registry(node, self._database)
-            self._node = node
+            self._engine = self._node = node
             self.part = part_of(self.me, membership)
             self.note_change()
             await nursery.start(node.serve)
@@ -385,9 +383,9 @@ class Replication:
 
     async def read_index_here(self, *, patient: bool) -> int | None:
         """`read_index` on the registry itself. Raises RaftError when this is not it."""
-        if self._node is None:
+        if self._engine is None:
             raise NotLeader(None)
-        return await self._node.read_index(patient=patient)
+        return await self._engine.read_index(patient=patient)
 
     async def steer(self, action: str, target: str) -> str:
         """Changes who takes part, here or at the registry; returns what was begun. Raises SteerRefused.

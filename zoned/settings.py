@@ -24,6 +24,14 @@ LIVE = frozenset(
         "journal.free_disk_min_bytes",
         "journal.shared_entries_max",
         "journal.shared_bytes_max",
+        "http.header_bytes_max",
+        "http.body_bytes_max",
+        "http.header_timeout_s",
+        "http.body_timeout_s",
+        "http.idle_timeout_s",
+        "http.write_timeout_s",
+        "http.connections_max",
+        "http.grace_s",
     )
 )
 

@@ -24,7 +24,7 @@ import trio
 
 from conf import Registry as RegistrySettings
 from gossip import MemberView
-from store import apply, journal, shared
+from store import apply, journal, shared, urgent
 from store.database import Database
 from store.errors import StorageFull
 from store.images import is_uuid
@@ -171,6 +171,7 @@ class Sharing:
         self._limits = limits
         self._rng = rng
         self._relief = Relief(rng)
+        self._hurried: dict[tuple[str, int], float] = {}  # others' writes that rode ahead by this node, and when
         self._offered = journal.backlog(database.reader).last_sequence
         self._news = trio.Event()  # replaced whenever there is more to give
         self._kept = Signal()
@@ -302,18 +303,33 @@ class Sharing:
             marks = {node: apply.mark(self._database.reader, node) for node in shared.nodes(self._database.reader)}
             went_on = False
             if registry is not None and marks:
+                await self._hurry(registry, marks)
                 went_on = await self._help(registry, marks)
             if not went_on:
                 again_s = RELIEF_S if marks and registry is not None else math.inf
                 await first_of(changed, self._kept.event, at_most_s=again_s)
             if changed.is_set():
                 self._relief.doubt(trio.current_time())
+                self._hurried.clear()
+
+    async def _hurry(self, registry: str, marks: Mapping[str, int]) -> None:
+        """Others' switch-offs at once, however long their journals are and whether or not they move."""
+        reader, now = self._database.reader, trio.current_time()
+        for node in set(urgent.nodes(reader)) & marks.keys():
+            bounds = self._settings.forward_batch_max, FORWARD_BYTES_MAX
+            writes = shared.urgent_run(reader, self._me, node, marks[node] + 1, *bounds)
+            if all(now - self._hurried.get((node, one.sequence), -math.inf) < STALL_S for one in writes):
+                continue
+            with _unreached():
+                if isinstance(await self._replication.forward(registry, writes), Accepted):
+                    self._hurried.update(((node, one.sequence), now) for one in writes)
+        self._hurried = {one: at for one, at in self._hurried.items() if now - at < STALL_S}
 
     async def _help(self, registry: str, marks: Mapping[str, int]) -> bool:
         """One batch of each journal that needs it; whether there is reason to go on at once."""
         reader, went_on = self._database.reader, False
-        urgent = shared.waits_for(reader, self._me)
-        for node, after in self._relief.due(trio.current_time(), marks, urgent):
+        waited_for = shared.waits_for(reader, self._me)
+        for node, after in self._relief.due(trio.current_time(), marks, waited_for):
             writes = shared.run(reader, node, after, self._settings.forward_batch_max, FORWARD_BYTES_MAX)
             if not writes:
                 continue

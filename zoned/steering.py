@@ -117,10 +117,13 @@ def _ids_routes(settings: Ids) -> list[BaseRoute]:
         return reply(document, 202 if submitted.state == "buffered" else 200, write_headers(zone, submitted))
 
     async def lease(request: Request) -> Response:
-        count = (await _asked(request)).get("count")
+        asked = await _asked(request)
+        count, above = asked.get("count"), asked.get("above", settings.above)
         if type(count) is not int or not 1 <= count <= COUNT_MAX:
             raise bad(f"count must be 1 to {COUNT_MAX} integers", "bad-body")
-        return await submit(request, Grant(count, settings.ceiling), {"asked_for": count})
+        if type(above) is not int or not 0 <= above < settings.ceiling:
+            raise bad(f"above must be an integer below ids.ceiling, {settings.ceiling}", "bad-body")
+        return await submit(request, Grant(count, settings.ceiling, above), {"asked_for": count})
 
     async def retire(request: Request) -> Response:
         asked, zone = await _asked(request), zone_of(request)

@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from gossip import FactValue, MemberView
-from store import catalogue
+from store import audit, catalogue
 from store.database import Database
 from store.images import Image
 from zoned.errors import PeerRefused, PeerUnreachable
@@ -62,8 +62,16 @@ def position_in(record: bytes) -> int:
         return 0
 
 
-async def answer(database: Database, bucket: str) -> list[Any]:
-    """A peer's question: all buckets (""), or the records of one."""
+def chain(connection: apsw.Connection, position: int) -> tuple[int, str | None]:
+    """The position applied here, and the audit's chain as of `position` in hexadecimal, if that is still known."""
+    found = audit.chain_at(connection, position)
+    return catalogue.replica(connection).position, found.hex() if found is not None else None
+
+
+async def answer(database: Database, bucket: str | int) -> list[Any]:
+    """A peer's question: all buckets (""), the records of one, or the audit's chain as of a position."""
+    if isinstance(bucket, int):
+        return list(await database.read(lambda c: chain(c, bucket)))
     job = (lambda c: records(c, bucket)) if bucket else buckets
     position, found = await database.read(job)
     return [position, found]
@@ -138,6 +146,36 @@ class Verifier:
             "peers": compared,
             "equal": said == counted and all(one["equal"] for one in compared),
         }
+
+    async def verify_audit(self) -> dict[str, Any]:
+        """Follows the chain through every line that is kept, and asks every peer that is up for its own."""
+        counted = await self._database.read(audit.count)
+        peers = [await self._verify_chain_with(view) for view in self._others()]
+        equal = not counted.problem and all(one["equal"] is not False for one in peers)
+        return {"here": {**asdict(counted), "equal": not counted.problem}, "peers": peers, "equal": equal}
+
+    async def _verify_chain_with(self, view: MemberView) -> dict[str, Any]:
+        """Compares at the lower of both positions. Whoever joined later does not know the chain of before."""
+        result: dict[str, Any] = {"zone": view.zone, "node_id": view.node_id, "position": None, "equal": None}
+        try:
+            here, _ = await self._database.read(lambda c: chain(c, 0))
+            there, theirs = await self._chain_of(view.node_id, here)
+            if there < here:
+                there, theirs = await self._chain_of(view.node_id, there)
+            position = min(here, there)
+            _, ours = await self._database.read(lambda c: chain(c, position))
+        except (PeerUnreachable, PeerRefused) as error:
+            return {**result, "problem": str(error)}
+        if ours is None or theirs is None:
+            return {**result, "problem": f"the lines at position {position} are no longer kept on both sides"}
+        return {**result, "position": position, "equal": ours == theirs}
+
+    async def _chain_of(self, peer: str, position: int) -> tuple[int, str | None]:
+        match await self._peers.ask(peer, "digests", position, ASK_TIMEOUT_S):
+            case [int(applied), str() | None as told]:
+                return applied, told
+            case _:
+                raise PeerRefused("answered with no chain")
 
     def _others(self) -> Iterable[MemberView]:
         cluster = self._members[self._me].facts.get("cluster")

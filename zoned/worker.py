@@ -24,7 +24,7 @@ import orjson
 import structlog
 import trio
 
-from conf import Auth
+from conf import Auth, Http
 from store import catalogue, listing
 from store.catalogue import Found
 from store.database import connect_reader, in_snapshot
@@ -34,7 +34,7 @@ from zoned.api.forward import Forward
 from zoned.api.http1 import HttpLimits
 from zoned.api.lookup import HotReads
 from zoned.api.server import serve_http
-from zoned.auth.doors import known_beside
+from zoned.auth.doors import known_beside, open_rates
 from zoned.page import Page
 
 MMAP_BYTES = 1 << 46  # the whole store: a page of it then costs no call of the kernel
@@ -57,6 +57,7 @@ class Task:
     trusted: bool  # as `zoned.auth.Doors` has it for the public listener
     daemon: str  # name of the daemon's abstract Unix socket, in hexadecimal
     limits: HttpLimits
+    http: Http
     log_level: str
     log_format: str
     log_requests: bool
@@ -70,7 +71,9 @@ class Task:
     @classmethod
     def decode(cls, text: str) -> "Task":
         raw: dict[str, Any] = orjson.loads(text)
-        return cls(**{**raw, "limits": HttpLimits(**raw["limits"]), "auth": Auth(**raw["auth"])})
+        return cls(
+            **{**raw, "limits": HttpLimits(**raw["limits"]), "auth": Auth(**raw["auth"]), "http": Http(**raw["http"])}
+        )
 
 
 class View:
@@ -131,10 +134,14 @@ class Tally:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[bool, bytes, int, str]] = Counter()
+        self._limited: Counter[str] = Counter()
         self._telling = trio.Lock()
 
     def count(self, is_native: bool, method: bytes, status: int, source: str) -> None:
         self._counts[is_native, method, status, source] += 1
+
+    def limit(self, name: str) -> None:
+        self._limited[name] += 1
 
     async def report(self, control: trio.SocketStream) -> None:
         while True:
@@ -143,11 +150,13 @@ class Tally:
 
     async def tell(self, control: trio.SocketStream) -> None:
         async with self._telling:
-            told = [
+            told: list[list[Any]] = [
                 [is_native, method.decode(), status, source, number]
                 for (is_native, method, status, source), number in self._counts.items()
             ]
+            told += [[name, number] for name, number in self._limited.items()]
             self._counts.clear()
+            self._limited.clear()
             if told:
                 await control.socket.send(orjson.dumps(told) + b"\n")
 
@@ -194,8 +203,16 @@ async def work(task: Task) -> None:
         @nursery.start_soon
         async def serve() -> None:
             with serving:
-                lookup = HotReads(view, known, tally.count)
-                await serve_http(forward, [listener], task.limits, now=clock.wall, lookup=lookup, on_request=on_request)
+                lookup = HotReads(view, known, tally.count, open_rates(task.http, tally.limit))
+                await serve_http(
+                    forward,
+                    [listener],
+                    task.limits,
+                    now=clock.wall,
+                    lookup=lookup,
+                    on_request=on_request,
+                    on_limit=lambda limit: tally.limit(f"http.{limit}"),
+                )
             await tally.tell(control)
             nursery.cancel_scope.cancel()
 

@@ -18,6 +18,7 @@ import orjson
 import structlog
 import trio
 
+from conf import Http, Log
 from store.database import Database
 from zoned.api.http1 import HttpLimits
 from zoned.page import Page
@@ -115,11 +116,11 @@ class Workers:
         self._trusted = trusted
         self._database = database
         self._public = public
-        self._bounds = replace(bounds, connections_max=-(-bounds.connections_max // max(1, self._count)))
+        self.bound_by(bounds)
         self._draining = False
         self._came = Signal()  # another one is ready
         # Heard from here on: a reload may come while the first ones start.
-        self._log = zone.settings.config.log
+        self._known = self._followed()
         self._changed = Signal()
         zone.settings.listen(lambda _: self._changed.set())
         self._may_open = True
@@ -169,13 +170,21 @@ class Workers:
                 logger.warning("worker did not end in time", pid=worker.process.pid)
                 worker.process.kill()
 
+    def bound_by(self, bounds: HttpLimits) -> None:
+        """What those that are started from now on hold their clients to."""
+        self._bounds = replace(bounds, connections_max=-(-bounds.connections_max // max(1, self._count)))
+
+    def _followed(self) -> tuple[Log, Http]:
+        """What they are told when they start."""
+        return self._zone.settings.config.log, self._zone.settings.config.http
+
     async def follow(self) -> None:
-        """Replaces them, one after the other, when the settings of the log have changed."""
-        settings, known = self._zone.settings, self._log
+        """Replaces them, one after the other, when the settings of the log or the limits have changed."""
+        known = self._known
         while True:
             await self._changed.wait()
-            if settings.config.log != known:
-                known = settings.config.log
+            if self._followed() != known:
+                known = self._followed()
                 for worker in list(self.running):
                     worker.asked_to_end = True
                     self._came.clear()
@@ -235,7 +244,7 @@ class Workers:
                         self._came.set()
                     else:
                         for counted in orjson.loads(said):
-                            self._zone.counts.looked_up(*counted)
+                            self._zone.counts.told(*counted)
                 with trio.move_on_after(END_S):
                     await worker.process.wait()
             finally:
@@ -257,7 +266,8 @@ class Workers:
             path = str(self._database.path)
             said = (log.level, log.format, log.requests)
             task = Task(
-                config.node.zone, path, config.auth, self._trusted, self._inner[1:].hex(), self._bounds, *said, *fds
+                *(config.node.zone, path, config.auth, self._trusted, self._inner[1:].hex(), self._bounds, config.http),
+                *(*said, *fds),
             )
             # The very package that runs here, whatever lies in the working directory (-P).
             paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -18,6 +18,7 @@ from conf import Idempotency
 from gossip import Gossip, MemberView
 from store import (
     aliases,
+    audit,
     catalogue,
     conflicts,
     history,
@@ -41,7 +42,7 @@ from store.images import Image
 from store.journal import Receipt
 from store.keys import Answer, Known
 from store.listing import Page, Query
-from store.operations import Operation, Origin, switches_off
+from store.operations import Operation, Origin
 from zoned import __version__, clock
 from zoned.counts import Counts
 from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
@@ -96,6 +97,7 @@ class Zone:
         self.positions = replication.positions
         self.replication = replication
         self.draining = False
+        self.backed_up_at: float | None = None  # wall clock; None: not since the start
         self.drill: str | None = None  # the one that is live
         self.damaged = trio.Event()
         self.damage = ""
@@ -169,6 +171,11 @@ class Zone:
         with self._noticing_damage():
             return history.read(self._database.reader, image)
 
+    async def audit_lines(self, after: int | None, limit: int) -> list[audit.Line]:
+        """Lines of the audit behind a position, or the newest, in order."""
+        job = (lambda c: audit.read(c, after, limit)) if after is not None else (lambda c: audit.newest(c, limit))
+        return await self._database.read(job)
+
     def alias(self, name: str) -> Alias | None:
         """What a name points to, this node's own unapplied writes included."""
         with self._noticing_damage():
@@ -233,8 +240,6 @@ class Zone:
         try:
             submitted = await self._proxy.submit(stamped(operation))
             state = submitted.state
-            if switches_off(operation):
-                self.receipts.watch(submitted.write_id)
             return submitted
         except Refused:
             state = "refused"
@@ -298,6 +303,15 @@ class Zone:
         """The range that an integer was granted in."""
         row = ranges.granted(self._database.reader, integer)
         return dict(zip(("node_id", "start", "stop", "position", "retired"), row, strict=True)) if row else None
+
+    def why_not_kept(self, integer: int) -> str | None:
+        """Why an image from elsewhere could not keep its integer, once the counter is above it; None: it can."""
+        found = self.find(integer)
+        if found is not None:
+            return f"integer {integer} belongs to image {found.image.uuid}"
+        if integer >= catalogue.replica(self._database.reader).next_integer:
+            return None
+        return ranges.why_not_kept(self._database.reader, integer)
 
     async def held_by(self, node: str) -> tuple[int, int]:
         """(ranges, integers in them) of a node that were not retired."""

@@ -48,12 +48,19 @@ CREATE TABLE replica (                  -- what applying the log has come to; ex
     position INTEGER NOT NULL,
     digest BLOB NOT NULL,               -- sum modulo 2^256 of SHA-256 over every record
     images INTEGER NOT NULL,            -- live records
-    next_integer INTEGER NOT NULL
+    next_integer INTEGER NOT NULL,
+    chain BLOB NOT NULL                 -- SHA-256 over every line of the audit (store.audit)
+) STRICT;
+
+CREATE TABLE audit (                    -- one line for every applied write, the newest (store.audit)
+    position INTEGER PRIMARY KEY,
+    before BLOB NOT NULL,               -- the chain without this line
+    line BLOB NOT NULL                  -- JSON, as it was hashed
 ) STRICT;
 
 CREATE TABLE checkpoints (              -- the hash at recent round positions, for comparing with other nodes
     position INTEGER PRIMARY KEY,
-    digest BLOB NOT NULL
+    digest BLOB NOT NULL                -- of the records and of the audit's chain together
 ) STRICT;
 
 CREATE TABLE images (                   -- the catalogue as of replica.position
@@ -102,6 +109,12 @@ CREATE TABLE numbers (                  -- further integers that lead to an imag
     uuid TEXT NOT NULL
 ) STRICT;
 
+CREATE TABLE promised (                 -- the same in this node's view: told by writes that are not applied yet
+    integer INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL
+) STRICT;
+CREATE INDEX promised_uuid ON promised (uuid);
+
 CREATE TABLE overlay (                  -- records as unapplied writes would leave them, own ones and shared ones; columns as of images
     key INTEGER PRIMARY KEY,
     uuid BLOB NOT NULL UNIQUE,
@@ -145,6 +158,12 @@ CREATE TABLE marks (                    -- per node the highest applied sequence
     sequence INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE ahead (                    -- writes that were applied before their node's mark has come to them (store.urgent)
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (node, sequence)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE ranges (                   -- every integer range ever granted
     start INTEGER PRIMARY KEY,
     stop INTEGER NOT NULL,              -- exclusive
@@ -185,6 +204,13 @@ CREATE TABLE shared (                   -- other nodes' writes, not yet applied 
 ) STRICT;
 CREATE INDEX shared_uuid ON shared (uuid, node, sequence) WHERE uuid IS NOT NULL;
 
+CREATE TABLE urgent (                   -- writes of journal and shared that ride ahead of what waits there (store.urgent)
+    node TEXT NOT NULL,
+    sequence INTEGER NOT NULL,
+    uuid TEXT NOT NULL,
+    PRIMARY KEY (node, sequence)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE holders (                  -- up to which sequence other nodes hold this node's journal
     node TEXT PRIMARY KEY,
     through INTEGER NOT NULL
@@ -196,6 +222,10 @@ CREATE TABLE seen (                     -- which zones have applied a write of t
     at REAL NOT NULL,                   -- when this node knew
     PRIMARY KEY (sequence, zone)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE watched (                  -- this node's writes that switch an image off, until every zone has applied them
+    sequence INTEGER PRIMARY KEY
+) STRICT;
 
 CREATE TABLE receipts (                 -- what became of this node's own writes
     sequence INTEGER PRIMARY KEY,
@@ -230,9 +260,11 @@ CREATE TABLE conflicts (                -- values that lost against the order of
     resolved_by TEXT,
     resolved_zone TEXT,
     resolved_write TEXT,
+    resolved_position INTEGER,
     note TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX conflicts_open ON conflicts (number) WHERE take IS NULL;
+CREATE INDEX conflicts_resolved ON conflicts (resolved_position) WHERE resolved_position IS NOT NULL;
 CREATE INDEX conflicts_write ON conflicts (node, sequence);
 
 CREATE TABLE idempotency (              -- requests that were applied, by their Idempotency-Key; oldest go first

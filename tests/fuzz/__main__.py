@@ -3,33 +3,9 @@
 import argparse
 import multiprocessing
 import sys
-import time
-from random import Random
 
-from tests.fuzz.mutate import mutated
-from tests.fuzz.targets import Target, targets
-
-
-def fuzz(target: Target, seed: int, count: int) -> str | None:
-    """The first finding among `count` inputs from `seed` on; None when there is none."""
-    for n in range(seed, seed + count):
-        data = mutated(Random(n), target.seeds)
-        try:
-            target.read(data)
-        except target.errors:
-            pass
-        except Exception as error:
-            again = f"python -m tests.fuzz --only '{target.name}' --first {n} --count 1"
-            return f"{target.name}: {type(error).__name__}: {error}\n  input {data[:400]!r}\n  again: {again}"
-    return None
-
-
-def _one(work: tuple[str, int, int]) -> tuple[str, int, float, str | None]:
-    name, seed, count = work
-    began = time.process_time()
-    (target,) = (one for one in targets() if one.name == name)
-    found = fuzz(target, seed, count)
-    return name, count, time.process_time() - began, found
+from tests.fuzz.run import run
+from tests.fuzz.targets import targets
 
 
 def main() -> int:
@@ -49,7 +25,7 @@ def main() -> int:
     done: dict[str, tuple[int, float]] = {}
     wrong = False
     with multiprocessing.get_context("spawn").Pool(asked.jobs) as pool:
-        for name, count, seconds, found in pool.imap_unordered(_one, work):
+        for name, count, seconds, found in pool.imap_unordered(run, work):
             inputs, spent = done.get(name, (0, 0.0))
             done[name] = (inputs + count, spent + seconds)
             if found:

@@ -1,8 +1,11 @@
 """A bounded run of the fuzzer over every target, and that it would find something."""
 
+import subprocess
+import sys
+
 import pytest
 
-from tests.fuzz.__main__ import fuzz
+from tests.fuzz.run import fuzz
 from tests.fuzz.targets import Target, targets
 
 INPUTS = 1_500
@@ -25,3 +28,10 @@ def test_a_reader_that_stumbles_is_found():
         return data.decode("ascii")
 
     assert fuzz(Target("stumbles", [b"hello"], read, ()), 0, 200) is not None
+
+
+def test_the_long_run_starts():
+    """`make fuzz`: its processes must be able to import what they are to do."""
+    asked = [sys.executable, "-m", "tests.fuzz", "--only", "keyring", "--count", "5", "--jobs", "1"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, "5 inputs" in done.stdout) == (0, True), done.stderr

@@ -2,7 +2,7 @@
 
     python -m tests.gossip.tables [--full] [--only TABLES] [--write FILE]
 
-Everything is seeded and in virtual time, so the figures depend on the code alone. `--full` takes about twenty
+Everything is seeded and in virtual time, so the figures depend on the code alone. `--full` takes about forty
 minutes, the default about three. The model of a pause is Lifeguard's: for a while some members stop, all at once,
 then run a little, and stop again; packets wait in their socket buffers. When they go on, the variants see to their
 timers first, as programs with a thread per timer do; zoned hears what waits in the socket before it looks at any clock.
@@ -108,11 +108,11 @@ def pauses(variant: str, length_s: float, count: int, seed: int, profile: str, m
 
 
 def pause_table(full: bool) -> Iterator[str]:
-    yield from _pause_table("lan", [(4.0, 4), (8.0, 4), (16.0, 4)] if full else [(16.0, 1)])
+    yield from _pause_table("lan", [(4.0, 4), (8.0, 4), (16.0, 1), (16.0, 4), (16.0, 16)] if full else [(16.0, 1)])
 
 
 def wide_pause_table(full: bool) -> Iterator[str]:
-    yield from _pause_table("wan", [(8.0, 4), (20.0, 4), (40.0, 4)] if full else [(20.0, 4)])
+    yield from _pause_table("wan", [(8.0, 4), (20.0, 1), (20.0, 4), (20.0, 16), (40.0, 4)] if full else [(20.0, 4)])
 
 
 def _pause_table(profile: str, cells: Sequence[tuple[float, int]]) -> Iterator[str]:

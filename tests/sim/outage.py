@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import orjson
 
-from store import apply, catalogue, journal, shared
+from store import apply, catalogue, journal, shared, urgent
 from store.images import Image, uuid_text
 from store.operations import Create, Delete, Operation, Update, Write
 from store.packing import unpack
@@ -137,15 +137,23 @@ class OutageWorld(WriteWorld):
         if step < 0.35 or not self._images:
             return Create(str(uuid.UUID(int=rng.getrandbits(128), version=4)), None, at, {"name": "n"})
         image = rng.choice(self._images[-12:])  # few of them, so that changes meet
+        if step > 0.97:
+            return self._switch(image, at)
         if step < 0.4:
             return Create(image, None, at, {"name": "n"})  # a retry, perhaps in another zone
-        if step < 0.95:
+        if step < 0.92:
             seen = self._seen_by_client(image)
             return Update(
                 image, at, fields={"name": (seen, f"{rng.getrandbits(40):x}")},
                 properties={f"p{rng.getrandbits(40):x}": (None, "v")},
             )  # fmt: skip
         return Delete(image, at)
+
+    def _switch(self, image: str, at: str) -> Operation:
+        """Off, or on again: whatever the asked node shows it not to be."""
+        found = catalogue.find(self._asked_node.reader, image)
+        seen = str(found.image.fields["status"]) if found is not None else "queued"
+        return Update(image, at, fields={"status": (seen, "active" if seen == "deactivated" else "deactivated")})
 
     def _seen_by_client(self, image: str) -> str:
         found = catalogue.find(self._asked_node.reader, image)
@@ -193,8 +201,15 @@ class OutageWorld(WriteWorld):
         for node in self.nodes.values():
             holders: Any = node.reader.execute("SELECT node, through FROM holders").fetchall()
             for holder, through in holders:
-                if shared.have(self.by_id[holder].reader).get(node.id, 0) < through:
+                reader = self.by_id[holder].reader
+                beyond = range(shared.have(reader).get(node.id, 0) + 1, through + 1)
+                if not set(beyond) <= urgent.applied(reader, node.id):
                     raise Violation(f"{holder} does not hold what {node.host.id} shared with it, up to {through}")
+        for node, sequence, given, image in self.promises[-40:]:
+            if self._is_there(node) and journal.is_pending(node.reader, sequence):
+                held = catalogue.find(node.reader, given)
+                if held is None or held.image.uuid != image:
+                    raise Violation(f"{node.host.id} promised {given} for {image} and does not find it by that")
         views: dict[tuple[object, ...], bytes] = {}
         for node in self.nodes.values():
             if not self._is_there(node):
@@ -269,6 +284,15 @@ class OutageWorld(WriteWorld):
         if raft.leader_id is None or share.asking:
             return
         marks = {one: apply.mark(node.reader, one) for one in shared.nodes(node.reader)}
+        hurried = [
+            self.write_fault.urgent(node.reader, node.id, one, marks[one] + 1, 100, 100_000)
+            for one in set(urgent.nodes(node.reader)) & marks.keys()
+        ]
+        for writes in hurried:
+            if writes and self.rng.random() < 0.3:  # the product waits between two times
+                self._carry(
+                    node, self.nodes[raft.leader_id], self._accept_help, (node, self.nodes[raft.leader_id], 0, writes)
+                )
         due = share.relief.due(self.now / 100, marks, shared.waits_for(node.reader, node.id))
         runs = [shared.run(node.reader, one, after, self.rng.choice((1, 100)), 100_000) for one, after in due]
         runs = [run for run in runs if run]
@@ -291,7 +315,7 @@ class OutageWorld(WriteWorld):
     def _helped(self, argument: tuple[Node, int, list[Write], Answer]) -> None:
         node, number, writes, answer = argument
         share = self.shares[node.id]
-        if node.host.raft is None or share.asking != number:
+        if node.host.raft is None or share.asking != number or not number:
             return
         share.asking = 0
         share.relief.answered(writes, answer, self.now / 100)
@@ -327,17 +351,23 @@ class OutageWorld(WriteWorld):
 
     def _check_notes(self, replica: apsw.Connection) -> None:
         changes: dict[str, list[tuple[int, Any, Any]]] = {}
+        places: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for node, sequence, operation in self.notes.writes:
             if node is self.gone and sequence not in node.applied:
                 continue  # nobody held it, or a promise is broken, which `_drained` waits for in vain
             self._check_write(node, sequence, operation, replica)
             receipt = journal.receipt(node.reader, sequence)
             assert receipt is not None
-            if isinstance(operation, Update):
+            if receipt.position is not None:
+                places.setdefault((node.id, getattr(operation, "uuid", "")), []).append((sequence, receipt.position))
+            if isinstance(operation, Update) and "name" in operation.fields:
                 seen, wanted = operation.fields["name"]
                 if receipt.state == "committed":
                     assert receipt.position is not None
                     changes.setdefault(operation.uuid, []).append((receipt.position, seen, wanted))
+        for (who, image), pairs in places.items():
+            if [position for _, position in sorted(pairs)] != sorted(position for _, position in pairs):
+                raise Violation(f"the writes of {who} to {image} changed places")
         for image, found in changes.items():
             value = "n"
             for _, seen, wanted in sorted(found):
@@ -359,11 +389,12 @@ class OutageWorld(WriteWorld):
             if found is None or not set(operation.properties) <= set(found.image.properties):
                 raise Violation(f"what did not conflict in {operation.uuid} is not there")
             lost: Any = replica.execute(
-                "SELECT wanted FROM conflicts WHERE node = ? AND sequence = ? AND what = 'name'", (node.id, sequence)
+                "SELECT what, wanted FROM conflicts WHERE node = ? AND sequence = ?", (node.id, sequence)
             ).fetchall()
-            wanted = operation.fields["name"][1] if isinstance(operation, Update) else operation.fields["name"]
-            if [orjson.loads(one) for (one,) in lost] != [wanted]:
-                raise Violation(f"the name that write {sequence} of {node.host.id} wanted is not in the ledger")
+            ((field, asked),) = operation.fields.items()
+            wanted = asked[1] if isinstance(asked, tuple) else asked
+            if [(what, orjson.loads(one)) for what, one in lost] != [(field, wanted)]:
+                raise Violation(f"the {field} that write {sequence} of {node.host.id} wanted is not in the ledger")
             return
         if receipt is not None and receipt.code == "gone" and isinstance(operation, Create):
             return  # a retry of what was deleted meanwhile

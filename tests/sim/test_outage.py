@@ -7,10 +7,10 @@ from typing import Any
 import apsw
 import pytest
 
-from store import catalogue, journal, shared
+from store import catalogue, journal, shared, urgent
 from store.errors import Impossible
 from store.images import uuid_bytes
-from store.operations import decode
+from store.operations import Write, decode, rides_ahead
 from tests.sim.outage import OutageFault, run_outage
 from tests.sim.writes import Node
 
@@ -55,6 +55,11 @@ def needs_nothing(
     return journal.take_in(connection, me, [replace(row, needs=None) for row in rows], entries_max, bytes_max)
 
 
+def rides_alone(*arguments: Any) -> list[Write]:
+    """A switch-off overtakes what its node wrote to the same image before."""
+    return [one for one in shared.urgent_run(*arguments) if rides_ahead(one.operation)]
+
+
 def shows_over_committed(
     connection: apsw.Connection, me: str, rows: Iterable[shared.Row], entries_max: int, bytes_max: int
 ) -> Any:
@@ -77,6 +82,7 @@ FAULTS = {
     "never-helps": (OutageFault(helps=False), 0),
     "needs-nothing": (OutageFault(keep=needs_nothing), 0),
     "shows-over-committed": (OutageFault(keep=shows_over_committed), 0),
+    "rides-alone": (OutageFault(urgent=rides_alone), 0),
 }
 
 
@@ -94,3 +100,19 @@ def survives(seeds: Iterable[int], fault: OutageFault | None = None) -> bool:
 def test_a_planted_fault_is_found(name: str) -> None:
     fault, known = FAULTS[name]
     assert not survives([known, *range(MUTANT_SEEDS)], fault), f"{name} survived {MUTANT_SEEDS} seeds"
+
+
+def keeps_nothing(connection: apsw.Connection, node: str, sequence: int) -> bool:
+    """What rode ahead is forgotten, and takes effect again in its turn."""
+    return True
+
+
+def never_passes(connection: apsw.Connection, node: str, mark: int) -> int:
+    """The mark does not pass over what rode ahead: everything behind that waits for ever."""
+    return mark
+
+
+@pytest.mark.parametrize(("name", "rule"), [("take", keeps_nothing), ("passed", never_passes)])
+def test_applying_what_rode_ahead_by_a_looser_rule_is_found(name, rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urgent, name, rule)
+    assert not survives(range(MUTANT_SEEDS)), f"{rule.__name__} survived {MUTANT_SEEDS} seeds"

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import apsw
 
-from store import apply, catalogue, identity, journal, ranges
+from store import apply, catalogue, identity, journal, ranges, shared
 from store.entries import EntryKind
 from store.errors import Refused
 from store.migrate import migrate
@@ -22,7 +22,7 @@ from tests.sim.checkers import Violation
 from tests.sim.swarm import Profile, draw
 from tests.sim.world import Host, World
 from zoned import clock
-from zoned.raft.node import RaftNode
+from zoned.engine import Engine
 from zoned.raft.ready import Busy, NotLeader, Ready
 from zoned.registry import Accepted, Answer, NotRegistry, Registry
 
@@ -30,7 +30,18 @@ CEILING = 2**53 - 1
 LIMITS = journal.Limits(1_000_000, 2**40, 0, "/")
 FORWARD_MS = 25.0  # how often a journal is looked at
 LOST_MS = 250.0  # a forward without an answer is given up
-REPLICATED = ("images", "history", "aliases", "marks", "numbers", "ranges", "conflicts", "checkpoints", "replica")
+REPLICATED = (
+    "images",
+    "history",
+    "aliases",
+    "marks",
+    "ahead",
+    "numbers",
+    "ranges",
+    "conflicts",
+    "checkpoints",
+    "replica",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,7 @@ class WriteFault:
     blind: bool = False  # the registry appends whatever comes: repeats, gaps. Applying alone must put that right
     slow_to_doubt: bool = False  # goes on behind what a dead registry accepted, until nothing moves any more
     never_goes_back: bool = False  # what one registry accepted is not sent to the next
+    urgent: Callable[..., list[Write]] = shared.urgent_run  # what rides ahead
 
 
 @dataclass(slots=True)
@@ -69,16 +81,29 @@ class Node:
     def forget(self) -> None:
         """What does not survive a crash."""
         self.sent = 0
+        self.sent_ahead: set[int] = set()
         self.asking = 0  # number of the forward under way, 0 for none
         self.seen: object = None
         self.moved_at = 0.0
-        self.registry = Registry(cast(RaftNode, self), cast(Any, self))
+        self.registry = Registry(cast(Engine, self), cast(Any, self))
 
-    # What `Registry` asks of a RaftNode.
+    # What `Registry` asks of an engine.
 
     @property
     def core(self) -> Any:
         return self.host.raft
+
+    @property
+    def holder(self) -> str | None:
+        return cast(str | None, self.core.leader_id)
+
+    @property
+    def term(self) -> int:
+        return cast(int, self.core.term)
+
+    @property
+    def is_registry(self) -> bool:
+        return cast(bool, self.core.is_registry)
 
     def propose(self, writes: Sequence[bytes]) -> range:
         assert self.host.raft is not None
@@ -104,6 +129,7 @@ class WriteWorld(World):
     def __init__(self, profile: Profile, seed: int, fault: WriteFault | None = None) -> None:
         self.write_fault = fault or WriteFault()
         self.notes = Notes()
+        self.rode_ahead = 0
         self.nodes: dict[str, Node] = {}
         self._asked = 0
         self._images: list[str] = []
@@ -188,13 +214,19 @@ class WriteWorld(World):
         in_doubt = other or self.now - node.moved_at > 20 * FORWARD_MS
         if in_doubt and not self.write_fault.never_goes_back:
             node.seen, node.sent, node.moved_at = now_seen, 0, self.now
+            node.sent_ahead.clear()
         if raft.leader_id is None:
             return
         after = max(node.sent, apply.mark(node.reader, node.id))
-        rows = journal.read(node.reader, after, self.rng.choice((1, 3, 100)), 100_000)
-        if not rows:
-            return
+        most = self.rng.choice((1, 3, 100))
+        rows = journal.read(node.reader, after, most, 100_000)
         writes = [Write(node.id, sequence, decode(data), True) for sequence, data in rows]
+        beyond = rows[-1][0] if rows else after
+        urgent = self.write_fault.urgent(node.reader, node.id, node.id, beyond, max(3, most), 100_000)
+        if any(one.sequence not in node.sent_ahead for one in urgent):
+            writes = urgent
+        if not writes:
+            return
         self._asked += 1
         node.asking = number = self._asked
         self.after(LOST_MS, self._give_up, (node, number))
@@ -214,7 +246,7 @@ class WriteWorld(World):
         if target.host.raft is None or target.host.paused:
             return
         answer = self._append_blindly(target, writes) if self.write_fault.blind else target.registry.accept(writes)
-        self._carry(target, node, self._answered, (node, number, writes[-1].sequence, answer))
+        self._carry(target, node, self._answered, (node, number, writes, answer))
 
     def _append_blindly(self, target: Node, writes: list[Write]) -> Answer:
         assert target.host.raft is not None
@@ -224,14 +256,17 @@ class WriteWorld(World):
             return NotRegistry("")
         return Accepted(writes[-1].sequence, target.host.raft.term)
 
-    def _answered(self, argument: tuple[Node, int, int, Answer]) -> None:
-        node, number, last, answer = argument
+    def _answered(self, argument: tuple[Node, int, list[Write], Answer]) -> None:
+        node, number, writes, answer = argument
         if node.host.raft is None or node.asking != number:
             return
         node.asking = 0
+        self.rode_ahead += writes[0].ahead
         match answer:
+            case Accepted() if writes[0].ahead:
+                node.sent_ahead |= {one.sequence for one in writes}
             case Accepted(through):
-                node.sent = min(through, last)
+                node.sent = min(through, writes[-1].sequence)
                 self.write_fault.accepted(node, node.sent)
             case NotRegistry():
                 node.sent = 0

@@ -48,6 +48,8 @@ def dump(connection: apsw.Connection) -> list[object]:
         "ranges",
         "conflicts",
         "idempotency",
+        "audit",
         "replica",
+        "checkpoints",
     )
     return [list(connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2")) for table in tables]

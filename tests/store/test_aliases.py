@@ -1,8 +1,10 @@
 """Aliases: outcomes by value, and what applying and journalling make of them."""
 
+from dataclasses import replace
+
 import pytest
 
-from store import aliases, apply, catalogue, journal
+from store import aliases, apply, catalogue, conflicts, journal
 from store.aliases import EARLIER_MAX, Alias, point
 from store.errors import Refused
 from store.operations import Create, Delete, Operation, Origin, Point, State, Write, decode_write, encode, encode_write
@@ -90,6 +92,39 @@ def test_a_conflict_is_kept_with_both_values(connection):
     )
     kept = connection.execute("SELECT what, uuid, committed, wanted FROM conflicts").fetchall()
     assert kept == [("aliases/stable/", ONE, f'"{TWO}"', f'"{THREE}"')]
+
+
+def in_conflict(connection) -> None:
+    """Whether TWO, which it points to, or THREE; up to position 6."""
+    applied(connection, created(ONE, 1), created(TWO, 2), created(THREE, 3), to({"": (None, ONE)}))
+    changes = [entry(5, 5, to({"": (ONE, TWO)}), OTHER), entry(6, 6, to({"": (ONE, THREE)}), OTHER, True)]
+    apply.apply(connection, changes, ME, NOW)
+
+
+@pytest.mark.parametrize(
+    ("take", "value", "now"), [("ours", None, TWO), ("theirs", None, THREE), ("value", ONE, ONE), ("value", None, None)]
+)
+def test_a_conflict_is_settled_by_pointing_the_alias(connection, take, value, now):
+    in_conflict(connection)
+    (found,) = conflicts.newest(connection, 10, True, 100)
+    point = conflicts.resolving_alias(found, aliases.committed(connection, "stable"), AT, take, value)
+    applied(connection, point, start=7)
+    alias = aliases.committed(connection, "stable")
+    assert alias is not None
+    assert alias.targets.get("") == now
+    done = conflicts.get(connection, found.number)
+    assert done is not None
+    assert (done.take, done.resolved_position) == (take, 7)
+    applied(connection, replace(point, take="theirs"), start=8)
+    assert conflicts.get(connection, found.number) == done, "a second time it is refused"
+
+
+def test_a_conflict_of_one_alias_is_not_settled_by_another(connection):
+    in_conflict(connection)
+    other = Point("stab", AT, {"": (None, ONE)}, resolves=1, take="value")
+    applied(connection, other, start=7)
+    assert aliases.committed(connection, "stab") is None
+    assert conflicts.count_open(connection) == 1
 
 
 def test_a_conflict_of_an_alias_that_never_came_to_be_is_kept(connection):

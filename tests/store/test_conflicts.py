@@ -7,7 +7,20 @@ import pytest
 from store import apply, catalogue, conflicts, holding, journal, keys, shared
 from store.conflicts import Conflict, resolving
 from store.images import Image
-from store.operations import Create, Delete, Drop, Operation, Origin, State, Update, Write, decode, encode, perform
+from store.operations import (
+    Create,
+    Delete,
+    Drop,
+    Grant,
+    Operation,
+    Origin,
+    State,
+    Update,
+    Write,
+    decode,
+    encode,
+    perform,
+)
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
 
 U1 = "00000000-0000-4000-8000-000000000001"
@@ -61,6 +74,17 @@ def test_every_lost_field_has_an_entry(connection, conflict):
     assert [one.what for one in conflicts.newest(connection, 10, True, 100)] == ["properties/p", "name"]
     assert [one.what for one in conflicts.newest(connection, 10, True, before=2)] == ["name"]
     assert conflicts.count_open(connection) == 2
+
+
+def test_of_what_was_settled_the_latest_are_kept_and_all_that_is_open(connection, conflict, monkeypatch):
+    """By when they were settled: an old one that is settled last stays."""
+    monkeypatch.setattr(conflicts, "RESOLVED_MAX", 2)
+    drops = [entry(n, n, Drop(None, AT, "why", encode(Grant(1, 9)), JUDGE), OTHER) for n in (4, 5, 6)]
+    apply.apply(connection, drops, ME, NOW)
+    assert [one.number for one in conflicts.newest(connection, 10, False, 100)] == [5, 4, 2, 1]
+    settle(connection, by(resolving(conflict, image(connection), LATER, "ours", None)), 7, 7)
+    assert [one.number for one in conflicts.newest(connection, 10, False, 100)] == [5, 2, 1]
+    assert conflicts.count_open(connection) == 1
 
 
 @pytest.mark.parametrize(

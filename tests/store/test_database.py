@@ -105,6 +105,7 @@ async def test_a_directory_that_cannot_be_used_is_a_clear_error(tmp_path: Path):
         async with open_database(tmp_path / "file" / "under"):
             pass
     (tmp_path / "zoned.db").write_bytes(b"no database at all" * 100)
+    (tmp_path / "zoned.db").chmod(0o600)
     with pytest.raises(CannotOpen, match="cannot be opened"):
         async with open_database(tmp_path):
             pass

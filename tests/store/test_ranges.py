@@ -8,10 +8,12 @@ import pytest
 from store import apply, identity, journal, log, ranges, snapshot
 from store.database import open_writer
 from store.entries import Entry, EntryKind, Membership
+from store.errors import Refused
 from store.operations import Create, Grant, Retire
 from tests.store.conftest import AT, ME, NOW, OTHER, entry
 
 CEILING = 2**53 - 1
+U1, U2 = (f"00000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
 DAY_S = 86_400.0
 
 
@@ -20,6 +22,22 @@ def granted(connection: apsw.Connection, limits: journal.Limits) -> None:
     journal.append(connection, ME, Grant(10, CEILING), NOW, limits)
     apply.apply(connection, [entry(1, 1, Grant(10, CEILING)), entry(2, 1, Grant(10, CEILING), OTHER)], ME, NOW)
     assert [ranges.take(connection, NOW) for _ in range(2)] == [1, 2]
+
+
+def test_what_a_range_begins_above_is_nobodys_and_images_may_bring_it_along(connection, limits):
+    granted(connection, limits)
+    apply.apply(connection, [entry(3, 2, Grant(5, CEILING, 100), OTHER)], ME, NOW)
+    assert ranges.granted(connection, 101) == (OTHER, 101, 106, 3, 0)
+    for integer, why in ((3, "which was granted"), (101, "which was granted"), (106, "behind the counter")):
+        with pytest.raises(Refused, match=why):
+            journal.append(connection, ME, Create(U1, integer, AT, {}), NOW, limits)
+    kept = journal.append(connection, ME, Create(U1, 21, AT, {}), NOW, limits)
+    assert kept.image is not None
+    assert kept.image.integer == 21
+    with pytest.raises(Refused, match=f"belongs to image {U1}"):
+        journal.append(connection, ME, Create(U2, 21, AT, {}), NOW, limits)
+    apply.apply(connection, [entry(4, 2, Create(U1, 21, AT, {})), entry(5, 3, Grant(5, CEILING, 50), OTHER)], ME, NOW)
+    assert ranges.granted(connection, 106) == (OTHER, 106, 111, 5, 0), "the counter never goes down"
 
 
 def test_what_a_retired_node_has_left_is_burnt_and_never_granted_again(connection, limits):

@@ -5,7 +5,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from store import apply, catalogue, conflicts, identity, journal, listing, shared, snapshot
+from store import apply, catalogue, conflicts, identity, journal, listing, ranges, shared, snapshot
 from store.catalogue import Source
 from store.database import open_writer
 from store.listing import Query
@@ -34,6 +34,11 @@ def renamed(seen: str, wanted: str, uuid: str = U1) -> Update:
 def name_of(connection: apsw.Connection, reference: str | int = U1) -> tuple[str, object] | None:
     found = catalogue.find(connection, reference)
     return (found.source.value, found.image.fields["name"]) if found is not None else None
+
+
+def leave_room(connection: apsw.Connection) -> None:
+    """Integers up to 20 are nobody's, so images may bring them along."""
+    apply.apply(connection, [entry(1, 1, Grant(1, CEILING, 20), "00000000-0000-4000-8000-00000000000c")], ME, NOW)
 
 
 def take_in(connection: apsw.Connection, *rows: Row) -> list[int]:
@@ -148,6 +153,7 @@ def test_a_write_is_kept_only_with_its_causes(connection, tmp_path: Path):
 
 
 def test_every_journal_has_its_part_of_what_is_given(connection, limits):
+    leave_room(connection)
     for n in range(1, 6):
         journal.append(connection, ME, new(f"{n:08x}{U1[8:]}", n), NOW, limits)
     take_in(connection, *(row(n, new(f"{n:08x}{U2[8:]}", 10 + n)) for n in range(1, 6)))
@@ -166,6 +172,7 @@ def test_what_is_forwarded_has_no_gap(connection):
 
 
 def test_nobody_breaks_this_nodes_promises_with_an_integer(connection, limits):
+    leave_room(connection)
     journal.append(connection, ME, new(U2, 7), NOW, limits)
     take_in(connection, row(1, new()))
     assert name_of(connection, 7) == ("journal", "n")
@@ -247,3 +254,23 @@ def test_a_second_integer_of_equal_creates_leads_to_the_same_image_and_nowhere_e
     found = catalogue.find(connection, 9)
     assert found is not None
     assert found.image.uuid == U2
+
+
+def test_an_integer_that_its_client_was_told_leads_to_the_image_while_another_is_committed(connection, limits):
+    """Two zones made one image without knowing of each other; this one's create waits when the other's is applied."""
+    with connection:
+        ranges.grant(connection, ME, Grant(10, CEILING), 1, True)
+    made = journal.append(connection, ME, Create(U1, None, AT, {}), NOW, limits)
+    assert made.image is not None
+    mine = made.image.integer
+    assert mine is not None
+    apply.apply(connection, [entry(1, 1, Create(U1, 77, AT, {}), OTHER)], ME, NOW)
+    for integer in (77, mine):
+        found = catalogue.find(connection, integer)
+        assert found is not None
+        assert (found.image.uuid, found.image.integer) == (U1, 77)
+    apply.apply(connection, [entry(2, 1, Create(U1, mine, AT, {}))], ME, NOW)
+    found = catalogue.find(connection, mine)
+    assert found is not None
+    assert found.image.uuid == U1
+    assert connection.execute("SELECT count(*) FROM promised").get == 0

@@ -19,7 +19,18 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("machine.sh")
 PATIENCE_S = 90.0
 # What a distribution's units would bring; ours refer to them.
-TARGETS = ("sysinit", "basic", "sockets", "shutdown", "network-online", "multi-user", "umount")
+TARGETS = (
+    "sysinit",
+    "basic",
+    "sockets",
+    "shutdown",
+    "network-online",
+    "multi-user",
+    "umount",
+    "timers",
+    "time-set",
+    "time-sync",
+)
 
 # What stands for the virtual environment in /opt/zoned: this test's interpreter and packages.
 PROGRAM = """#!/bin/sh

@@ -18,6 +18,8 @@ from zoned.fleet import Daemon, ended, make, zone_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 PROMPT = re.compile(r"^(zone-[a-z])([$#]) (.*)$")
+GLANCE = "http://glance.example:9292"
+IMAGES = 5
 SETTLE_S = 60.0
 Step = tuple[str, str, list[str]]  # zone, command, what it printed
 
@@ -54,8 +56,9 @@ def same(printed: list[str], expected: list[str]) -> bool:
 class Machines:
     """The zones of the page."""
 
-    def __init__(self, root: Path, daemons: list[Daemon]) -> None:
+    def __init__(self, root: Path, daemons: list[Daemon], glance: Daemon | None = None) -> None:
         self._root = root
+        self._glance = glance
         self._zones = {daemon.zone: daemon for daemon in daemons}
 
     def run(self, zone: str, command: str) -> list[str]:
@@ -96,6 +99,7 @@ class Machines:
             ("/etc/zoned/zoned.toml", str(daemon.config)),
             ("/var/backups", str(self._root)),
             *((f"http://192.0.2.{11 + n}:9292", one.url) for n, one in enumerate(self._zones.values())),
+            *([(GLANCE, self._glance.url)] if self._glance is not None else []),
         ]
 
 
@@ -103,9 +107,12 @@ def play(root: Path, steps: list[Step], learn: bool = False) -> list[list[str]]:
     """Runs a recipe on a fresh fleet; what each step printed at last. With `learn` nothing is expected."""
     root.mkdir(parents=True, exist_ok=True)
     printed: list[list[str]] = []
-    with ended(fleet_of(root, {zone for zone, _, _ in steps})) as daemons:
-        prepare(daemons)
-        machines = Machines(root, daemons)
+    glance = make(root / "glance", ["elsewhere"], 1) if any(GLANCE in command for _, command, _ in steps) else []
+    with ended(fleet_of(root, {zone for zone, _, _ in steps})) as daemons, ended(glance):
+        prepare(daemons, 0 if glance else IMAGES)
+        for other in glance:
+            move_in(other)
+        machines = Machines(root, daemons, glance[0] if glance else None)
         for zone, command, expected in steps:
             query = command.startswith("zonectl") and expected
             if learn and command.startswith("zonectl"):
@@ -132,7 +139,20 @@ def fleet_of(root: Path, zones: set[str]) -> list[Daemon]:
     return daemons
 
 
-def prepare(daemons: list[Daemon]) -> None:
+def move_in(other: Daemon) -> None:
+    """Stands for the Glance that a recipe moves out of: an Images API with some images."""
+    other.start()
+    zonectl(other, "wait", "ready", "registry")
+    register(other, IMAGES)
+
+
+def register(daemon: Daemon, count: int) -> None:
+    for _ in range(count):
+        words = ["curl", "-sf", "-d", '{"name": "n"}', f"{daemon.url}/zone/v1/images"]
+        subprocess.run(words, capture_output=True, timeout=30, check=True)
+
+
+def prepare(daemons: list[Daemon], images: int = IMAGES) -> None:
     """Three zones, some records, the registry in zone-a."""
     for daemon in daemons:
         daemon.start()
@@ -148,9 +168,7 @@ def prepare(daemons: list[Daemon]) -> None:
             zonectl(first, "registry", "transfer", "zone-a")
     else:
         raise AssertionError(f"zone-a did not become the registry:\n{said}")
-    for _ in range(5):
-        words = ["curl", "-sf", "-d", '{"name": "n"}', f"{first.url}/zone/v1/images"]
-        subprocess.run(words, capture_output=True, timeout=30, check=True)
+    register(first, images)
 
 
 def learn(wanted: Sequence[str]) -> None:

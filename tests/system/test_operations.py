@@ -10,7 +10,9 @@ from typing import Any
 import apsw
 import httpx
 import pytest
+import trio
 
+from store import audit
 from store.images import uuid_text
 from tests.system.conftest import settled, start_all, status, until
 from zoned.fleet import Daemon, make
@@ -67,6 +69,19 @@ def flip_a_byte(daemon: Daemon, name: str) -> str:
     return uuid_text(uuid)
 
 
+def rewrite_the_audit(daemon: Daemon) -> None:
+    """As somebody would who has the disk of a stopped daemon and knows how the chain is made."""
+    connection = apsw.Connection(str(daemon.directory / "data" / "zoned.db"))
+    chain = audit.BEGINNING
+    with connection:
+        for line in audit.read(connection, 0, 1_000):
+            text = line.text.replace(b'"create"', b'"delete"')
+            connection.execute("UPDATE audit SET before = ?, line = ? WHERE position = ?", (chain, text, line.position))
+            chain = audit.chained(chain, text)
+        connection.execute("UPDATE replica SET chain = ?", (chain,))
+    connection.close()
+
+
 async def test_a_flipped_byte_is_found_and_named(fleet, client):
     daemons = fleet(3)
     await start_all(client, daemons)
@@ -75,8 +90,12 @@ async def test_a_flipped_byte_is_found_and_named(fleet, client):
     fine = answer(daemons[0], "sync", "verify")
     assert fine["equal"] is True
     assert [one["equal"] for one in fine["peers"]] == [True, True]
+    chained = answer(daemons[0], "audit", "verify")
+    assert chained["equal"] is True
+    assert [one["equal"] for one in chained["peers"]] == [True, True]
     daemons[2].stop()
     uuid = flip_a_byte(daemons[2], "n 7")
+    rewrite_the_audit(daemons[2])
     await start_all(client, daemons)
     await settled(client, daemons)
 
@@ -90,6 +109,12 @@ async def test_a_flipped_byte_is_found_and_named(fleet, client):
     assert found["here"]["equal"] is True
     assert {one["zone"]: one["differing"] for one in found["peers"]} == {"zone-b": [], "zone-c": [uuid]}
     assert answer(daemons[2], "sync", "verify")["here"]["equal"] is False
+    # A chain that was made anew is whole, and not the others' chain.
+    done = zonectl(daemons[0], "-f", "json", "audit", "verify")
+    assert done.returncode == 1
+    verdicts = json.loads(done.stdout)
+    assert verdicts["here"]["equal"] is True
+    assert {one["zone"]: one["equal"] for one in verdicts["peers"]} == {"zone-b": True, "zone-c": False}
     # The damaged copy is not served as if it were the record; others, and other zones, are.
     said = [await client.get(f"{daemon.url}/zone/v1/images/{uuid}") for daemon in daemons]
     assert [one.status_code for one in said] == [200, 200, 500]
@@ -269,3 +294,43 @@ async def test_an_older_copy_of_a_data_directory_is_refused(fleet, client, tmp_p
     assert len(said) == 1
     assert "an older copy was put back" in said[0]
     assert (await settled(client, rest))["images"] == 5
+
+
+async def test_a_node_moves_to_another_machine_with_its_data_directory(fleet, client, tmp_path: Path):
+    daemons = fleet(3)
+    await start_all(client, daemons)
+    made = await register(client, daemons[0], 5, "before")
+    await settled(client, daemons)
+    mover = daemons[1]
+    node = (await status(client, mover))["node"]["node_id"]
+    mover.stop()
+    meanwhile = await register(client, daemons[0], 5, "meanwhile")
+    # Another machine: other addresses, and a file that says so.
+    (there,) = make(tmp_path / "there", [mover.zone], 3)
+    shutil.rmtree(there.directory / "data", ignore_errors=True)
+    await trio.run_process(["cp", "-a", mover.directory / "data", there.directory / "data"])
+    seeds = ", ".join(f'"127.0.0.1:{daemon.peer_port}"' for daemon in (daemons[0], daemons[2]))
+    there.config.write_text(there.config.read_text().replace("seeds = []", f"seeds = [{seeds}]"))
+    try:
+        await start_all(client, [there])
+        moved = [daemons[0], there, daemons[2]]
+        after = await settled(client, moved)
+        assert (after["images"], (await status(client, there))["node"]["node_id"]) == (10, node)
+        assert node in (await status(client, daemons[0]))["registry"]["voters"]
+
+        async def known_there() -> bool:
+            zones = (await client.get(f"{daemons[2].url}/zone/v1/zones")).json()["zones"]
+            return [one["url"] for one in zones if one["node_id"] == node and one["state"] == "alive"] == [there.url]
+
+        await until("others know the new address", known_there)
+        fresh = await register(client, there, 5, "from there")
+        assert len({*made.values(), *meanwhile.values(), *fresh.values()}) == 15
+        # What stayed behind is refused when somebody starts it all the same.
+        mover.start()
+        assert mover.process is not None
+        assert mover.process.wait(30) == 1
+        assert "zoned: " in mover.log.read_text()
+        assert (await settled(client, moved))["images"] == 15
+    finally:
+        if there.is_running:
+            there.kill()

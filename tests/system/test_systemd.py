@@ -24,7 +24,7 @@ from tests.system.machine import (
 from tests.system.recipes import PAGE
 
 pytestmark = pytest.mark.system
-UNITS = ("zoned.service", "zoned.socket", "zoned-admin.socket")
+UNITS = ("zoned.service", "zoned.socket", "zoned-admin.socket", "zoned-backup.service", "zoned-backup.timer")
 EXPOSURE_MAX = 1.5
 
 # New connections without pause, until its standard input ends; says how many were answered and what went wrong.
@@ -167,6 +167,27 @@ def test_a_stop_says_good_bye_and_the_next_connection_starts_it(box):
     active(box)
 
 
+def test_the_timer_leaves_a_backup_that_can_be_restored(box):
+    active(box)
+    assert zonectl(box, "wait", "registry").returncode == 0
+    section = PAGE.read_text().partition("## Back up and restore")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```sh\n(.*?)```", section, re.S)
+    done = box.run("sh", "-euc", f"cd /run/box/tree\n{block}")
+    assert done.returncode == 0, done.stdout + done.stderr + box.ends()
+    (name,) = done.stdout.split()
+    assert re.fullmatch(r"zoned-zone-a-\d{8}T\d{6}Z", name)
+    assert box.systemctl("is-active", "zoned-backup.timer") == "active"
+    assert box.run("stat", "-c", "%a", "/var/lib/zoned-backup").stdout.strip() == "700"
+    box.run(
+        "sh",
+        "-c",
+        "sed 's,^#\\? *data_dir.*,data_dir = \"/var/tmp/again\",' /etc/zoned/zoned.toml > /var/tmp/again.toml",
+    )
+    restored = box.run("zoned", "restore", "-c", "/var/tmp/again.toml", f"/var/lib/zoned-backup/{name}")
+    assert restored.returncode == 0, restored.stderr
+    assert "restored into /var/tmp/again" in restored.stdout
+
+
 @pytest.mark.parametrize(
     ("forgotten", "complaint"),
     [
@@ -206,7 +227,12 @@ def test_the_units_have_no_unknown_setting(name, tmp_path):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed here")
     for unit in UNITS:
-        text = (ROOT / "deploy" / unit).read_text().replace("/opt/zoned/bin/zoned", "/bin/true")
+        text = (
+            (ROOT / "deploy" / unit)
+            .read_text()
+            .replace("/opt/zoned/bin/zoned", "/bin/true")
+            .replace("/opt/zoned/bin/zonectl", "/bin/true")
+        )
         (tmp_path / unit).write_text(text)
     words = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(tmp_path / name)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)

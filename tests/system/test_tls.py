@@ -3,16 +3,22 @@
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from click.testing import CliRunner
 
 from tests.system.conftest import settled, start_all, status, until
+from tests.system.faults import have_integers
+from tests.system.networks import delayed, serve_delay
+from tests.system.test_operations import answer
 from zoned.ctl import main
 from zoned.fleet import Daemon
 
 pytestmark = pytest.mark.system
+
+ONE_WAY_S = 0.015
 
 
 def zonectl(*arguments: str) -> str:
@@ -27,6 +33,50 @@ def certify(daemon: Daemon, authority: Path, believed: Path) -> None:
     request.write_text(zonectl("request", "-c", str(daemon.config)))
     certificate.write_text(zonectl("issue", "--ca", str(authority), str(request)))
     zonectl("install", "-c", str(daemon.config), "--ca", str(believed), str(certificate))
+
+
+async def test_a_drill_by_tls_and_a_slow_link_is_as_planned(fleet, client, tmp_path):
+    """Everything between the zones is TLS, and takes a while; a zone is cut off, writes, and is let in again."""
+    daemons = fleet(3, extra="wait_s = 0.3\n")
+    ports = delayed(daemons)
+    zonectl("init-ca", "--label", "zoned", "--out", str(tmp_path / "ca"))
+    for daemon in daemons:
+        daemon.config.write_text(daemon.config.read_text().replace("[peers]\n", '[peers]\ntls = "require"\n'))
+        await trio.to_thread.run_sync(certify, daemon, tmp_path / "ca", tmp_path / "ca" / "ca.pem")
+    async with trio.open_nursery() as nursery:
+        for daemon, port in zip(daemons, ports, strict=True):
+            await serve_delay(port, daemon.peer_port, lambda: ONE_WAY_S, nursery)
+        await start_all(client, daemons)
+        await have_integers(client, daemons)
+        registry = (await status(client, daemons[0]))["registry"]["zone"]
+        drilled = next(one for one in daemons if one.zone != registry)
+
+        async def is_known() -> bool:
+            plan = {line["what"]: line for line in answer(drilled, "drill", "partition")["plan"]}
+            assert plan["certificates"]["state"] == "ok"
+            return "furthest voter" in plan["staleness"]["says"] and plan["voters"]["state"] == "ok"
+
+        await until("the plan knows the slow link", is_known)
+        answer_of_drill = partial(answer, drilled, "drill", "partition", "--live", "--for", "4s")
+        told: list[Any] = []
+
+        async def play() -> None:
+            told.append(await trio.to_thread.run_sync(answer_of_drill))
+
+        async with trio.open_nursery() as drill:
+            drill.start_soon(play)
+
+            async def is_live() -> bool:
+                return bool((await status(client, drilled))["node"]["drill"] == "partition")
+
+            await until("the drill is live", is_live)
+            during = await client.post(f"{drilled.url}/zone/v1/images", json={"name": "during"})
+            assert during.status_code == 202
+        states = {line["what"]: line["state"] for line in told[0]["compared"]}
+        assert states == dict.fromkeys(("lookups", "writes", "staleness", "recovered"), "ok"), told[0]
+        assert told[0]["measured"]["journaled"] >= 1
+        await settled(client, daemons)
+        nursery.cancel_scope.cancel()
 
 
 async def test_three_zones_by_tls(fleet, client, tmp_path):

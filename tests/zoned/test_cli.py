@@ -124,7 +124,12 @@ def test_a_store_that_is_no_database_or_newer_or_of_another_zone_is_left_as_it_i
     assert str(garbage) in line
     assert garbage.read_bytes() == b"no database at all" * 100
 
+    garbage.chmod(0o600)
+    (line,) = run(tmp_path / "zoned.toml", config_text(tmp_path / "garbage"))
+    assert f"{garbage} cannot be opened" in line
+
     (tmp_path / "newer").mkdir()
+    (tmp_path / "newer" / "zoned.db").touch(0o600)
     with apsw.Connection(str(tmp_path / "newer" / "zoned.db")) as connection:
         connection.pragma("application_id", 0x7A6F6E65)
         connection.pragma("user_version", 9_999)

@@ -14,7 +14,7 @@ import httpx
 import msgpack
 import pytest
 
-from store.operations import Create, Operation, Origin, Update, encode
+from store.operations import Create, Operation, Origin, Point, Update, encode
 from tests.zoned.conftest import OTHER, Served, config_text, described, serve
 from tests.zoned.test_ctl import good, invoke, rows
 
@@ -95,6 +95,22 @@ def conflict(conflicts, zonectl) -> dict[str, Any]:
 
 
 # Conflicts.
+
+
+def test_a_conflict_of_an_alias_is_settled_by_pointing_it(operated, zonectl, tmp_path):
+    one, two = (register(operated)["uuid"] for _ in range(2))
+    good(invoke(operated.socket, "aliases", "set", "disputed", one))
+    file = tmp_path / "writes"
+    file.write_text(line(1, Point("disputed", AT, {"": (two, two)}, origin=Origin("beta", "alice", 1)), str(uuid4())))
+    good(zonectl("writes", "import", file))
+    found: list[dict[str, Any]] = []
+    give_up = time.monotonic() + 20.0
+    while not found:
+        assert time.monotonic() < give_up, "the imported write was not applied"
+        found = [one for one in answer(zonectl, "conflicts", "list") if one["what"] == "aliases/disputed/"]
+    done = answer(zonectl, "conflicts", "resolve", found[0]["id"], "--take", "theirs")
+    assert done["resolved"]["take"] == "theirs"
+    assert answer(zonectl, "aliases", "show", "disputed")["image"] == two
 
 
 def test_a_conflict_is_listed_with_both_values_who_when_and_where(operated, zonectl, conflict):

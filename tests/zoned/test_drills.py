@@ -6,7 +6,8 @@ import pytest
 
 from store.images import Image, Location
 from tests.zoned.api.conftest import image
-from zoned.drills import KINDS, Measured, Present, compare, plan, worst, zones_of
+from zoned.api.risk import zones_of
+from zoned.drills import KINDS, Measured, Present, compare, plan, worst
 
 NOW = Present(
     zone="alpha",
@@ -39,6 +40,20 @@ def test_in_good_health_all_is_ok():
     assert worst(list(states("disk-full", NOW).values())) == "warn", "writes are refused, and that is worth a word"
 
 
+def test_a_slow_link_is_told_and_has_its_time():
+    """A bound that a fast link would not need is no surprise."""
+    far = replace(NOW, rtt_s=0.3)
+    said = {line.what: line.says for line in plan("partition", 60.0, far)}
+    assert said["staleness"] == "0.5 s now, at most 68 s at the end, the furthest voter is 300 ms away"
+    seen = Measured(lookups=1, staleness_s=68.0, recovered_s=1.0)
+    near, away = ({one.what: one.state for one in compare("partition", 60.0, where, seen)} for where in (NOW, far))
+    assert (near["staleness"], away["staleness"]) == ("warn", "ok")
+
+
+def test_without_tls_there_is_nothing_to_say_of_certificates():
+    assert "certificates" not in states("partition", NOW)
+
+
 @pytest.mark.parametrize(
     ("change", "what", "state"),
     [
@@ -55,6 +70,9 @@ def test_in_good_health_all_is_ok():
         ({"voters": 1, "voters_up": 1, "is_registry": True}, "voters", "warn"),
         ({"only_here": ["a"]}, "single zone", "warn"),
         ({"only_elsewhere": 1}, "single zone", "warn"),
+        ({"certificates_s": 30 * 86_400.0}, "certificates", "ok"),
+        ({"certificates_s": 5 * 86_400.0}, "certificates", "warn"),
+        ({"certificates_s": 30.0}, "certificates", "critical"),
     ],
 )
 def test_what_would_not_last_is_told(change, what, state):

@@ -121,3 +121,31 @@ async def test_connecting_has_its_own_bound():
 
     with trio.fail_after(30), pytest.raises(PostFailed, match="no connection within"):
         await Poster(never).post(("127.0.0.1", 1), "/", b"", b"", LIMIT, connect_s=0.01)
+
+
+async def test_what_was_let_in_before_is_not_asked_again():
+    """Of another generation, as after a change of authorities: even one that was asked at the time."""
+    generation = [1]
+    asked, answer = trio.Event(), trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        while await stream.receive_some():
+            asked.set()
+            await answer.wait()
+            await stream.send_all(OK)
+
+    async with aclosing(Poster(generation=lambda: generation[0])) as poster, server(serve) as (address, accepted):
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(poster.post, address, "/", b"", b"", LIMIT)
+                await asked.wait()
+                generation[0] = 2
+                answer.set()
+            assert not poster._kept
+            for _ in range(3):
+                assert await poster.post(address, "/", b"", b"", LIMIT) == (200, b"ok")
+            assert len(accepted) == 2
+            generation[0] = 3
+            assert await poster.post(address, "/", b"", b"", LIMIT) == (200, b"ok")
+            assert len(accepted) == 3
+            assert [one.target[2] for one in poster._kept] == [3]

@@ -324,6 +324,46 @@ async def test_whatever_the_registry_answers_every_write_takes_effect_once_and_i
         check_exactly_once(database, way, uuids)
 
 
+async def test_a_switch_off_rides_ahead_of_the_queue_with_what_waits_for_its_image(database):
+    way = Way(database, registry=None)
+    async with running(database, way, wait_s=0.0) as proxy:
+        uuids = await submit_many(proxy, 9)
+        last = journal.receipt(database.reader, 9)
+        assert last is not None
+        assert last.uuid is not None
+        off = await proxy.submit(Update(last.uuid, AT, fields={"status": ("queued", "deactivated")}))
+        await submit_many(proxy, 1)
+        way.elect("one")
+        await proxy.wait_for(10, 20.0)
+        assert off.write_id == f"{ME}.10"
+        await until(lambda: backlog(database) == 0)
+        assert [one.sequence for one in way.batches[0]] == [9, 10]
+        positions = {one.sequence: one.position for one in journal.receipts(database.reader, 20)}
+        assert sorted(positions, key=lambda one: positions[one] or 0) == [9, 10, *range(1, 9), 11]
+        assert apply.mark(database.reader, ME) == 11
+        assert database.reader.execute("SELECT count(*) FROM ahead").get == 0
+        found = catalogue.find(database.reader, last.uuid)
+        assert found is not None
+        assert found.image.fields["status"] == "deactivated"
+        assert catalogue.replica(database.reader).images == len(uuids) + 1
+
+
+@pytest.mark.parametrize("script", [["unreachable"] * 2, ["answer-lost"] * 2, ["not-registry"], ["overloaded"] * 2])
+async def test_what_rides_ahead_takes_effect_once_whatever_the_registry_answers(database, script):
+    way = Way(database, registry=None)
+    way.script.extend(script)
+    async with running(database, way, wait_s=0.0) as proxy:
+        await submit_many(proxy, 6)
+        last = journal.receipt(database.reader, 6)
+        assert last is not None
+        assert last.uuid is not None
+        await proxy.submit(Update(last.uuid, AT, fields={"status": ("queued", "deactivated")}))
+        way.elect("one")
+        await until(lambda: backlog(database) == 0)
+        assert {one.state for one in journal.receipts(database.reader, 10)} == {"committed"}
+        assert apply.mark(database.reader, ME) == 7
+
+
 @pytest.mark.parametrize("survive", [0, 1, 3, 5])
 async def test_what_an_election_lost_is_sent_again_to_the_next_registry(database, survive):
     way = Way(database)

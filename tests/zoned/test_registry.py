@@ -5,10 +5,10 @@ run on it and on the real thing.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
-from typing import Protocol, cast
+from typing import Protocol
 
 import pytest
 
@@ -20,7 +20,6 @@ from tests.zoned.conftest import ME, OTHER
 from zoned.errors import PeerRefused
 from zoned.founding import founding_entry, founding_membership
 from zoned.raft.core import Raft
-from zoned.raft.node import RaftNode
 from zoned.raft.ready import Busy, NotLeader, RaftOptions, Ready
 from zoned.raft.storage import StoredLog
 from zoned.registry import Accepted, NotRegistry, Overloaded, Registry, pack, unpack
@@ -45,6 +44,22 @@ class LogInMemory:
     core: Core = field(default_factory=Core)
     entries: list[bytes] = field(default_factory=list)
     busy: bool = False
+    is_informed: bool = True
+
+    @property
+    def holder(self) -> str | None:
+        return self.core.leader_id
+
+    @property
+    def term(self) -> int:
+        return self.core.term
+
+    @property
+    def is_registry(self) -> bool:
+        return self.core.is_registry
+
+    async def read_index(self, *, patient: bool = False) -> int | None:
+        raise NotImplementedError
 
     def propose(self, writes: Sequence[bytes]) -> range:
         if not self.core.is_registry:
@@ -55,7 +70,7 @@ class LogInMemory:
         return range(len(self.entries) - len(writes) + 1, len(self.entries) + 1)
 
     def registry(self, database: Database) -> Registry:
-        return Registry(cast(RaftNode, self), database)
+        return Registry(self, database)
 
     def sequences(self, node: str = OTHER) -> list[int]:
         return [one.sequence for one in map(decode_write, self.entries) if one.node == node]
@@ -106,7 +121,24 @@ class Real:
             self.core.tick()
             self._rounds()
         assert self.core.is_registry
-        self.registry = Registry(cast(RaftNode, self), self._database)
+        self.registry = Registry(self, self._database)
+
+    is_informed = True
+
+    @property
+    def holder(self) -> str | None:
+        return self.core.leader_id
+
+    @property
+    def term(self) -> int:
+        return self.core.term
+
+    @property
+    def is_registry(self) -> bool:
+        return self.core.is_registry
+
+    async def read_index(self, *, patient: bool = False) -> int | None:
+        raise NotImplementedError
 
     def propose(self, writes: Sequence[bytes]) -> range:
         positions: range = self.core.propose([(EntryKind.WRITE, data) for data in writes])
@@ -180,6 +212,18 @@ async def test_each_node_has_a_sequence_of_its_own(opened):
     assert answer.through == 1
     assert opened.sequences() == [1, 2]
     assert opened.sequences(THIRD) == [1]
+
+
+async def test_what_rides_ahead_enters_at_once_and_never_again(opened):
+    ahead = [replace(one, ahead=True) for one in writes(5, 7)]
+    term = opened.registry.accept(writes(1)).term
+    assert opened.registry.accept(ahead) == opened.registry.accept(ahead) == Accepted(1, term)
+    assert opened.sequences() == [1, 5, 7]
+    assert opened.registry.accept(writes(2, 3, 4, 5, 6)) == Accepted(6, term)
+    assert opened.registry.accept(writes(8)) == Accepted(8, term), "what came ahead is no gap"
+    assert opened.registry.accept(writes(10)) == Accepted(8, term), "this is one"
+    assert opened.sequences() == [1, 5, 7, 2, 3, 4, 6, 8]
+    assert opened.registry.accept(ahead) == Accepted(8, term)
 
 
 async def test_what_was_applied_before_is_not_asked_for_again(opened, database):

@@ -292,9 +292,7 @@ async def test_what_was_switched_off_is_watched_until_every_zone_has_seen_it(tmp
         nursery.start_soon(a.receipts.serve)
         operation = create("n")
         await a.proxy.submit(operation)
-        submitted = await a.proxy.submit(Delete(operation.uuid, AT))
-        a.receipts.watch(submitted.write_id)
-        a.receipts.watch("somebody else's.1")
+        await a.proxy.submit(Delete(operation.uuid, AT))
         rows = journal.read(a.database.reader, 0, 10, 10**6)
         log = [encode_write(Write(A, sequence, decode(data), True)) for sequence, data in rows]
         await apply_everywhere((a, b, c), log)
@@ -302,7 +300,22 @@ async def test_what_was_switched_off_is_watched_until_every_zone_has_seen_it(tmp
         for node in (B, C):
             a.members[node] = replace(a.members[node], vitals={"position": 2})
         await until(lambda: set(journal.seen(a.database.reader, 2)) == {"", "alpha", "beta", "gamma"})
+        await until(lambda: journal.watched(a.database.reader, 10) == [])
         nursery.cancel_scope.cancel()
+
+
+async def test_a_switch_off_among_others_writes_is_forwarded_at_once_with_what_waits_for_its_image(tmp_path):
+    """`a` reaches no registry, `b` does: the rest of the journal of `a` stands still and is none of `b`'s haste."""
+    async with three(tmp_path, set()) as (a, b, _c):
+        made = [create("n") for _ in range(5)]
+        for operation in made:
+            await a.proxy.submit(operation)
+        await a.proxy.submit(Update(made[3].uuid, AT, fields={"status": ("queued", "deactivated")}))
+        await until(lambda: len(shared.run(b.database.reader, A, 0, 10, 10**6)) == 6)
+        b.way.elect("one")
+        await until(lambda: any(one.ahead for batch in b.way.batches for one in batch))
+        first = b.way.batches[0]
+        assert [(one.node, one.sequence, one.ahead) for one in first] == [(A, 4, True), (A, 6, True)]
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def look_up(zone: Zone, reference: str, *, integers: bool, tombstones: bool = Fa
     if found is None:
         raise problems.not_found(reference, zone.position) if zone.is_synced else problems.unsynced()
     if found.image.deleted_at is not None and not tombstones:
-        raise problems.gone(reference, found.image.deleted_at)
+        raise problems.gone(reference, found.image.deleted_at, found.image.successor)
     return found
 
 
@@ -101,8 +101,13 @@ def seen(
     if not caller.may_see(found.image):
         raise problems.not_found(reference, zone.position)
     if found.image.deleted_at is not None and not tombstones:
-        raise problems.gone(reference, found.image.deleted_at)
+        raise problems.gone(reference, found.image.deleted_at, _successor(zone, caller, found.image))
     return found
+
+
+def _successor(zone: Zone, caller: Caller, image: Image) -> str | None:
+    next_one = zone.find(image.successor) if image.successor is not None else None
+    return image.successor if next_one is not None and caller.may_see(next_one.image) else None
 
 
 def visible(request: Request, *, tombstones: bool = False) -> Found:

@@ -14,7 +14,9 @@ from structlog.contextvars import bound_contextvars
 from store.operations import Origin
 from zoned import clock
 from zoned.api import (
+    adoption,
     aliases,
+    audit,
     batch,
     conflicts,
     discovery,
@@ -30,11 +32,13 @@ from zoned.api import (
     records,
     registry_v1,
     request_id,
+    risk,
+    streams,
     watching,
     zones,
 )
 from zoned.api.asgi import App, Receive, Scope, Send
-from zoned.api.caller import CALLER, caller_of
+from zoned.api.caller import CALLER, caller_of, printable
 from zoned.api.durability import with_durability
 from zoned.api.freshness import READ_AT, with_freshness
 from zoned.api.idempotency import OldStyle, with_idempotency
@@ -107,21 +111,32 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *batch.routes,
         *native.routes,
         *records.routes,
+        *risk.routes,
         *conflicts.routes,
+        *audit.routes,
         *aliases.routes,
         *watching.routes,
         *zones.routes,
         *operating.routes,
     ]
+    public = streams.routes(zone)
+    described: list[tuple[str, list[BaseRoute]]] = [
+        ("/v2", v2),
+        ("/v1", [*images_v1.routes]),
+        ("/v1.1", [*oldest.routes]),
+        ("/zone/v1", own),
+    ]
+    described.append(("/streams/v1", public))
     routes: list[BaseRoute] = [  # asked in this order, so what is asked most stands first
         Mount("/zone/v1", _face(zone, own, native.on_problem, _native_http_error)),
         *admin,
-        *((*zones.admin_routes, *operating.admin_routes) if admin else ()),
+        *((*zones.admin_routes, *operating.admin_routes, *adoption.admin_routes) if admin else ()),
         *(Route(path, discovery.slash) for path in ("/v2", *discovery.ALIASES)),
         *(Mount(path, images) for path in ("/v2", *discovery.ALIASES)),
         Mount("/v1", v1),
         *(Mount(path, old) for path in ("/v1.0", "/v1.1")),
-        *_described([("/v2", v2), ("/v1", [*images_v1.routes]), ("/v1.1", [*oldest.routes]), ("/zone/v1", own)]),
+        *_described(described),
+        Mount("/streams/v1", _face(zone, public, native.on_problem, _native_http_error)),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
         Route("/metrics", operating.metrics(zone)),
@@ -151,13 +166,17 @@ def with_zone_headers(app: App, zone: Zone) -> App:
         told_id = told_id or request_id.request_id(scope.get("headers", ()))
         if scope["type"] == "http":
             # Each request is its own: nothing has to be put back.
-            ORIGIN.set(Origin(zone.name, caller_of(Request(scope)).name, int(clock.wall()), told_id.decode("latin-1")))
+            caller, at = caller_of(Request(scope)), int(clock.wall())
+            told = told_id.decode("latin-1")
+            ORIGIN.set(Origin(zone.name, caller.name, at, told, project=printable(caller.project or "")))
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 said = [(request_id.HEADER, told_id)]
                 if CALLER in scope:  # strangers are not told where the catalogue is
                     said = stamps(zone, scope.get(READ_AT) or moment(zone), told_id)
+                    if not zone.is_synced:  # a list holds what this node made itself
+                        said.append((b"zone-complete", b"false"))
                 message = {**message, "headers": [*message.get("headers", ()), *said]}
             await send(message)
 

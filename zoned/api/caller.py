@@ -5,15 +5,16 @@ Where users are not authenticated (`auth.api = "none"`), a caller is an administ
 take rights away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
 
-from store.images import NAME_CHARS_MAX, Image
+from store.images import DEFAULTS, NAME_CHARS_MAX, Image, Location
 from zoned import policy
-from zoned.api.problems import Problem
-from zoned.policy import ADMIN, AUDITOR, Policy
+from zoned.api.problems import Problem, bad
+from zoned.masking import has_secrets, masked_url
+from zoned.policy import ADMIN, AUDITOR, Owned, Policy
 
 CALLER = "zoned.caller"  # where the ASGI scope says who asks, once that was found out
 AGAIN = "zoned.again"  # and how to find out once more, for answers without an end
@@ -41,12 +42,12 @@ class Caller:
     def name(self) -> str:
         """For the records: a user of the machine, or a user and project of the cloud."""
         named = f"{self.user}@{self.project}" if self.project else self.user or "admin"
-        return "".join(one for one in named if one.isprintable())[:NAME_CHARS_MAX]
+        return printable(named)
 
-    def may(self, action: str, image: Image | None = None) -> bool:
+    def may(self, action: str, image: Owned | None = None) -> bool:
         return self.policy.allows(action, self, image)
 
-    def check(self, action: str, image: Image | None, what: str) -> None:
+    def check(self, action: str, image: Owned | None, what: str) -> None:
         """Raises Problem unless the caller may do `action`; `what` says it in words."""
         if not self.may(action, image):
             raise Problem(403, "forbidden", f"You are not permitted to {what}.")
@@ -60,6 +61,8 @@ class Caller:
         members, locations = image.members, image.locations
         if locations and not self.may("images.see_locations", image):
             locations = ()
+        elif any(has_secrets(one.url) for one in locations) and not self.may("images.see_location_secrets", image):
+            locations = tuple(replace(one, url=masked_url(one.url)) for one in locations)
         if members and not self.may("images.see_members", image):
             members = {name: one for name, one in members.items() if name == self.project}
         if locations is image.locations and members is image.members:
@@ -70,6 +73,20 @@ class Caller:
         """Raises Problem for a caller who may not register images."""
         if not self.may("images.create"):
             raise Problem(403, "forbidden", "You are not authorized to complete this action.")
+
+    def told_locations(self, image: Image) -> Image:
+        """The record with those locations only that the caller may be sent to: credentials are not handed on."""
+        if self.may("images.see_location_secrets", image):
+            return image
+        return replace(image, locations=tuple(one for one in image.locations if not has_secrets(one.url)))
+
+    def check_locations(self, image: Owned, added: Iterable[Location]) -> None:
+        """Raises Problem when the caller may not give these locations to an image, be it new or there already."""
+        for one in added:
+            self.check("images.add_location", image, "add image locations")
+            scheme = one.url.partition("://")[0].lower()
+            if self.policy.schemes is not None and scheme not in self.policy.schemes:
+                raise bad(f"locations with the scheme {scheme[:20]!r} are not allowed here", "bad-location")
 
     def check_visibility(self, visibility: object) -> None:
         """Raises Problem when the caller may not give an image this visibility."""
@@ -82,6 +99,23 @@ class Caller:
         """Raises Problem when the caller may not give an image to this project."""
         if owner != self.project:
             self.check("images.give_away", None, "set an image's owner to another project")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An image that is asked for and not made yet, as rules look at it."""
+
+    asked: Mapping[str, object]
+    members: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def fields(self) -> Mapping[str, object]:
+        return {**DEFAULTS, **self.asked}
+
+
+def printable(text: str) -> str:
+    """As records may hold it, whatever identity service it comes from."""
+    return "".join(one for one in text if one.isprintable())[:NAME_CHARS_MAX]
 
 
 def from_headers(headers: Mapping[str, str], rules: Policy = policy.DEFAULT) -> Caller:

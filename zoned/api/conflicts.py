@@ -9,12 +9,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from store.conflicts import ALIAS, Conflict, field_of, resolving
+from store.conflicts import ALIAS, Conflict, field_of, resolving, resolving_alias
+from store.operations import Point, Update
 from zoned import clock
 from zoned.api import documents
-from zoned.api.answers import by_method, query_integer, reply, write, write_headers, zone_of
+from zoned.api.answers import by_method, look_up, query_integer, reply, write, write_headers, zone_of
 from zoned.api.caller import caller_of
 from zoned.api.problems import Problem, bad
+from zoned.masking import masked_within
+from zoned.zone import Zone
 
 LIST_DEFAULT, LIST_MAX = 100, 1_000
 TAKES = ("ours", "theirs", "value")
@@ -49,6 +52,15 @@ def document(found: Conflict) -> dict[str, Any]:
     }
 
 
+def _shown(request: Request, found: Conflict) -> dict[str, Any]:
+    """With the credentials in locations only for those who may also settle it."""
+    whole = document(found)
+    if caller_of(request).may("zone.operate"):
+        return whole
+    masked: dict[str, Any] = masked_within(whole)
+    return masked
+
+
 def _check(request: Request, action: str) -> None:
     """Values in the ledger may be of any project's images."""
     caller_of(request).check(action, None, "see or settle conflicts")
@@ -65,7 +77,7 @@ async def index(request: Request) -> Response:
     found = await zone.conflicts(limit, state == "open", before)
     return reply(
         {
-            "conflicts": [document(one) for one in found],
+            "conflicts": [_shown(request, one) for one in found],
             "open": zone.conflicts_open(),
             "next": found[-1].number if len(found) == limit else None,
         }
@@ -82,7 +94,7 @@ def _conflict(request: Request) -> Conflict:
 
 async def show(request: Request) -> Response:
     _check(request, "zone.look")
-    return reply(document(_conflict(request)))
+    return reply(_shown(request, _conflict(request)))
 
 
 async def resolve(request: Request) -> Response:
@@ -93,22 +105,30 @@ async def resolve(request: Request) -> Response:
     take = asked.get("take")
     if take not in TAKES or ("value" in asked) is not (take == "value"):
         raise bad('say {"take": "ours"}, {"take": "theirs"}, or {"take": "value", "value": ...}', "bad-body")
-    if found.take is not None or found.uuid is None:
+    if found.take is not None:
         done = f"conflict {found.number} was resolved by {found.resolved_by} at {found.resolved_at}: {found.take}"
         raise Problem(409, "resolved", done)
-    if field_of(found.what)[0] == ALIAS and take != "ours":
-        raise bad("point the alias to the image that is wanted, then take ours here", "bad-body")
-    record = zone.find(found.uuid)
-    if record is None:
-        raise Problem(404, "not-found", f"no image {found.uuid}")
     try:
-        update = resolving(found, record.image, clock.text(clock.wall()), take, asked.get("value"))
+        settling = _settling(zone, found, take, asked.get("value"))
     except (TypeError, KeyError, IndexError):
         raise bad(f"that is no value for {found.what}", "bad-body") from None
-    submitted = await write(zone, update)
+    submitted = await write(zone, settling)
     now = zone.conflict(found.number) or found
     status = 202 if submitted.state == "buffered" else 200
     return reply({**document(now), "write": submitted.write_id}, status, write_headers(zone, submitted))
+
+
+def _settling(zone: Zone, found: Conflict, take: str, value: Any) -> Update | Point:
+    """The write that settles an entry. Raises Problem; TypeError and the like for a value that cannot be."""
+    at, (kind, name) = clock.text(clock.wall()), field_of(found.what)
+    if kind == ALIAS:
+        if value is not None:
+            value = look_up(zone, str(value), integers=True).image.uuid
+        return resolving_alias(found, zone.alias(name.partition("/")[0]), at, take, value)
+    record = zone.find(found.uuid) if found.uuid is not None else None
+    if record is None:
+        raise Problem(404, "not-found", f"no image {found.uuid}")
+    return resolving(found, record.image, at, take, value)
 
 
 routes = [

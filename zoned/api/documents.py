@@ -4,6 +4,7 @@ Two spellings of one record: the Images API's flat document (own properties besi
 (properties apart, so that no name can clash).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ from zoned.api.schemas import READ_ONLY, check_attribute, check_image, check_loc
 # What a caller of the Images API may never set on create: READ_ONLY and these (Glance answers 403).
 RESERVED = frozenset(("location", "deleted", "deleted_at"))
 RESERVED_PREFIX = "os_glance"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # in a URL they are an attempt on whoever is sent there
 NOT_PROPERTIES = READ_ONLY | RESERVED | set(FIELDS) | {"id", "tags", "locations"}
 
 
@@ -225,8 +227,8 @@ def parse_location(value: Any) -> Location:
         raise bad("a location is an object with url and metadata", "bad-location")
     check_location({"metadata": {}, **value})
     url, metadata = value.get("url"), value.get("metadata", {})
-    if not isinstance(url, str) or "://" not in url or text_problem(url, URL_CHARS_MAX):
-        raise bad("a location's url must be a URL text", "bad-location")
+    if not isinstance(url, str) or "://" not in url or text_problem(url, URL_CHARS_MAX) or CONTROL.search(url):
+        raise bad("a location's url must be a URL text, without control characters", "bad-location")
     if not isinstance(metadata, dict):
         raise bad("a location's metadata must be an object", "bad-location")
     return Location(url, metadata)

@@ -8,11 +8,15 @@ write stays journaled and nothing is undone, so the client asks for the receipt 
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
+import trio
 from starlette.datastructures import Headers
 
+from store.operations import Origin
 from zoned.api.asgi import App, Receive, Scope, Send
+from zoned.api.idempotency import KEYED
 from zoned.api.problems import STATUSES, Problem, bad, native
 from zoned.receipts import FINAL
+from zoned.supervise import first_of
 from zoned.zone import Zone
 
 WAIT_MAX_S = 10.0  # clients' own time-outs are seldom longer
@@ -39,7 +43,7 @@ def with_durability(app: App, zone: Zone) -> App:
         async def hold(message: MutableMapping[str, Any]) -> None:
             nonlocal failed
             if message["type"] == "http.response.start":
-                problem = await _meet(zone, message["headers"], until, peers)
+                problem = await _meet(zone, message["headers"], until, peers, scope.get(KEYED))
                 if problem is not None:
                     failed = True
                     await native(problem)(scope, receive, send)
@@ -63,22 +67,54 @@ def parse(asked: str) -> tuple[str, int]:
     )
 
 
-async def _meet(zone: Zone, headers: Iterable[tuple[bytes, bytes]], until: str, peers: int) -> Problem | None:
-    """Waits; the answer instead, when it did not come true. Answers that name no waiting write are as they are."""
+async def _meet(
+    zone: Zone, headers: Iterable[tuple[bytes, bytes]], until: str, peers: int, origin: Origin | None
+) -> Problem | None:
+    """Waits; the answer instead, when it did not come true. Answers that name no waiting write are as they are.
+
+    `origin` is of the request's Idempotency-Key: the write may be another node's, which took the request first.
+    """
     said = next((value.decode("latin-1") for name, value in headers if name.lower() == HEADER), "")
     write_id, _, state = said.partition("; state=")
     receipt = zone.receipts.find(write_id) if state.startswith("buffered") else None
     if receipt is None:
-        return None
+        waits = state.startswith("buffered")
+        return await _meet_elsewhere(zone, origin, write_id, until, peers) if waits and origin is not None else None
     told = await zone.receipts.wait(receipt.sequence, until, WAIT_MAX_S, peers)
     if told is None or (told.is_at(until, peers) and told.state not in FINAL):
         return None
     if told.state in FINAL:
-        code, detail = told.receipt.code, told.receipt.detail
-        return Problem(STATUSES.get(code, 409), code, detail, {"Zone-Write": f"{write_id}; state={told.state}"})
-    detail = (
-        f"the write is safe here and goes on, but was not {f'held by {peers} peers' if peers else until} within"
-        f" {WAIT_MAX_S:g} s; ask for its receipt"
-    )
+        return _ended(write_id, told.state, told.receipt.code, told.receipt.detail)
+    detail = f"{_not_yet(until, peers)}; ask for its receipt"
     location = f"/zone/v1/writes/{write_id}"
     return Problem(504, "not-durable", detail, {"Zone-Write": f"{write_id}; state=buffered", "Location": location})
+
+
+async def _meet_elsewhere(zone: Zone, origin: Origin, write_id: str, until: str, peers: int) -> Problem | None:
+    """The same for a write that another node journaled, and that is here because journals are shared.
+
+    Its receipt is there. What is known here is the log, and two disks: this node's and that of who made it.
+    """
+    if until == "journaled" or (until == "shared" and peers == 1):
+        return None
+    deadline = trio.current_time() + WAIT_MAX_S
+    while True:
+        moved = zone.positions.moved
+        known = zone.known_write(origin)
+        if known is None or known.state != "journaled":
+            break
+        if not await first_of(moved, at_most_s=deadline - trio.current_time()):
+            detail = f"{_not_yet(until, peers)}; ask the node that took it for its receipt"
+            return Problem(504, "not-durable", detail, {"Zone-Write": f"{write_id}; state=buffered"})
+    if known is None:
+        return _ended(write_id, "dropped", "dropped", "an operator took the write out")
+    return None if known.state == "done" else _ended(write_id, known.state, known.code, f"it ended as {known.state}")
+
+
+def _ended(write_id: str, state: str, code: str, detail: str) -> Problem:
+    return Problem(STATUSES.get(code, 409), code, detail, {"Zone-Write": f"{write_id}; state={state}"})
+
+
+def _not_yet(until: str, peers: int) -> str:
+    wanted = f"held by {peers} peers" if peers else until
+    return f"the write is safe here and goes on, but was not {wanted} within {WAIT_MAX_S:g} s"

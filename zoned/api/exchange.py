@@ -260,7 +260,7 @@ def _decode_path(raw_path: bytes) -> str:
     return unquote(path) if "%" in path else path
 
 
-def addresses(
+def addresses_of(
     sock: socket.socket,
 ) -> tuple[tuple[str, int] | None, tuple[str, int | None] | None, PeerCredentials | None]:
     """Client and server address as ASGI writes them, and who the client is if the kernel knows."""

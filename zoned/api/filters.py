@@ -85,6 +85,7 @@ def order(sort: str | None, keys: Sequence[str], directions: Sequence[str]) -> O
         if keys or directions:
             raise bad("Old and new sorting syntax cannot be combined", "bad-query")
         pairs = [_pair(one) for one in sort.split(",")]
+        default = pairs[0][1] if len(pairs) == 1 else True  # one direction is that of everything, in Glance
     elif len(directions) > 1 and len(directions) != len(keys):
         raise bad("Number of sort dirs does not match the number of sort keys", "bad-query")
     else:

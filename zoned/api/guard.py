@@ -16,6 +16,7 @@ from zoned.api.caller import AGAIN, CALLER, Caller
 from zoned.api.problems import Problem
 from zoned.auth.guesses import Guesses
 from zoned.auth.identity import Authenticator, token_of
+from zoned.auth.rates import Rates
 
 # Answered to anybody: which versions there are, whether the daemon lives, what the API is.
 OPEN = frozenset(("/", "/versions", "/livez", "/readyz", "/healthcheck", "/openapi.json", "/docs"))
@@ -45,11 +46,16 @@ def is_open(scope: Scope, paths: frozenset[str]) -> bool:
 
 
 def with_caller(
-    app: App, authenticator: Authenticator, guesses: Guesses | None, open_paths: frozenset[str] = OPEN
+    app: App,
+    authenticator: Authenticator,
+    guesses: Guesses | None,
+    open_paths: frozenset[str] = OPEN,
+    rates: Rates | None = None,
 ) -> App:
     """`app` behind the door: its requests carry their caller; what is refused never reaches it.
 
-    Without `guesses` refusals are not counted: on a Unix socket there is no address to count by.
+    Without `guesses` refusals are not counted: on a Unix socket there is no address to count by. Without `rates`
+    nobody is refused for asking often.
     """
 
     async def identified(scope: Scope) -> Caller:
@@ -78,6 +84,8 @@ def with_caller(
             return
         try:
             caller = await identified(scope)
+            if rates is not None:
+                rates.check(caller, scope["client"][0] if scope.get("client") else "")
             check_path(caller, scope["method"], scope["path"])
         except Problem as problem:
             # The usual headers say where the catalogue is: nobody is told who was not let in.

@@ -12,7 +12,7 @@ Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1 messages), RFC 9457 (problem d
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -36,6 +36,8 @@ DECISIVE = frozenset((b"host", b"content-length", b"transfer-encoding", b"connec
 
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(;[\t\x20-\x7e]*)?")
 TRAILER = re.compile(TOKEN + rb":[\t\x20-\x7e\x80-\xff]*")
+# What frames a message has no place behind it (RFC 9110, 6.5.1): whoever believed it would see another request.
+FRAMING_FIELD = re.compile(rb"(transfer-encoding|content-length|host)\s*:", re.IGNORECASE)
 CHUNK_LINE_BYTES_MAX = 1024  # a size with its extensions, or one trailer
 CHUNK_EXTRA_BYTES_MAX = 16 * 1024  # extensions and trailers of one body; node.js has the same 16 KiB
 # Method, two blanks, the version: what a request line holds beside its target.
@@ -111,6 +113,18 @@ class Prepared(NamedTuple):
 
     def headers(self) -> Headers:
         return [(name, value) for name, _, value in (line.partition(b": ") for line in self.lines.splitlines())]
+
+
+class RequestRecord(NamedTuple):
+    """One served request, for the access log. A tuple and not a dataclass: one is made per request."""
+
+    method: str  # "-" if the head was not understood
+    path: str  # without the query, which may hold secrets
+    status: int  # 0: the client was gone before an answer
+    sent_bytes: int
+    duration_s: float
+    client: str  # IP address, or "unix"
+    headers: Sequence[tuple[bytes, bytes]] = ()  # of the answer, as far as the application gave them
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------
@@ -338,7 +352,7 @@ class ChunkedBody:
                     raise body_too_large(self._limits)
                 self._next = _Next.DATA if self._left else _Next.TRAILER
             case _Next.TRAILER:
-                if line and not TRAILER.fullmatch(line):
+                if line and (not TRAILER.fullmatch(line) or FRAMING_FIELD.match(line)):
                     raise bad_chunk("malformed trailer")
                 self._count_extra(line)
                 self.done = not line
@@ -351,6 +365,15 @@ class ChunkedBody:
         self._extra_bytes += len(extra or b"")
         if self._extra_bytes > CHUNK_EXTRA_BYTES_MAX:
             raise bad_chunk(f"extensions and trailers may have {CHUNK_EXTRA_BYTES_MAX} bytes")
+
+
+# The limit, by its name in HttpLimits, that a refusal with this code speaks of.
+LIMITS = {
+    "target-too-long": "target_bytes_max",
+    "headers-too-large": "header_bytes_max",
+    "too-many-headers": "headers_max",
+    "body-too-large": "body_bytes_max",
+}
 
 
 def body_of(request: Request, limits: HttpLimits) -> Body:

@@ -33,6 +33,7 @@ from zoned.zone import Zone
 
 HEADER = "idempotency-key"
 REPLAYED = ("Idempotency-Replayed", "true")
+KEYED = "zoned.keyed"  # in the scope: the `Origin` of a request with a key
 KEY_CHARS_MAX = 255
 ANSWER_BYTES_MAX = 262_144  # longer answers are not kept, but made anew
 READING = ("GET", "HEAD", "OPTIONS", "TRACE")
@@ -62,6 +63,7 @@ def with_idempotency(app: App, zone: Zone, old: "OldStyle") -> App:
             return
         kept = _Kept()
         zone.keys_running.add(origin.key)
+        scope[KEYED] = origin
         try:
             answer = await _known(zone, request, origin, old)
             if answer is None:

@@ -16,7 +16,7 @@ from store.operations import Delete, Update
 from zoned import clock
 from zoned.api import discovery, documents, images_v2, oldstyle
 from zoned.api.answers import by_method, reply, write, write_headers, zone_of
-from zoned.api.caller import caller_of
+from zoned.api.caller import Asked, caller_of
 from zoned.api.nearest import nearest
 from zoned.api.oldstyle import SHORT, Document
 from zoned.api.problems import Problem, bad
@@ -121,7 +121,7 @@ async def head(request: Request) -> Response:
 async def download(request: Request) -> Response:
     """Redirects to the bytes."""
     image, zone = oldstyle.find(request, caller_of(request)), zone_of(request)
-    url = nearest(image, zone.round_trips_ms(zone.name))
+    url = nearest(caller_of(request).told_locations(image), zone.round_trips_ms(zone.name))
     if image.fields["status"] != "active" or url is None:
         raise Problem(404, "not-active", f"Image {image.uuid} is not active.")
     answer = _as_headers(image)
@@ -139,6 +139,7 @@ async def create(request: Request) -> Response:
         raise bad("Invalid disk or container format for image: both must be given with a location.", "formats-missing")
     status = "active" if locations else "queued"
     operation = oldstyle.create(meta, properties, locations, status, caller, new_uuid())
+    caller.check_locations(Asked(operation.fields), operation.locations)
     if zone.find(operation.uuid) is not None:
         raise Problem(409, "exists", f"Image with identifier {operation.uuid} already exists!")
     submitted = await write(zone, operation)
@@ -165,6 +166,7 @@ async def change(request: Request) -> Response:
     update = oldstyle.update(image, fields, oldstyle.properties_of(sent), purge, locations, caller)
     if update is None:
         return _answer(request, image, 200, {})
+    caller.check_locations(image, update.locations_added)
     submitted = await write(zone, update)
     assert submitted.image is not None
     return _answer(request, submitted.image, 200, write_headers(zone, submitted))

@@ -11,17 +11,19 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from store.catalogue import Found
 from store.images import parse_reference
 from store.listing import Page, Query
 from zoned import clock
-from zoned.api import batch, documents, pages, prepared, request_id
+from zoned.api import batch, documents, pages, prepared, problems, request_id
 from zoned.api.answers import STALE_MARK
 from zoned.api.caller import Caller
 from zoned.api.http1 import Headers, Prepared
 from zoned.api.prepared import Sight
 from zoned.api.problems import Problem
+from zoned.auth.rates import Rates, too_often
 
 V2, NATIVE = b"/v2/images/", b"/zone/v1/images/"
 LIST, BATCH = b"/v2/images", b"/zone/v1/images:batchGet"
@@ -85,6 +87,8 @@ class _Asked(NamedTuple):
     versions: bytes  # of If-None-Match; empty without
     told_id: bytes
     caller: Caller
+    headers: Headers
+    client: str
 
 
 class HotReads:
@@ -95,30 +99,35 @@ class HotReads:
         zone: Readable,
         tell: Callable[[Headers], Caller | None],
         count: Callable[[bool, bytes, int, str], None] | None = None,
+        rates: Rates | None = None,
     ) -> None:
         """`tell` says who asks, from memory, or not. `count` hears of each answer: native or not, method, status,
-        source (of a lookup).
+        source (of a lookup). Whoever asks too often by `rates` is refused here: passing that on would cost more than
+        answering.
         """
         self._zone = zone
         self._tell = tell
         self._count = count
+        self._rates = rates
         self._stood: tuple[int, str] = (-1, "")
         self._standing = b""
 
-    def __call__(self, method: bytes, target: bytes, headers: Headers, body: bytes = b"") -> Prepared | None:
+    def __call__(self, method: bytes, target: bytes, headers: Headers, client: str, body: bytes) -> Prepared | None:
         if method == b"POST":
-            return self._many(headers, body) if target == BATCH else None
+            return self._many(headers, client, body) if target == BATCH else None
         if target.startswith(V2):
             uuid = target[len(V2) :]
-            return self._one(method, uuid.decode().lower(), headers, False) if UUID.fullmatch(uuid) else None
+            return self._one(method, uuid.decode().lower(), headers, client, False) if UUID.fullmatch(uuid) else None
         if target.startswith(NATIVE):
             reference = _reference(target[len(NATIVE) :])
-            return self._one(method, reference, headers, True) if reference is not None else None
+            return self._one(method, reference, headers, client, True) if reference is not None else None
         path, _, query = target.partition(b"?")
-        return self._page(method, query, headers) if path == LIST else None
+        return self._page(method, query, headers, client) if path == LIST else None
 
-    def _one(self, method: bytes, reference: str | int, headers: Headers, is_native: bool) -> Prepared | None:
-        asked = self._asked(headers)
+    def _one(
+        self, method: bytes, reference: str | int, headers: Headers, client: str, is_native: bool
+    ) -> Prepared | None:
+        asked = self._asked(headers, client)
         if asked is None:
             return None
         at = moment(self._zone)
@@ -138,17 +147,18 @@ class HotReads:
         self, method: bytes, found: Found, asked: _Asked, is_native: bool, at: Moment, document: bytes
     ) -> Prepared:
         source, tag = found.source.value, b'"%b"' % prepared.write_of(found.record)
-        lines = b"zone-source: %b\r\netag: %b\r\n%b" % (source.encode(), tag, self._lines(at, asked.told_id))
+        stamped = self._lines(at, asked.told_id)
+        lines = b"zone-source: %b\r\netag: %b\r\n%b" % (source.encode(), tag, stamped)
         known = asked.versions
         if known and any(one.strip().removeprefix(b"W/") in (b"*", tag) for one in known.split(b",")):
             answer = Prepared(304, lines, b"", source)
         else:
             answer = Prepared(200, JSON_LINE + lines, document, source)
-        return self._counted(answer, is_native, method)
+        return self._counted(answer, is_native, method, asked, stamped)
 
-    def _page(self, method: bytes, query: bytes, headers: Headers) -> Prepared | None:
+    def _page(self, method: bytes, query: bytes, headers: Headers, client: str) -> Prepared | None:
         """A list that is little work."""
-        asked = self._asked(headers)
+        asked = self._asked(headers, client)
         if asked is None or b"consistent" in query:
             return None
         at = moment(self._zone)
@@ -159,12 +169,13 @@ class HotReads:
             return None
         if page is None:
             return None
-        lines = JSON_LINE + self._lines(at, asked.told_id)
-        return self._counted(Prepared(200, lines, pages.answer(wanted, asked.caller, page)), False, method)
+        lines = self._lines(at, asked.told_id)
+        answer = Prepared(200, JSON_LINE + lines, pages.answer(wanted, asked.caller, page))
+        return self._counted(answer, False, method, asked, lines)
 
-    def _many(self, headers: Headers, body: bytes) -> Prepared | None:
+    def _many(self, headers: Headers, client: str, body: bytes) -> Prepared | None:
         """Records by many references, all of them plain."""
-        asked = self._asked(headers)
+        asked = self._asked(headers, client)
         if asked is None:
             return None
         try:
@@ -177,15 +188,20 @@ class HotReads:
         made = [item for item in batch.items(self._zone.find_many, Sight(asked.caller), references) if item is not None]
         if len(made) < len(references):
             return None
-        lines = JSON_LINE + self._lines(at, asked.told_id)
-        return self._counted(Prepared(200, lines, batch.answer(at.position, made)), True, b"POST")
+        lines = self._lines(at, asked.told_id)
+        answer = Prepared(200, JSON_LINE + lines, batch.answer(at.position, made))
+        return self._counted(answer, True, b"POST", asked, lines)
 
-    def _counted(self, answer: Prepared, is_native: bool, method: bytes) -> Prepared:
+    def _counted(self, answer: Prepared, is_native: bool, method: bytes, asked: _Asked, lines: bytes) -> Prepared:
+        """What is answered in the end; only what is not left to the application counts for the caller's rate."""
+        if self._rates is not None and (wait_s := self._rates.take(asked.caller, asked.client)) > 0:
+            refusal = _refusal(too_often(wait_s), asked.headers, is_native, lines)
+            answer = refusal._replace(source="none" if answer.source else "")
         if self._count is not None:
             self._count(is_native, method, answer.status, answer.source)
         return answer
 
-    def _asked(self, headers: Headers) -> _Asked | None:
+    def _asked(self, headers: Headers, client: str) -> _Asked | None:
         versions, told_id = b"", b""
         for name, value in headers:
             if name in ASKING:
@@ -195,7 +211,7 @@ class HotReads:
             elif name == request_id.HEADER:
                 told_id = request_id.taken_over(value)
         caller = self._tell(headers)
-        return _Asked(versions, told_id, caller) if caller is not None else None
+        return _Asked(versions, told_id, caller, headers, client) if caller is not None else None
 
     def _lines(self, at: Moment, told_id: bytes) -> bytes:
         """`stamps` as they go on the wire."""
@@ -208,6 +224,14 @@ class HotReads:
         if at.fresh_at is None:
             return self._standing + told
         return b"%bzone-staleness: %b\r\n%b" % (self._standing, staleness(at.fresh_at), told)
+
+
+def _refusal(problem: Problem, headers: Headers, is_native: bool, lines: bytes) -> Prepared:
+    """A problem as the application would answer with it."""
+    request: Request = Request({"type": "http", "headers": headers})
+    told = problems.native(problem) if is_native else problems.images(problem, request)
+    mine = b"".join(b"%b: %b\r\n" % one for one in told.raw_headers if one[0] != b"content-length")
+    return Prepared(problem.status, mine + lines, bytes(told.body))
 
 
 JSON_LINE = b"content-type: application/json\r\n"

@@ -30,7 +30,7 @@ from zoned.api.answers import (
     write_headers,
     zone_of,
 )
-from zoned.api.caller import caller_of
+from zoned.api.caller import Asked, caller_of
 from zoned.api.filters import viewer
 from zoned.api.prepared import Sight
 from zoned.api.problems import Problem, bad
@@ -57,7 +57,8 @@ async def index(request: Request) -> Response:
     after, caller = None, caller_of(request)
     marker = request.query_params.get("marker")
     if marker is not None:
-        after = place(seen(zone, caller, marker, integers=True).image, NEWEST)
+        # One that was deleted meanwhile still has its place.
+        after = place(seen(zone, caller, marker, integers=True, tombstones=True).image, NEWEST)
     page = await zone.page(Query(limit, after=after, hidden=None, viewer=viewer(caller, "all")))
     return reply(
         {
@@ -78,6 +79,7 @@ async def register(request: Request) -> Response:
     operation = documents.native_create(document, new_uuid())
     caller.check_visibility(operation.fields.get("visibility"))
     caller.check_owner(operation.fields.get("owner"))
+    caller.check_locations(Asked(operation.fields), operation.locations)
     submitted = await write(zone, operation)
     assert submitted.image is not None
     headers = {
@@ -90,9 +92,15 @@ async def register(request: Request) -> Response:
 
 
 async def delete(request: Request) -> Response:
+    """Leaves a tombstone; `successor` says which image to use instead."""
     zone, found = zone_of(request), visible(request)
     caller_of(request).check("images.delete", found.image, "delete this image")
-    submitted = await write(zone, Delete(found.image.uuid, clock.text(clock.wall()), if_match(request)))
+    named = request.query_params.get("successor")
+    successor = seen(zone, caller_of(request), named, integers=True, aliases=True).image.uuid if named else None
+    if successor == found.image.uuid:
+        raise bad("an image cannot be its own successor", "bad-query")
+    at = clock.text(clock.wall())
+    submitted = await write(zone, Delete(found.image.uuid, at, if_match(request), successor=successor))
     body = {"uuid": found.image.uuid, "state": submitted.state}
     return reply(body, 202 if submitted.state == "buffered" else 200, write_headers(zone, submitted))
 
@@ -107,6 +115,7 @@ async def show_id(request: Request) -> Response:
             "integer": integer,
             "ami": format_ami(integer) if integer is not None else None,
             "deleted_at": image.deleted_at,
+            "successor": image.successor,
             "granted": zone.granted(integer) if integer is not None else None,
         }
     )

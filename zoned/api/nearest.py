@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from store import presence
 from store.images import Image, Location
 
+_IN_URLS = "!#$%&'()*+,/:;=?@[]~"  # RFC 3986's, and % for what is encoded already
 _SCHEMES = ("https://", "http://")
 
 
@@ -50,6 +52,6 @@ def ordered(image: Image, rtts: Mapping[str, float]) -> list[Place]:
 
 
 def nearest(image: Image, rtts: Mapping[str, float]) -> str | None:
-    """The URL of the best location; None without any."""
+    """The URL of the best location, as it may stand in a header; None without any."""
     found = ordered(image, rtts)
-    return found[0].location.url if found else None
+    return quote(found[0].location.url, safe=_IN_URLS) if found else None

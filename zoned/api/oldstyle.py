@@ -15,7 +15,7 @@ from store.operations import Change, Create, MemberChange, Membership, Update
 from zoned import clock
 from zoned.api import filters
 from zoned.api.answers import check_rule, look_up, query_integer, seen, zone_of
-from zoned.api.caller import Caller, caller_of
+from zoned.api.caller import Asked, Caller, caller_of
 from zoned.api.documents import check_field, check_properties, is_free, parse_location
 from zoned.api.problems import Problem, bad
 
@@ -193,6 +193,8 @@ def create(
     check_field("status", status)
     fields["status"] = status
     kept = tuple(parse_location(one) for one in locations)
+    if kept:
+        caller.check("images.add_location", Asked(fields), "add image locations")
     at = clock.text(clock.wall())
     return Create(chosen.lower(), None, at, fields, properties_of(properties), (), kept)
 

@@ -119,6 +119,7 @@ _QUERIES: Mapping[tuple[str, str], list[Document]] = {
     ("GET", "/v2/images"): LIST_PARAMETERS,
     ("GET", "/zone/v1/images"): _PAGE,
     ("GET", "/zone/v1/aliases"): _PAGE,
+    ("DELETE", "/zone/v1/images/{reference}"): [_query("successor", type="string")],
     ("GET", "/zone/v1/aliases/{name}"): [_query("zone", type="string")],
     ("GET", "/zone/v1/images/{reference}/locations"): [_query("near", type="string")],
     ("GET", "/zone/v1/watch"): [

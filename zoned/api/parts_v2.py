@@ -18,6 +18,7 @@ from zoned.api.caller import caller_of
 from zoned.api.images_v2 import visible
 from zoned.api.nearest import nearest
 from zoned.api.problems import Problem, bad
+from zoned.masking import masked_url
 from zoned.proxy import Submitted
 
 
@@ -151,9 +152,11 @@ async def _move(request: Request, before: str, after: str, what: str) -> Respons
 
 
 async def list_locations(request: Request) -> Response:
-    image = visible(request).image
-    caller_of(request).check("images.list_locations", image, "see image locations")
-    return reply([{"url": one.url, "metadata": dict(one.metadata)} for one in image.locations])
+    image, caller = visible(request).image, caller_of(request)
+    caller.check("images.list_locations", image, "see image locations")
+    tells = caller.may("images.see_location_secrets", image)
+    listed = [(one.url if tells else masked_url(one.url), dict(one.metadata)) for one in image.locations]
+    return reply([{"url": url, "metadata": metadata} for url, metadata in listed])
 
 
 async def add_location(request: Request) -> Response:
@@ -172,6 +175,7 @@ async def add_location(request: Request) -> Response:
     if fields["status"] == "queued":
         locations.check_formats(fields)
         fields["status"] = "active"
+    caller_of(request).check_locations(image, after[-1:])
     changed = _differences(image.fields, fields)
     submitted = await _update(request, image, fields=changed, locations_added=(after[-1],))
     return Response(None, 202, write_headers(zone_of(request), submitted))
@@ -186,7 +190,10 @@ async def download(request: Request) -> Response:
     image, zone = visible(request).image, zone_of(request)
     if image.fields["status"] == "deactivated" and not caller_of(request).may("images.read_deactivated", image):
         raise Problem(403, "deactivated", "The requested image has been deactivated. Image data download is forbidden.")
-    url = nearest(image, zone.round_trips_ms(zone.name))
+    told = caller_of(request).told_locations(image)
+    if image.locations and not told.locations:
+        raise Problem(403, "forbidden", "Where the image's data is carries credentials, which are not handed on.")
+    url = nearest(told, zone.round_trips_ms(zone.name))
     return Response(None, 204) if url is None else Response(None, 302, {"Location": url})
 
 

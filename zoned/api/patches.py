@@ -115,8 +115,7 @@ def changes(
         locations_removed=tuple(sorted(url for url, one in before.items() if after.get(url) != one)),
         if_match=if_match,
     )
-    if update.locations_added:
-        caller.check("images.add_location", image, "add image locations")
+    caller.check_locations(image, update.locations_added)
     return None if update == Update(image.uuid, at, if_match=if_match) else update
 
 

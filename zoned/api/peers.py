@@ -81,8 +81,8 @@ def _writes(packed: Any) -> tuple[str, list[Write]]:
         raise _Refused(400, f"a forwarded write is unsound: {problem or 'too large'}")
     if not writes or len(writes) > FORWARDED_MAX or len({write.node for write in writes}) != 1:
         raise _Refused(400, f"1 to {FORWARDED_MAX} writes of one node are forwarded at a time")
-    if any(after.sequence != before.sequence + 1 for before, after in pairwise(writes)):
-        raise _Refused(400, "forwarded writes must be in sequence")
+    if any(after.sequence <= before.sequence or after.ahead is not before.ahead for before, after in pairwise(writes)):
+        raise _Refused(400, "forwarded writes must be in sequence, and all ride ahead or none")
     return str(cluster), writes
 
 
@@ -210,7 +210,9 @@ class PeerFace:
 
     async def digests(self, request: Request) -> Response:
         bucket = await _body(request)
-        if not isinstance(bucket, str) or (bucket and not verify.is_bucket(bucket)):
+        if type(bucket) is int and not 0 <= bucket < 2**53:
+            raise _Refused(400, "ask for the audit's chain with a position")
+        if type(bucket) is not int and (not isinstance(bucket, str) or (bucket and not verify.is_bucket(bucket))):
             raise _Refused(400, "ask for hashes with the beginning of a UUID")
         return _answer(await verify.answer(self._database, bucket))
 

@@ -25,7 +25,7 @@ _OWNER, _PROTECTED, _VISIBILITY = b',"owner":', b',"protected":', b',"visibility
 _BARE = _NO_LOCATIONS + _NO_MEMBERS
 UUID_CHARS = 36
 # Who may all of this of an image gets its record as it is stored.
-_WHOLE = ("images.show", "images.see_locations", "images.see_members")
+_WHOLE = ("images.show", "images.see_locations", "images.see_location_secrets", "images.see_members")
 
 
 class Cut(NamedTuple):
@@ -189,7 +189,10 @@ class Sight:
         if parts.middle.startswith(_BARE):
             return True
         seen, policy = outline or Outline(parts), self.caller.policy
-        located = not parts.middle.startswith(_NO_LOCATIONS)
-        if located and not policy.allows("images.see_locations", self.caller, seen):
-            return False
+        if not parts.middle.startswith(_NO_LOCATIONS):
+            if not policy.allows("images.see_locations", self.caller, seen):
+                return False
+            may_hide = b"@" in parts.middle or b"?" in parts.middle  # without these a URL has no secrets
+            if may_hide and not policy.allows("images.see_location_secrets", self.caller, seen):
+                return False
         return not seen.members or policy.allows("images.see_members", self.caller, seen)

@@ -36,7 +36,15 @@ STATUSES: Mapping[str, int] = {
 class Problem(Exception):
     """An answer that is an error. Nothing was changed."""
 
-    def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        more: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self.more = dict(more or {})  # what the native API says besides
         self.status = status
         self.code = code
         self.detail = detail
@@ -52,8 +60,15 @@ def not_found(reference: str, position: int) -> Problem:
     return Problem(404, "not-found", f"no image {reference} as of position {position}")
 
 
-def gone(reference: str, at: str) -> Problem:
-    return Problem(410, "gone", f"image {reference} was deleted at {at}")
+def gone(reference: str, at: str, successor: str | None) -> Problem:
+    """`successor` is the UUID of the image that took its place, as far as the caller may know."""
+    instead = f"; use {successor} instead" if successor is not None else ""
+    return Problem(
+        410,
+        "gone",
+        f"image {reference} was deleted at {at}{instead}",
+        more={"deleted_at": at, "successor": successor},
+    )
 
 
 def unsynced() -> Problem:
@@ -87,6 +102,7 @@ def native(problem: Problem) -> Response:
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
+        **problem.more,
     }
     return Response(orjson.dumps(body), problem.status, problem.headers, "application/problem+json")
 

@@ -8,14 +8,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from store import presence
+from store.history import Change
 from store.images import NAME_CHARS_MAX, PRESENCES, Image, text_problem
 from store.operations import Update
 from zoned import clock
 from zoned.api import documents
 from zoned.api.answers import by_method, record_headers, reply, visible, write, write_headers, zone_of
-from zoned.api.caller import caller_of
+from zoned.api.caller import Caller, caller_of
 from zoned.api.nearest import ordered
 from zoned.api.problems import bad
+from zoned.masking import masked_url
 from zoned.zone import Zone
 
 AHEAD_S_MAX = 60.0  # clocks of other machines may be so far ahead
@@ -24,8 +26,8 @@ BY_OWNERS = ("wanted", "unwanted")  # the others are for whoever sees the bytes
 
 async def show_history(request: Request) -> Response:
     """Who changed what of a record, and when; the newest first. For its owner, deleted or not."""
-    zone, found = zone_of(request), visible(request, tombstones=True)
-    caller_of(request).check("images.see_history", found.image, "see the history of this image")
+    zone, found, caller = zone_of(request), visible(request, tombstones=True), caller_of(request)
+    caller.check("images.see_history", found.image, "see the history of this image")
     changes = zone.changes_of(found.image)
     body = {
         "uuid": found.image.uuid,
@@ -38,7 +40,7 @@ async def show_history(request: Request) -> Response:
                 "by": one.by[0] or None,
                 "request_id": one.by[1] or None,
                 "write": one.write,
-                "changed": {what: {"from": was, "to": now} for what, (was, now) in one.changed.items()},
+                "changed": _changed(one, caller, found.image),
             }
             for one in changes
         ],
@@ -46,6 +48,18 @@ async def show_history(request: Request) -> Response:
         "position": zone.position,
     }
     return reply(body, headers=record_headers(found))
+
+
+def _changed(change: Change, caller: Caller, image: Image) -> dict[str, Any]:
+    """What a change changed, as the caller may see the image."""
+    whole = {what: {"from": was, "to": now} for what, (was, now) in change.changed.items()}
+    if not caller.may("images.see_locations", image):
+        whole = {what: pair for what, pair in whole.items() if not what.startswith("locations/")}
+    if not caller.may("images.see_members", image):
+        whole = {what: pair for what, pair in whole.items() if not what.startswith("members/")}
+    if caller.may("images.see_location_secrets", image):
+        return whole
+    return {masked_url(what) if what.startswith("locations/") else what: pair for what, pair in whole.items()}
 
 
 async def show_presence(request: Request) -> Response:
@@ -144,7 +158,7 @@ async def show_locations(request: Request) -> Response:
                 "presence": list(place.present),
                 "why": place.why,
             }
-            for place in ordered(found.image, zone.round_trips_ms(near))
+            for place in ordered(caller_of(request).view(found.image), zone.round_trips_ms(near))
         ],
     }
     return reply(body, headers=record_headers(found))

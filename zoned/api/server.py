@@ -22,13 +22,13 @@ import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
-from typing import NamedTuple
 
 import structlog
 import trio
 
-from zoned.api.exchange import READ_BYTES, ClientGone, Exchange, Receive, Scope, Send, addresses, path_of
+from zoned.api.exchange import READ_BYTES, ClientGone, Exchange, Receive, Scope, Send, addresses_of, path_of
 from zoned.api.http1 import (
+    LIMITS,
     Answer,
     AnswerFault,
     Framing,
@@ -37,6 +37,7 @@ from zoned.api.http1 import (
     Prepared,
     Refused,
     Request,
+    RequestRecord,
     answer_head,
     parse_head,
     prepared_answer,
@@ -48,10 +49,10 @@ from zoned.api.secured import SecuredSocket, Security, shake_hands
 from zoned.supervise import beat
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-# method, target, headers (names in lower case), body -> the whole answer, or None to let the application answer. It
-# runs in trio's thread before any ASGI call, for GET and HEAD without a body and POST that only asks, and must not
-# block longer than a short list: a millisecond or two.
-Lookup = Callable[[bytes, bytes, Headers, bytes], Prepared | None]
+# method, target, headers (names in lower case), client (as in RequestRecord), body -> the whole answer, or None to let
+# the application answer. It runs in trio's thread before any ASGI call, for GET and HEAD without a body and POST that
+# only asks, and must not block longer than a short list: a millisecond or two.
+Lookup = Callable[[bytes, bytes, Headers, str, bytes], Prepared | None]
 
 LISTEN_AGAIN_S = 0.1  # after accept() failed for want of something; as trio.serve_listeners does
 ACCEPT_WAITED_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED))
@@ -75,18 +76,6 @@ FIRST_REQUEST_S = 1.0
 log = structlog.get_logger(__name__)
 
 
-class RequestRecord(NamedTuple):
-    """One served request, for the access log. A tuple and not a dataclass: one is made per request."""
-
-    method: str  # "-" if the head was not understood
-    path: str  # without the query, which may hold secrets
-    status: int  # 0: the client was gone before an answer
-    sent_bytes: int
-    duration_s: float
-    client: str  # IP address, or "unix"
-    headers: Sequence[tuple[bytes, bytes]] = ()  # of the answer, as far as the application gave them
-
-
 async def serve_http(
     app: AsgiApp,
     listeners: Sequence[trio.SocketListener],
@@ -96,14 +85,15 @@ async def serve_http(
     lookup: Lookup | None = None,
     on_request: Callable[[RequestRecord], None] | None = None,
     security: Security | None = None,
+    on_limit: Callable[[str], None] = lambda limit: None,
     task_status: trio.TaskStatus["HttpServer"] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled; then stop accepting, finish what is in flight within `limits.grace_s`, and return.
 
     `now` is the wall clock (seconds since the epoch), for the Date header only. With `security` every connection is
-    TLS. The listeners are closed.
+    TLS. `on_limit` hears of every limit that was met, by its name. The listeners are closed.
     """
-    server = HttpServer(app, limits, now, lookup, on_request, security)
+    server = HttpServer(app, limits, now, lookup, on_request, security, on_limit)
     async with trio.open_nursery() as accepting:
         # Shielded: a task that is being started is not ours to drain yet, and this one is deaf to cancelling.
         with trio.CancelScope(shield=True):
@@ -128,8 +118,10 @@ class HttpServer:
         lookup: Lookup | None,
         on_request: Callable[[RequestRecord], None] | None,
         security: Security | None = None,
+        on_limit: Callable[[str], None] = lambda limit: None,
     ) -> None:
         self.app = app
+        self.on_limit = on_limit
         self.security = security
         self.limits = limits
         self.lookup = lookup
@@ -221,7 +213,10 @@ class HttpServer:
     def _admit(self, stream: trio.SocketStream) -> None:
         sock = socket.socket(fileno=stream.socket.detach())
         sock.setblocking(False)
-        if len(self.connections) >= self.limits.connections_max and not self._make_room():
+        full = len(self.connections) >= self.limits.connections_max
+        if full:
+            self.on_limit("connections_max")
+        if full and not self._make_room():
             # Answered without reading and without waiting, so that a flood of connections costs next to nothing.
             answer = problem(503, "too-many-connections", "try again in a moment", [(b"retry-after", b"1")])
             head = answer_head(*answer[:2], self.common_lines(), None, False, len(answer.body))
@@ -248,11 +243,10 @@ class HttpServer:
         One look around instead of a timer per wait: entering a cancel scope with a deadline costs 7 us, several times
         per request, and a limit of ten seconds needs no microsecond's precision.
         """
-        limits = self.limits
-        times_s = (limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s)
-        every_s = min(min(times_s) / 8, SWEEP_S_MAX)
         while True:
-            await beat(every_s)
+            limits = self.limits
+            times_s = (limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s)
+            await beat(min(min(times_s) / 8, SWEEP_S_MAX))
             instant = trio.current_time()
             for connection in list(self.connections):
                 if instant >= connection.read_due or instant >= connection.write_due:
@@ -267,10 +261,9 @@ class HttpServer:
         return self._common[1]
 
     def understood(self, head: bytes, block: bytes) -> Request | None:
-        """A head over HTTP/1.1 with this block of headers, if they say nothing about the connection or the coding.
+        """A head whose headers say nothing about the connection or the coding; the first line may be another one's.
 
-        `block` is the head without its first line, which may be another one than the answer's. Raises Refused.
-        """
+        `block` is the head without its first line. Raises Refused."""
         if len(head) > self.limits.header_bytes_max:
             return None
         known = self.blocks.get(block)
@@ -330,7 +323,7 @@ class _Connection:
         self.served = False  # at least one request was taken
         self.read_due = self.write_due = math.inf
         self.node = ""  # whom the client's certificate names
-        self.client, self.server_address, self.peer = addresses(sock)
+        self.client, self.server_address, self.peer = addresses_of(sock)
         self._client_name = self.client[0] if self.client else "unix"
 
     def serve_now(self) -> bool:
@@ -389,8 +382,9 @@ class _Connection:
             if request is None or request.body_bytes is None or bool(request.body_bytes) is not (method == b"POST"):
                 return None, at
             body_end = end + request.body_bytes
-            whole = len(data) >= body_end
-            found = server.lookup(method, target, request.headers, data[end:body_end]) if whole else None
+            if len(data) < body_end:
+                return None, at
+            found = server.lookup(method, target, request.headers, self._client_name, data[end:body_end])
             if found is None:
                 return None, at
             answer = prepared_answer(found, server.common_lines(), method == b"HEAD")
@@ -512,7 +506,7 @@ class _Connection:
         exchange: Exchange | None = None
         try:
             if server.lookup is not None and request.body_bytes == 0 and request.method in READS:
-                answer = server.lookup(request.method, request.target, request.headers, b"")
+                answer = server.lookup(request.method, request.target, request.headers, self._client_name, b"")
                 if answer is not None:
                     return self._queue_prepared(answer, request)
             exchange = self._exchange = Exchange(self, request, server.limits, request_id(request.headers).decode())
@@ -577,6 +571,8 @@ class _Connection:
     async def refuse(self, refused: Refused) -> None:
         """Say what is wrong, and that this is the end."""
         self._linger = True
+        if refused.code in LIMITS:
+            self._server.on_limit(LIMITS[refused.code])
         answer = problem(refused.status, refused.code, refused.detail)
         self._queue(answer, self._request, keep_alive=False)
         await self.flush()
@@ -680,8 +676,11 @@ class _Connection:
     def expire(self) -> None:
         """The sweep found a wait that is over its time. Everything in the connection ends, the application with it."""
         if self.fileno in self._server.idle:
+            self._server.on_limit("idle_timeout_s")
             self.close()
             return
+        late = "write" if self.write_due < math.inf else "body" if self._request is not None else "header"
+        self._server.on_limit(f"{late}_timeout_s")
         self._late = "write" if self.write_due < math.inf else "read"
         self.gone = self.gone or self._late == "write"
         self.scope.cancel()

@@ -3,16 +3,18 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import trio
 
-from conf import Auth, Config, is_loopback
+from conf import Auth, Config, Http, is_loopback
 from zoned import clock, policy
 from zoned.api.caller import Caller
 from zoned.auth.guesses import Guesses
 from zoned.auth.identity import Authenticator, Headers, Open, SocketOwners
+from zoned.auth.rates import Rates
 from zoned.auth.tokens import TokenFile, TokensWrong
 from zoned.errors import CannotStart
 from zoned.files import NotPrivate, read_private
@@ -22,19 +24,26 @@ from zoned.policy import Policy, PolicyWrong
 class Doors:
     """Who may come in by which listener."""
 
-    def __init__(self, config: Config, directory: Path, stack: AsyncExitStack) -> None:
-        """`stack` closes what a door keeps open."""
+    def __init__(
+        self,
+        config: Config,
+        directory: Path,
+        stack: AsyncExitStack,
+        on_limit: Callable[[str], None] = lambda limit: None,
+    ) -> None:
+        """`stack` closes what a door keeps open; `on_limit` hears of every limit that somebody meets at one."""
         self._auth = config.auth
         self._directory = directory
         self._stack = stack
-        self.policy = read_policy(config.auth)
+        self.policy = replace(read_policy(config.auth), schemes=frozenset(config.security.location_schemes))
         self._made: dict[str, Authenticator] = {}
         self.trusted = config.security.insecure_listen or is_loopback(config.http.listen)
         self.api = self._make(config.auth.api, self.trusted)
         registry = config.http.registry_listen
         trusted = config.security.insecure_listen or not registry or is_loopback(registry)
         self.registry_api = self._make(config.auth.registry_api, trusted)
-        self.guesses = Guesses(config.auth.failures_max, trio.current_time)
+        self.guesses = Guesses(config.auth.failures_max, trio.current_time, on_limit)
+        self.rates = open_rates(config.http, on_limit)
         self.admin: Authenticator = SocketOwners(self.policy)
 
     def _make(self, mode: str, trusted: bool) -> Authenticator:
@@ -56,6 +65,13 @@ class Doors:
         password = partial(read_secret, "auth.keystone_password_file", self._auth.keystone_password_file)
         password()
         return Keystone(client, self._auth, password, self.policy, clock.wall, trio.current_time)
+
+
+def open_rates(http: Http, on_limit: Callable[[str], None]) -> Rates | None:
+    """How often a client may ask; None for any rate."""
+    if not http.client_requests_per_s:
+        return None
+    return Rates(http.client_requests_per_s, http.client_burst_max, trio.current_time, on_limit)
 
 
 def open_tokens(auth: Auth, directory: Path, policy: Policy) -> TokenFile:
@@ -94,7 +110,7 @@ def read_secret(key: str, name: str, environ: Mapping[str, str] = os.environ) ->
     path = Path(handed) / name if handed and "/" not in name else Path(name)
     try:
         return read_private(path).partition("\n")[0]
-    except NotPrivate:
-        raise CannotStart(f"{key}: others may read {path}; chmod 600 it") from None
+    except NotPrivate as error:
+        raise CannotStart(f"{key}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CannotStart(f"{key}: {path} cannot be read: {error}") from None

@@ -7,13 +7,17 @@ from zoned.api.problems import Problem
 
 MINUTE_S = 60.0
 ADDRESSES_MAX = 10_000
+LIMIT = "auth.failures_max"
 
 
 class Guesses:
     """How often each address was refused in the minute under way; the one refused longest ago is forgotten first."""
 
-    def __init__(self, most: int, now: Callable[[], float]) -> None:
-        """`most` refusals a minute; `now` in monotonic seconds."""
+    def __init__(
+        self, most: int, now: Callable[[], float], on_limit: Callable[[str], None] = lambda limit: None
+    ) -> None:
+        """`most` refusals a minute; `now` in monotonic seconds; `on_limit` hears LIMIT for each that was too much."""
+        self._on_limit = on_limit
         self._most = most
         self._now = now
         self._refused: OrderedDict[str, tuple[float, int]] = OrderedDict()
@@ -23,6 +27,7 @@ class Guesses:
         began, count = self._refused.get(address, (0.0, 0))
         left_s = began + MINUTE_S - self._now()
         if count >= self._most and left_s > 0:
+            self._on_limit(LIMIT)
             after = {"Retry-After": str(int(left_s) + 1)}
             raise Problem(429, "too-many-refusals", "too many refused tokens from this address; wait", after)
 

@@ -114,8 +114,8 @@ def read(path: Path) -> Mapping[bytes, Token]:
     """The tokens in the file at `path`. Raises TokensWrong; also for a file that others may read."""
     try:
         text = read_private(path)
-    except NotPrivate:
-        raise TokensWrong(f"{path}: others may read or write it; chmod 600 it") from None
+    except NotPrivate as error:
+        raise TokensWrong(str(error)) from None
     except UnicodeDecodeError:
         raise TokensWrong(f"{path}: is not UTF-8") from None
     except OSError as error:

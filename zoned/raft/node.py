@@ -101,6 +101,25 @@ class RaftNode:
         self._stepped = trio.Event()  # set and replaced when the core has seen the inbox
         self._seen = (core.leader_id, core.is_registry, core.term)
 
+    # `zoned.engine.Engine`.
+
+    @property
+    def is_informed(self) -> bool:
+        return True
+
+    @property
+    def holder(self) -> str | None:
+        core = self.core
+        return None if core.leader_id == core.node_id and not core.is_registry else core.leader_id
+
+    @property
+    def term(self) -> int:
+        return self.core.term
+
+    @property
+    def is_registry(self) -> bool:
+        return self.core.is_registry
+
     def step(self, messages: Iterable[Message]) -> None:
         """Queues messages from peers; beyond INBOX_MAX the newest are lost, as on a wire.
 

@@ -1,10 +1,17 @@
 """Writes that name how safe they must be before they are answered, and receipts that are waited for."""
 
+from typing import cast
+
 import pytest
 import trio
 
+from store.keys import Known
+from store.operations import Origin
 from zoned.api import durability
 from zoned.api.problems import Problem
+from zoned.zone import Zone
+
+OTHER, UUID = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "ab")
 
 IMAGES = "/zone/v1/images"
 OLD = {"disk_format": "raw", "container_format": "bare"}
@@ -55,6 +62,43 @@ async def test_what_does_not_come_true_is_a_time_out_with_the_receipt_and_nothin
     assert (receipt["state"], receipt["shared"]) == ("journaled", [])
     assert answer.headers["Zone-Write"] == f"{receipt['id']}; state=buffered"
     assert (await lone.get(f"{IMAGES}/{receipt['uuid']}")).status_code == 200
+
+
+class Elsewhere:
+    """What is known of a write of another node, look by look; the position moves between two of them."""
+
+    def __init__(self, *states: str | None) -> None:
+        self._states = list(states)
+        self.positions = self
+        self.moved = trio.Event()
+
+    def known_write(self, origin: Origin) -> Known | None:
+        if len(self._states) > 1:
+            self.moved.set()
+            self.moved = trio.Event()
+        state = self._states.pop(0) if self._states else "journaled"
+        return Known(b"", OTHER, 5, UUID, state, "conflict" if state == "conflict" else "") if state else None
+
+
+@pytest.mark.parametrize(
+    ("asked", "states", "status"),
+    [
+        ("local", [], None),
+        ("peers=1", [], None),
+        ("peers=2", ["journaled", "done"], None),
+        ("committed", ["journaled", "journaled", "done"], None),
+        ("committed", ["journaled", "conflict"], 409),
+        ("committed", ["journaled", None], 409),
+        ("committed", ["journaled"], 504),
+        ("peers=2", ["journaled"], 504),
+    ],
+)
+async def test_a_repeat_that_another_node_took_first_is_as_durable_as_it_asks(asked, states, status, monkeypatch):
+    monkeypatch.setattr(durability, "WAIT_MAX_S", 0.05)
+    zone = cast(Zone, Elsewhere(*states))
+    problem = await durability._meet_elsewhere(zone, Origin("a", "b", 1), f"{OTHER}.5", *durability.parse(asked))
+    assert (problem.status if problem else None) == status
+    assert problem is None or problem.headers["Zone-Write"].startswith(f"{OTHER}.5; state=")
 
 
 async def test_reads_have_no_durability(zone):

@@ -16,6 +16,7 @@ from store.images import DEFAULTS, Image
 from store.listing import Page, Query
 from tests.zoned.conftest import ME, open_app, open_store
 from zoned import clock
+from zoned.api import filters
 from zoned.api.patches import STANDARD, V20, V21
 
 
@@ -474,3 +475,10 @@ async def test_a_zone_without_the_catalogue_does_not_claim_that_an_image_never_e
     answer = await lone.get(f"/v2/images/{fresh()}")
     assert answer.status_code == 503
     assert answer.headers["retry-after"].isdigit()
+
+
+def test_one_direction_is_that_of_the_whole_order_in_either_spelling() -> None:
+    """As Glance has it: found by comparing its answers with these."""
+    rising = (("status", False), ("created_at", False), ("uuid", False))
+    assert filters.order("status:asc", [], []) == filters.order(None, ["status"], ["asc"]) == rising
+    assert filters.order("name:asc,status:desc", [], [])[2:] == (("created_at", True), ("uuid", True))

@@ -50,7 +50,7 @@ async def record(served):
 def hot(
     served: Running, target: str, headers: Sequence[tuple[bytes, bytes]] = (), method: bytes = b"GET"
 ) -> Prepared | None:
-    return ask(served)(method, target.encode(), list(headers))
+    return ask(served)(method, target.encode(), list(headers), "127.0.0.1", b"")
 
 
 def ask(served: Running) -> HotReads:
@@ -181,7 +181,7 @@ async def test_many_records_at_once_are_the_same_from_both(served, record):
             ([], True),
         ):
             body = orjson.dumps({"references": known})
-            answer = ask(served)(b"POST", b"/zone/v1/images:batchGet", [], body)
+            answer = ask(served)(b"POST", b"/zone/v1/images:batchGet", [], "127.0.0.1", body)
             assert (answer is not None) is is_hot
             sent = await client.post("/zone/v1/images:batchGet", content=body, headers={"Zone-Durability": "local"})
             assert sent.status_code == 200
@@ -193,7 +193,7 @@ async def test_many_records_at_once_are_the_same_from_both(served, record):
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"references": 1}', b'{"references": [null]}'])
 async def test_a_body_that_is_no_question_is_left_to_the_application(served, body):
-    assert ask(served)(b"POST", b"/zone/v1/images:batchGet", [], body) is None
+    assert ask(served)(b"POST", b"/zone/v1/images:batchGet", [], "127.0.0.1", body) is None
 
 
 async def test_the_server_answers_hot_and_head_has_no_body(served, record):

@@ -1,6 +1,7 @@
 """The native API over real sockets: a zone in good health, and one without registry and catalogue."""
 
 import uuid
+from typing import Any
 
 import httpx
 import pytest
@@ -280,6 +281,36 @@ async def test_a_zone_without_the_catalogue_says_so_instead_of_not_found(lone):
         answer = await lone.get(f"/zone/v1/images/{reference}")
         assert (answer.status_code, answer.json()["code"]) == (503, "unsynced")
         assert answer.headers["retry-after"].isdigit()
+
+
+@pytest.mark.parametrize("path", ["/zone/v1/images", "/v2/images", "/v1/images", "/zone/v1/aliases"])
+async def test_a_list_that_is_not_whole_says_so(lone, zone, path):
+    assert (await lone.get(path)).headers["Zone-Complete"] == "false"
+    assert "Zone-Complete" not in (await zone.get(path)).headers
+
+
+async def test_a_deleted_image_names_its_successor_to_whoever_may_see_that(zone):
+    old, new = [(await zone.post("/zone/v1/images", json={"owner": "p1"})).json() for _ in range(2)]
+    path = f"/zone/v1/images/{old['uuid']}"
+    itself = await zone.delete(f"{path}?successor={old['uuid']}")
+    assert (itself.status_code, itself.json()["code"]) == (400, "bad-query")
+    assert (await zone.delete(f"{path}?successor={fresh()}")).status_code == 404
+    assert (await zone.delete(f"{path}?successor={new['integer']}")).status_code == 200
+    answer = await zone.get(path)
+    assert (answer.status_code, answer.json()["successor"]) == (410, new["uuid"])
+    assert answer.json()["deleted_at"] in answer.json()["detail"]
+    assert (await zone.get(f"/v2/images/{old['uuid']}")).status_code == 404
+    assert (await zone.get(f"/zone/v1/ids/{old['integer']}")).json()["successor"] == new["uuid"]
+    await zone.delete(f"/zone/v1/images/{new['uuid']}?successor={(await hidden(zone))['uuid']}")
+    stranger = {"X-Project-Id": "p1", "X-Roles": "member"}
+    answer = await zone.get(f"/zone/v1/images/{new['uuid']}", headers=stranger)
+    assert (answer.status_code, answer.json()["successor"]) == (410, None)
+
+
+async def hidden(zone) -> dict[str, Any]:
+    """An image that other projects do not see."""
+    made: dict[str, Any] = (await zone.post("/zone/v1/images", json={"owner": "p2", "visibility": "private"})).json()
+    return made
 
 
 async def test_the_state_of_a_zone_without_registry_says_that_there_is_none(lone):

@@ -30,8 +30,8 @@ def client(served: Served) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=served.peer_url, headers=headers, timeout=60, trust_env=False, verify=False)
 
 
-def write(sequence: int, node: str = OTHER) -> bytes:
-    return encode_write(Write(node, sequence, Delete(UUID, AT)))
+def write(sequence: int, node: str = OTHER, ahead: bool = False) -> bytes:
+    return encode_write(Write(node, sequence, Delete(UUID, AT), ahead=ahead))
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -76,7 +76,7 @@ async def test_founders_that_are_no_list_of_names_are_a_bad_request(peer, body):
     "rows",
     [
         [],
-        [write(1), write(3)],
+        [write(1), write(2, ahead=True)],
         [write(2), write(1)],
         [write(1), write(1)],
         [write(1), write(2, ME)],

@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from tests.zoned.conftest import captured_logs
 from zoned.api.exchange import ClientGone, Receive, Scope, Send
-from zoned.api.http1 import HttpLimits, Prepared
-from zoned.api.server import AsgiApp, HttpServer, Lookup, RequestRecord, serve_http
+from zoned.api.http1 import HttpLimits, Prepared, RequestRecord
+from zoned.api.server import AsgiApp, HttpServer, Lookup, serve_http
 
 # Short where a test waits for the limit itself, long (in LIMITS) where reaching it would be a failure.
 LIMITS = HttpLimits(body_bytes_max=100_000, grace_s=5.0)
@@ -39,6 +39,7 @@ class Served:
         self.server = server
         self.records = records
         self.scope = scope  # cancelling it shuts the server down
+        self.limited: list[str] = []
 
     async def connect(self) -> trio.SocketStream:
         return await trio.open_tcp_stream("127.0.0.1", self.port)
@@ -86,6 +87,7 @@ async def serving(
     lookup: Lookup | None = None,
 ) -> AsyncIterator[Served]:
     records: list[RequestRecord] = []
+    limited: list[str] = []
     listeners = listeners or await trio.open_tcp_listeners(0, host="127.0.0.1")
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -97,9 +99,12 @@ async def serving(
                 now=lambda: 784111777.9,
                 lookup=lookup,
                 on_request=records.append,
+                on_limit=limited.append,
             )
             server = await nursery.start(run)
-            yield Served(listeners, server, records, scope)
+            served = Served(listeners, server, records, scope)
+            served.limited = limited
+            yield served
             scope.cancel()
 
 
@@ -206,7 +211,7 @@ async def test_http_1_0_closes_unless_asked_otherwise():
 
 
 async def test_pipelined_requests_are_answered_in_order():
-    def lookup(method, target, headers, body):
+    def lookup(method, target, headers, client, body):
         return Prepared(200, b"", b"found " + target) if target.startswith(b"/found") else None
 
     ways = [b"/found/%d" % i if i % 3 else b"/%d" % i for i in range(200)]
@@ -219,7 +224,7 @@ async def test_pipelined_requests_are_answered_in_order():
 
 
 async def test_the_lookup_answers_head_and_304_without_a_body():
-    def lookup(method, target, headers, body):
+    def lookup(method, target, headers, client, body):
         return (
             Prepared(304, b'etag: "1"\r\n', b"") if (b"if-none-match", b'"1"') in headers else Prepared(200, b"", b"it")
         )
@@ -433,7 +438,7 @@ async def test_an_answer_that_is_none_is_a_500(messages):
 
 
 async def test_a_failing_or_faulty_lookup_is_a_500():
-    def lookup(method, target, headers, body):
+    def lookup(method, target, headers, client, body):
         if target == b"/last":
             return Prepared(200, b"x: \n\r\n", b"")
         raise ValueError("secret")

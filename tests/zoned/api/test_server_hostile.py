@@ -98,7 +98,9 @@ async def test_bad_requests_are_refused_by_name_and_end_the_connection(said, sta
 )
 async def test_what_two_servers_could_read_differently_is_refused_by_both_faces(said):
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with serving(echo, SMALL, lookup=lambda method, target, headers, body: Prepared(200, b"", target)) as served:
+    async with serving(
+        echo, SMALL, lookup=lambda _, target, headers, client, body: Prepared(200, b"", target)
+    ) as served:
         answer = await served.talk(said + smuggled)
         assert statuses(answer) == [400]
         assert b"/smuggled" not in answer
@@ -213,7 +215,7 @@ async def test_a_flood_that_reads_no_answers_is_held_by_its_own_silence():
     """Neither the questions nor the answers of such a client may gather here."""
     answered = 0
 
-    def lookup(method, target, headers, body):
+    def lookup(method, target, headers, client, body):
         nonlocal answered
         answered += 1
         return Prepared(200, b"", b"x" * 10_000)
@@ -232,7 +234,7 @@ async def test_a_flood_that_reads_no_answers_is_held_by_its_own_silence():
 
 
 async def test_nothing_is_added_to_an_answer_that_was_not_taken():
-    def lookup(method, target, headers, body):
+    def lookup(method, target, headers, client, body):
         return Prepared(200, b"", b"x" * 1_000_000)
 
     async with serving(hello, HASTY, lookup=lookup) as served, await served.connect() as stream:
@@ -263,6 +265,7 @@ async def test_idle_connections_make_room_for_new_ones():
         streams = [await served.connect() for _ in range(200)]
         assert statuses(await served.talk(LAST)) == [200]
         assert len(served.server.connections) <= 50
+        assert set(served.limited) == {"connections_max"}
         assert await read_all(streams[0]) == b""
         await streams[-1].send_all(LAST)
         assert statuses(await read_all(streams[-1])) == [200]
@@ -281,10 +284,31 @@ async def test_beyond_the_limit_of_busy_connections_is_a_503():
                 await trio.lowlevel.checkpoint()
             said = await served.talk()
             assert problem_of(said) == (503, "too-many-connections")
+            assert served.limited == ["connections_max"]
             assert b"retry-after: 1\r\n" in said
         while served.server.connections:
             await trio.lowlevel.checkpoint()
         assert statuses(await served.talk(LAST)) == [200]
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        (b"", "idle_timeout_s"),
+        (b"G", "header_timeout_s"),
+        (post(b"3", b"Content-Length: 5"), "body_timeout_s"),
+        (post(b"", b"Content-Length: 10001"), "body_bytes_max"),
+        (post(b"ffff\r\n", b"Transfer-Encoding: chunked"), "body_bytes_max"),
+        (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 1025), "target_bytes_max"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"a" * 5000), "header_bytes_max"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n" % (b"X: y\r\n" * 200), "headers_max"),
+    ],
+)
+async def test_a_limit_that_is_met_is_told_by_its_name(said, limit):
+    async with serving(echo, HASTY) as served:
+        await served.talk(said)
+        assert served.limited == [limit]
+    assert hasattr(HASTY, limit)
 
 
 async def test_two_thousand_idle_connections_are_borne():

@@ -1,0 +1,42 @@
+"""The seam between the zones and what orders their writes.
+
+Two engines order: the log that the zones replicate among themselves (`zoned.raft`), and a database (`zoned.postgres`).
+Whichever it is, entries carry a term and a position without gaps, every node keeps and applies them alike, and the
+registry is the one node that may add to them. Everything on the zones' side (journal, forwarding, applying, following,
+snapshots) sees no more of an engine than this.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Engine(Protocol):
+    """One node's part in ordering writes."""
+
+    @property
+    def is_informed(self) -> bool:
+        """Whether this node knows by itself who is the registry, and need not go by what gossip says."""
+
+    @property
+    def holder(self) -> str | None:
+        """The node that seems to be the registry; None when this node knows of none."""
+
+    @property
+    def term(self) -> int:
+        """Grows with every registry: what an older one still wants to commit is refused."""
+
+    @property
+    def is_registry(self) -> bool:
+        """Whether this node may take writes: it holds the term, and everything committed before that is applied."""
+
+    def propose(self, writes: Sequence[bytes]) -> object:
+        """Takes encoded writes to be committed behind everything it took before; none of them is committed yet.
+
+        Applying tells what became of them; those of a term that ends may be lost. Raises NotLeader or Busy.
+        """
+
+    async def read_index(self, *, patient: bool = False) -> int | None:
+        """A position such that everything acknowledged before this call is at or below it; None when the term ended.
+
+        `patient`: with the next sign of life that this node gives anyway. Raises NotLeader or Busy.
+        """
