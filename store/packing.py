@@ -1,7 +1,7 @@
 """Records as the store keeps them: canonical JSON, compressed with a dictionary that all share. Sans-IO.
 
 One record has little in it that repeats; beside another it is mostly names seen before. A dictionary of those
-(deflate's, RFC 1950) makes a record of 1.3 kB a third of a kilobyte, and reading one costs 6 us. The format carries the
+(deflate's, RFC 1950) makes a record of 1.3 kB half a kilobyte, and unpacking one costs 4 us. The format carries the
 dictionary's checksum, so that another dictionary can follow later, and the record's: a byte that changed on the disk is
 noticed by whoever reads it.
 """

@@ -113,6 +113,8 @@ class HotReads:
         self._standing = b""
 
     def __call__(self, method: bytes, target: bytes, headers: Headers, client: str, body: bytes) -> Prepared | None:
+        if not self._zone.position:
+            return None  # the application says that what it knows is not all
         if method == b"POST":
             return self._many(headers, client, body) if target == BATCH else None
         if target.startswith(V2):
