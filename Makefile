@@ -8,7 +8,7 @@ KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
 
 .PHONY: demo test lint types unit system sim bench bench-registry gen clean sim-gossip bench-gossip fuzz
-.PHONY: bench-glance bench-outage interop-pike interop-glance
+.PHONY: bench-glance bench-outage interop-pike interop-glance screenshots
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -79,6 +79,9 @@ fuzz: $(READY)   ## a million datagrams and much else against every reader of ou
 
 bench-outage: $(READY) ## figures of an outage, some minutes: bench/results/outage.md
 	$(BIN)/python -m bench.outage
+
+screenshots: $(READY)  ## pictures of the status page for the README (as root on Debian: installs chromium): docs/images
+	$(BIN)/python -m tests.browser.screenshots
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference

@@ -22,7 +22,7 @@ from gossip.errors import (
 from gossip.exchange import Post
 from gossip.keyring import Key, Keyring, Role
 from gossip.members import Event, MemberView
-from gossip.messages import Address, Facts, FactValue, Member, State
+from gossip.messages import Address, Entry, Facts, FactValue, Member, State
 from gossip.node import Gossip, Security, Subscription, open_gossip
 from gossip.options import GossipOptions
 from gossip.sealing import Sealing
@@ -38,6 +38,7 @@ __all__ = [
     "Copied",
     "Credentials",
     "Effect",
+    "Entry",
     "Event",
     "Exchange",
     "ExchangeFailed",

@@ -139,7 +139,7 @@ async def serve(
             inner.start_soon(staleness.serve)
             url = _for_users(config, sockets.url)
             zone = Zone(me, database, proxy, replication, gossip, staleness, receipts, url, settings)
-            _let_measure(zone, database, tls)
+            _let_measure(inner, zone, database, tls)
             drills = Drills(zone, proxy, switch, cut, config.journal, str(directory))
             inner.start_soon(drills.serve)
             donor = Donor(database)
@@ -198,8 +198,9 @@ def _write_path(
     return proxy, sharing, Receipts(me.node_id, database, proxy, sharing, members, replication.positions)
 
 
-def _let_measure(zone: Zone, database: Database, tls: PeerTls | None) -> None:
-    """Health and metrics see the store's transactions and this node's certificates."""
+def _let_measure(nursery: trio.Nursery, zone: Zone, database: Database, tls: PeerTls | None) -> None:
+    """Health and metrics see the store's transactions and this node's certificates; figures are kept for a while."""
+    nursery.start_soon(zone.keep_trend)
     database.on_round = zone.counts.store_commit_s.add
     if tls is not None:
         zone.certificates = tls.ending

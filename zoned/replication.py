@@ -27,6 +27,7 @@ from store.snapshot import Snapshot as SnapshotFile
 from zoned import clock
 from zoned.autopilot import Autopilot, SteerRefused, added, heard_by, without
 from zoned.bootstrap import Fetcher, install
+from zoned.chronicle import Election, Elections
 from zoned.engine import Engine
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.follow import Follower, Positions, cluster_id
@@ -73,6 +74,7 @@ class Replication:
         self.role_changed = Signal()  # for whoever publishes what this node is
         self.fetcher = Fetcher(database, peers)
         self.verifier = Verifier(me, database, peers, members)
+        self.elections = Elections()
         self._database = database
         self._peers = peers
         self._members = members
@@ -102,12 +104,15 @@ class Replication:
     @property
     def claimed_registry(self) -> str | None:
         """The node that says over gossip that it is the registry, of the highest term if several do."""
+        return self._claim()[1]
+
+    def _claim(self) -> tuple[int | None, str | None]:
         claims = [
             (int(view.facts["registry"]), view.node_id)
             for view in self._members.values()
             if view.is_up and isinstance(view.facts.get("registry"), int) and self._is_ours(view)
         ]
-        return max(claims)[1] if claims else None
+        return max(claims) if claims else (None, None)
 
     def _is_ours(self, view: MemberView) -> bool:
         """Of this node's cluster, or this node is in none yet: a cluster given up may still be about."""
@@ -119,9 +124,25 @@ class Replication:
 
     def note_change(self) -> None:
         """The registry may have changed: whoever waits looks again."""
+        self.elections.note(self._election())
         self.role_changed.set()
         self._changed.set()
         self._changed = trio.Event()
+
+    def _election(self) -> Election:
+        """Who is the registry from now on, and why, as far as this node can tell."""
+        engine, registry = self._engine, self.registry
+        view = self._members.get(registry) if registry is not None else None
+        if engine is None or not engine.is_informed:
+            term = self._claim()[0]
+            why = "said so over gossip" if registry is not None else "no node that is up says that it is"
+        else:
+            term, node = engine.term, self._node
+            if registry is not None:
+                why = "elected" if self.elections.count else "first heard of since this node started"
+            else:
+                why = (node.why if node is not None else "") or "another node stood for election"
+        return Election(clock.wall(), term, registry, view.zone if view is not None else None, why)
 
     def hear(self) -> None:
         """Gossip has news: for a node that does not vote, perhaps another registry."""

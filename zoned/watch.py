@@ -98,7 +98,7 @@ class Feed:
 
     def __init__(self, database: Database, positions: Positions) -> None:
         self.watchers = 0
-        self.ending = False
+        self.ended = trio.Event()
         self._database = database
         self._positions = positions
         self._news = trio.Event()
@@ -106,12 +106,16 @@ class Feed:
         self._texts: dict[int, bytes] = {}
         self._reading = trio.Lock()
 
+    @property
+    def ending(self) -> bool:
+        return self.ended.is_set()
+
     def on_applied(self, position: int, applied: Sequence[Applied]) -> None:
         self._wake()
 
     def end(self) -> None:
         """The daemon stops: watchers finish."""
-        self.ending = True
+        self.ended.set()
         self._wake()
 
     def _wake(self) -> None:

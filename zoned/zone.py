@@ -15,7 +15,7 @@ import apsw
 import trio
 
 from conf import Idempotency
-from gossip import Gossip, MemberView
+from gossip import Entry, Gossip, MemberView
 from store import (
     aliases,
     audit,
@@ -44,6 +44,7 @@ from store.keys import Answer, Known
 from store.listing import Page, Query
 from store.operations import Operation, Origin
 from zoned import __version__, clock
+from zoned.chronicle import SAMPLE_S, Sample, Trend
 from zoned.counts import Counts
 from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
 from zoned.origin import stamped
@@ -66,6 +67,8 @@ class Sizes:
     free_bytes: int
 
 
+Survey = Mapping[str, Mapping[str, Entry] | None]  # what each node believes of each, by their IDs
+
 DAMAGE = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, Damaged)
 
 
@@ -86,6 +89,7 @@ class Zone:
     ) -> None:
         self.url = url  # where users are served; None for a witness
         self.counts = Counts()
+        self.trend = Trend()
         self.mutes = Mutes()
         self.certificates: Callable[[], Mapping[str, float]] = dict  # role -> when it ends, seconds since 1970
         self.settings = settings
@@ -110,6 +114,8 @@ class Zone:
         self._history_as_of: tuple[int, trio.Event] | None = None
         self._history = ""
         self._started = trio.current_time()
+        self._surveying = trio.Lock()
+        self._survey: tuple[float, Survey] | None = None
 
     @property
     def name(self) -> str:
@@ -402,6 +408,39 @@ class Zone:
             "zones": self._count_zones(),
         }
 
+    async def keep_trend(self) -> None:
+        """Takes a sample every SAMPLE_S."""
+        while True:
+            self.trend.note(self.sample())
+            await trio.sleep(SAMPLE_S)
+
+    def sample(self) -> Sample:
+        """The figures of this moment."""
+        bound_s, counts = self.staleness.bound_s, self.counts
+        return Sample(
+            at=clock.wall(),
+            staleness_s=round(bound_s, 3) if bound_s is not None else None,
+            waiting=journal.backlog(self._database.reader).entries,
+            ids_left=self.runway().left,
+            nodes_up=sum(view.is_up for view in self._members.values()),
+            registry=self.replication.registry is not None,
+            lookups=sum(counts.lookups.values()),
+            committed=counts.writes["committed"],
+            buffered=counts.writes["buffered"],
+            refused=counts.writes["refused"] + counts.writes["conflict"] + counts.writes["full"],
+        )
+
+    def room(self) -> dict[str, int]:
+        """What the journal and the disk hold at most, for what they hold by now."""
+        sizes, journal = self.sizes(), self.settings.config.journal
+        return {
+            "journal_entries_max": journal.entries_max,
+            "journal_bytes_max": journal.bytes_max,
+            "store_bytes": sizes.store_bytes,
+            "free_bytes": sizes.free_bytes,
+            "free_min_bytes": journal.free_disk_min_bytes,
+        }
+
     def _registry_status(self) -> dict[str, Any]:
         replication = self.replication
         registry, core, membership = replication.registry, replication.core, replication.membership()
@@ -447,6 +486,14 @@ class Zone:
             "ceiling": self.settings.config.ids.ceiling,
             "leases": [asdict(lease) for lease in ranges.leases(self._database.reader)],
         }
+
+    async def survey(self, timeout_s: float, age_s: float) -> tuple[float, Survey]:
+        """What every node that is up believes of everybody, and when it was asked; one at most `age_s` old will do."""
+        oldest = trio.current_time() - age_s
+        async with self._surveying:
+            if self._survey is None or self._survey[0] < oldest:
+                self._survey = (trio.current_time(), await self.gossip.survey(timeout_s))
+            return self._survey
 
     def _count_zones(self) -> dict[str, int]:
         zones = self.zones()

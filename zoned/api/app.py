@@ -27,6 +27,7 @@ from zoned.api import (
     oldstyle,
     openapi,
     operating,
+    overview,
     parts_v2,
     problems,
     records,
@@ -34,6 +35,7 @@ from zoned.api import (
     request_id,
     risk,
     streams,
+    ui,
     watching,
     zones,
 )
@@ -118,6 +120,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         *watching.routes,
         *zones.routes,
         *operating.routes,
+        *overview.overview_routes(zone),
     ]
     public = streams.routes(zone)
     described: list[tuple[str, list[BaseRoute]]] = [
@@ -139,6 +142,7 @@ def make_app(zone: Zone, admin: Sequence[BaseRoute] = ()) -> App:
         Mount("/streams/v1", _face(zone, public, native.on_problem, _native_http_error)),
         Route("/livez", native.livez),
         Route("/readyz", native.readyz),
+        *ui.routes,
         Route("/metrics", operating.metrics(zone)),
         Route("/healthcheck", discovery.healthcheck),
         Route("/versions", discovery.list_versions),

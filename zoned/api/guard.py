@@ -10,7 +10,7 @@ from functools import partial
 
 from starlette.requests import Request
 
-from zoned.api import problems
+from zoned.api import problems, ui
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.caller import AGAIN, CALLER, Caller
 from zoned.api.problems import Problem
@@ -18,8 +18,8 @@ from zoned.auth.guesses import Guesses
 from zoned.auth.identity import Authenticator, token_of
 from zoned.auth.rates import Rates
 
-# Answered to anybody: which versions there are, whether the daemon lives, what the API is.
-OPEN = frozenset(("/", "/versions", "/livez", "/readyz", "/healthcheck", "/openapi.json", "/docs"))
+# Answered to anybody: which versions there are, whether the daemon lives, what the API is, the page without its data.
+OPEN = frozenset(("/", "/versions", "/livez", "/readyz", "/healthcheck", "/openapi.json", "/docs", *ui.PATHS))
 # Native routes about images, open to tenants; each decides by image.
 TENANTS = ("/zone/v1/images", "/zone/v1/ids/", "/zone/v1/aliases", "/zone/v1/watch")
 NATIVE, STEERING, METRICS = "/zone/", "/admin/", "/metrics"  # the second on the admin socket only

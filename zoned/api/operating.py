@@ -51,7 +51,7 @@ async def health(request: Request) -> Response:
         raise bad("fail must be warning or critical", "bad-query")
     report = zone.health(bounds)
     failed = bool(fail) and report.status.value >= core.Severity[fail.upper()].value
-    return reply(_told(report), 503 if failed else 200)
+    return reply(health_document(report), 503 if failed else 200)
 
 
 def _number(asked: Mapping[str, str], name: str) -> float:
@@ -65,7 +65,8 @@ def _number(asked: Mapping[str, str], name: str) -> float:
     return number
 
 
-def _told(report: core.Report) -> dict[str, Any]:
+def health_document(report: core.Report) -> dict[str, Any]:
+    """A report as the API shows it."""
     return {
         "status": report.status.name.lower(),
         "findings": [
@@ -96,7 +97,7 @@ async def mute(request: Request) -> Response:
     else:
         zone.mutes.unmute(str(code))
     logger.info("health code muted" if seconds else "health code unmuted", code=code, for_s=seconds)
-    return reply(_told(zone.health()))
+    return reply(health_document(zone.health()))
 
 
 async def show_log(request: Request) -> Response:

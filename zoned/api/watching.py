@@ -6,8 +6,6 @@ by themselves) goes on from there, in whichever zone. A reader sees only what it
 a stream must not outlive its token.
 """
 
-from collections.abc import Awaitable, Callable
-
 import orjson
 import trio
 from starlette.requests import Request
@@ -15,11 +13,9 @@ from starlette.responses import Response
 
 from zoned.api import documents
 from zoned.api.answers import by_method, query_integer, zone_of
-from zoned.api.asgi import Receive, Scope, Send
-from zoned.api.caller import AGAIN, Caller, caller_of
+from zoned.api.endless import Endless
 from zoned.api.problems import RETRY_AFTER_S, Problem, bad, unsynced
 from zoned.watch import Compacted, Event, told, withdrawn
-from zoned.zone import Zone
 
 EVENTS, LINES = "text/event-stream", "application/jsonl"
 HEARTBEAT_S = 10
@@ -44,7 +40,7 @@ async def watch(request: Request) -> Response:
     if feed.watchers >= WATCHERS_MAX:
         detail = f"{WATCHERS_MAX} watchers are connected to this node already; try another one of the zone"
         raise Problem(503, "too-many-watchers", detail, {"Retry-After": str(RETRY_AFTER_S)})
-    return _Stream(zone, caller_of(request), request.scope.get(AGAIN), kind, after, float(heartbeat_s))
+    return _Stream(request, kind, after, float(heartbeat_s))
 
 
 def _from(request: Request, newest: int) -> int:
@@ -64,50 +60,31 @@ def _too_old(after: int, compacted: Compacted) -> Problem:
     return Problem(410, "compacted", detail)
 
 
-class _Stream(Response):
-    """The answer that does not end by itself."""
+class _Stream(Endless):
+    """The changes behind a position."""
 
-    def __init__(
-        self,
-        zone: Zone,
-        caller: Caller,
-        again: Callable[[], Awaitable[Caller]] | None,
-        kind: str,
-        after: int,
-        heartbeat_s: float,
-    ) -> None:
-        """`again` tells who the reader is by now, or raises Problem; None: that does not change."""
-        super().__init__(None, 200, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, kind)
-        del self.headers["content-length"]
-        self._zone = zone
-        self._caller = caller
-        self._again = again
+    def __init__(self, request: Request, kind: str, after: int, heartbeat_s: float) -> None:
+        super().__init__(request, kind)
+        self._zone = zone_of(request)
         self._kind = kind
         self._position = after
         self._heartbeat_s = heartbeat_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._zone.feed.watchers += 1
+    async def follow(self) -> None:
+        feed = self._zone.feed
+        feed.watchers += 1
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_gone, receive, nursery.cancel_scope)
-                try:
-                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                    await self._follow(send)
-                    await send({"type": "http.response.body", "body": b"", "more_body": False})
-                except OSError:
-                    pass  # the reader is gone, as readers of a stream without end will be
-                nursery.cancel_scope.cancel()
+            await self._follow()
         finally:
-            self._zone.feed.watchers -= 1
+            feed.watchers -= 1
 
-    async def _follow(self, send: Send) -> None:
+    async def _follow(self) -> None:
         feed = self._zone.feed
         messages = [self._heartbeat()]
         sent_at = trio.current_time()
         while not feed.ending:
             if messages:
-                await self._send(send, messages)
+                await self.write(b"".join(messages))
                 sent_at = trio.current_time()
                 await feed.pause()
             before = self._position
@@ -115,10 +92,10 @@ class _Stream(Response):
                 self._position, events = await feed.after(before)
             except Compacted as compacted:
                 end = {"position": before, "type": "compacted", "detail": _too_old(before, compacted).detail}
-                await self._send(send, [self._message(before, "compacted", orjson.dumps(end))])
+                await self.write(self._message(before, "compacted", orjson.dumps(end)))
                 return
             left_s = sent_at + self._heartbeat_s - trio.current_time()
-            if (events or left_s <= 0) and not await self._is_let_in():
+            if (events or left_s <= 0) and not await self.is_let_in():
                 return
             messages = [found for event in events if (found := self._told(event))]
             if not messages and left_s <= 0:
@@ -126,29 +103,17 @@ class _Stream(Response):
             elif self._position == before:
                 await feed.wait(before, left_s)
 
-    async def _is_let_in(self) -> bool:
-        """Whether the reader still is who may read; what it sees from here on goes by its rights of now."""
-        if self._again is not None:
-            try:
-                self._caller = await self._again()
-            except Problem:
-                return False
-        return True
-
-    async def _send(self, send: Send, messages: list[bytes]) -> None:
-        await send({"type": "http.response.body", "body": b"".join(messages), "more_body": True})
-
     def _told(self, event: Event) -> bytes:
         """The event as this reader is told of it; b"" when it is none of its business."""
-        if self._caller.may_see(event.image):
-            shown = self._caller.view(event.image)
+        if self.caller.may_see(event.image):
+            shown = self.caller.view(event.image)
             if shown is event.image:
                 text = self._zone.feed.text(event, documents.native_document)
             else:
                 document = None if shown.deleted_at is not None else documents.native_document(shown)
                 text = told(event, document, hidden=("locations/", "members/"))
             return self._message(event.position, event.kind, text)
-        if event.kind == "updated" and self._caller.may_see(event.before()):
+        if event.kind == "updated" and self.caller.may_see(event.before()):
             return self._message(event.position, "withdrawn", withdrawn(event))
         return b""
 
@@ -165,12 +130,6 @@ class _Stream(Response):
         if self._kind == LINES:
             return text + b"\n"
         return b"id: %d\nevent: %b\ndata: %b\n\n" % (position, kind.encode(), text)
-
-
-async def _until_gone(receive: Receive, scope: trio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
 
 
 routes = [by_method("/watch", GET=watch)]

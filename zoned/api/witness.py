@@ -4,8 +4,9 @@ from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.problems import Problem, native
 
 SERVED = (
-    *("/livez", "/metrics", "/openapi.json", "/docs", "/admin/v1/"),
+    *("/livez", "/metrics", "/openapi.json", "/docs", "/ui", "/admin/v1/"),
     *("/zone/v1/status", "/zone/v1/health", "/zone/v1/zones", "/zone/v1/reachability", "/zone/v1/gossip"),
+    *("/zone/v1/overview", "/zone/v1/registry", "/zone/v1/trend"),
 )
 DETAIL = "this node is a witness: it votes and serves no images; ask another node, and take this one off the list"
 

@@ -5,6 +5,7 @@ the admin socket shows and changes.
 import base64
 import binascii
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -12,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gossip import Gossip, Keyring, KeyringError, State, Why
-from zoned.api.answers import reply, zone_of
+from gossip import Entry, Gossip, Keyring, KeyringError, State, Why
+from zoned.api.answers import by_method, query_integer, reply, zone_of
 from zoned.api.documents import parse_object
 from zoned.api.problems import Problem, bad
 
 SURVEY_TIMEOUT_S = 5.0
+SURVEY_AGE_S_MAX = 60
 SECRET_BYTES = 32
 
 
@@ -54,25 +56,47 @@ def _zone_name(gossip: Gossip, node_id: str) -> str:
 
 
 async def reachability(request: Request) -> Response:
-    """What every node that is up believes of every node, as each says itself; `relayed`: alive, and answers it only
-    through others.
+    """What every node that is up believes of every node, as each says itself.
+
+    `relayed`: alive, and answers it only through others. `lag`: how many entries the other is behind, by what the node
+    last heard of it, which is a moment ago. `max_age`: an answer that many seconds old will do; asking costs every
+    node something.
     """
-    gossip = zone_of(request).gossip
-    survey = await gossip.survey(SURVEY_TIMEOUT_S)
+    zone = zone_of(request)
+    gossip = zone.gossip
+    age_s = query_integer(request, "max_age", 0, 0, SURVEY_AGE_S_MAX)
+    at, survey = await zone.survey(SURVEY_TIMEOUT_S, float(age_s))
     members = sorted(gossip.members.values(), key=lambda view: (view.zone, view.node_id))
     rows = []
     for view in members:
         told = survey.get(view.node_id)
         row: dict[str, Any] = {"zone": view.zone, "node_id": view.node_id, "answered": told is not None}
-        row["sees"] = None
+        row["sees"] = row["lag"] = None
         if told is not None:
             states = {
                 about: "relayed" if one.relayed and one.state is State.ALIVE else one.state.name.lower()
                 for about, one in told.items()
             }
             row["sees"] = {about.node_id: states.get(about.node_id, "unknown") for about in members}
+            row["lag"] = _lags(view.node_id, told)
         rows.append(row)
-    return reply({"nodes": rows})
+    names = sorted({view.zone for view in members})
+    return reply(
+        {
+            "age_s": round(trio.current_time() - at, 1),
+            "nodes": rows,
+            "round_trips_ms": {name: zone.round_trips_ms(name) for name in names},
+        }
+    )
+
+
+def _lags(me: str, told: Mapping[str, Entry]) -> dict[str, int]:
+    """By node ID; without those that never said how far they are."""
+    positions = {about: one.vitals.get("position") for about, one in told.items()}
+    mine = positions.get(me)
+    if not isinstance(mine, int):
+        return {}
+    return {about: max(0, mine - theirs) for about, theirs in positions.items() if isinstance(theirs, int)}
 
 
 async def counters(request: Request) -> Response:
@@ -153,7 +177,7 @@ def _keys(gossip: Gossip) -> dict[str, Any]:
 
 routes = [
     Route("/zones/{zone}/why", why),
-    Route("/reachability", reachability),
+    by_method("/reachability", GET=reachability),
     Route("/gossip", counters),
 ]
 admin_routes = [

@@ -100,6 +100,7 @@ class RaftNode:
         self._tick_s = pace.tick_s(self._counted)
         self._stepped = trio.Event()  # set and replaced when the core has seen the inbox
         self._seen = (core.leader_id, core.is_registry, core.term)
+        self.why = ""  # while `on_change` is called: what began the change, in words, if this node knows
 
     # `zoned.engine.Engine`.
 
@@ -319,10 +320,12 @@ class RaftNode:
                 case BecameLeader(term):
                     logger.info("became leader", term=term)
                 case SteppedDown(term, reason):
+                    self.why = self.why or f"this node stepped down: {reason.value}"
                     logger.warning("stepped down", term=term, reason=reason.value)
                 case LeaderChanged(term, leader_id):
                     logger.info("leader changed", term=term, leader=leader_id)
                 case Campaigning(term, pre):
+                    self.why = self.why or ("no heartbeat of the registry" if pre else "handed over to this node")
                     logger.info("campaigning", term=term, pre_vote=pre)
                 case TransferFailed(term, target):
                     logger.warning("leadership not handed over", term=term, target=target)
@@ -334,3 +337,4 @@ class RaftNode:
         if seen != self._seen:
             self._seen = seen
             self._on_change()
+        self.why = ""

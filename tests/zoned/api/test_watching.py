@@ -4,11 +4,13 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 import trio
+from starlette.requests import Request
 
 from conf import parse
 from store import log
@@ -16,7 +18,7 @@ from tests.zoned.conftest import config_text, until
 from zoned import daemon
 from zoned.api import watching as watching_module
 from zoned.api.asgi import Scope
-from zoned.api.caller import Caller
+from zoned.api.caller import AGAIN, CALLER, Caller
 from zoned.api.problems import Problem
 
 MINE = {"X-Project-Id": "p1", "X-Roles": "member"}
@@ -224,7 +226,8 @@ async def test_the_stream_ends_with_its_token_and_goes_by_the_rights_of_now(own)
     await until(lambda: bool(zone.is_synced))
     now: list[Caller | Problem] = [Caller("p1", frozenset(("member",)))]
     sent: list[dict[str, Any]] = []
-    scope: Scope = {}
+    app = SimpleNamespace(state=SimpleNamespace(zone=zone))
+    scope: Scope = {"type": "http", "headers": [], "app": app, CALLER: Caller("p2", frozenset(("member",)))}
 
     async def again() -> Caller:
         if isinstance(now[0], Problem):
@@ -237,7 +240,7 @@ async def test_the_stream_ends_with_its_token_and_goes_by_the_rights_of_now(own)
     async def receive() -> Scope:
         await trio.sleep_forever()
 
-    stream = watching_module._Stream(zone, Caller("p2", frozenset(("member",))), again, "x", zone.position, 60.0)
+    stream = watching_module._Stream(Request({**scope, AGAIN: again}), "x", zone.position, 60.0)
     with trio.fail_after(WAIT_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream, scope, receive, send)
