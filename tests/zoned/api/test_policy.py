@@ -3,6 +3,7 @@
 import itertools
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ def test_a_put_does_nothing_that_the_policy_keeps_back(before, fields, locations
 @pytest.mark.parametrize("action", ["see_locations", "see_location_secrets", "see_members"])
 def test_a_batch_is_as_narrow_as_the_policy(action):
     member = ImageMember("accepted", False, AT, AT)
-    record = image(owner=OWNER, locations=(Location("http://user:word@o/1", {}),), members={"other": member})
+    record = replace(image(owner=OWNER, locations=(Location("http://user:word@o/1", {}),)), members={"other": member})
     found = Found(record.encode(), Source.LOCAL)
     shown = [
         batch.items(lambda _: [found], Sight(Caller(policy=rules)), [UUID])[0] is not None

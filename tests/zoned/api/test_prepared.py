@@ -18,8 +18,8 @@ from zoned.api.prepared import Sight
 MARKS = (
     '","fields":{"', '"fields":{', '},"integer":', ',"locations":[],"members":{},"position":', ',"properties":{', "\\",
     '\\"', '"deleted_at":null,"fields":{', ',"presence":', ']],"members":', '},"tags":[', '],"uuid":"', '","write":"',
-    ',"members":{},"position":', "members", "position", "store", ',"owner":', "\u2028",
-    "\0", "\x7f", "ñ", "", "properties", "fields",
+    ',"members":{},"position":', "members", "position", "store", ',"owner":', "http://u:p@h/1", "http://h/?q=1",
+    "\u2028", "\0", "\x7f", "ñ", "", "properties", "fields",
 )  # fmt: skip
 TEXT = st.one_of(st.sampled_from(MARKS), st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 JSON: st.SearchStrategy[Any] = st.recursive(
@@ -77,7 +77,8 @@ def test_a_caller_sees_in_bytes_what_the_policy_lets_it_see(record: Image, calle
         whole = orjson.loads(orjson.dumps(document(caller.view(record))))
         assert viewed is None or orjson.loads(viewed) == whole
         assert shown is None or (caller.may_see(record) and shown == viewed)
-        if caller.may_see(record) and caller.view(record) is record and record.deleted_at is None:
+        is_plain = not any(mark in data for mark in b"@?")  # else it may take the longer way
+        if caller.may_see(record) and caller.view(record) is record and record.deleted_at is None and is_plain:
             assert shown is not None
 
 
