@@ -17,7 +17,7 @@ import apsw
 import orjson
 
 from store.errors import Damaged
-from store.facets import facets, number
+from store.facets import OPEN_VISIBILITIES, facets, number
 from store.images import FIELDS, TIMES, Image, Scalar, seconds, uuid_bytes, uuid_text
 from store.packing import pack, unpack
 
@@ -153,6 +153,17 @@ def put(connection: apsw.Connection, table: str, image: Image) -> tuple[int, byt
     return key, record
 
 
+def show(connection: apsw.Connection, image: Image, *, provisional: bool = False) -> None:
+    """Puts a record in the overlay; `provisional`: it is of other nodes' writes only."""
+    put(connection, "overlay", image)
+    is_open = image.fields["visibility"] in OPEN_VISIBILITIES or bool(image.members)
+    if provisional or is_open:
+        connection.execute(
+            "UPDATE overlay SET provisional = ?, open = ? WHERE uuid = ?",
+            (provisional, is_open, uuid_bytes(image.uuid)),
+        )
+
+
 Posting = tuple[int, int, bytes]  # (facet, time of creation, UUID): what the table finds a record by
 
 
@@ -169,6 +180,16 @@ def _put_postings(connection: apsw.Connection, old: Image | None, new: Image, ke
     before, after = postings(old), postings(new)
     connection.executemany("DELETE FROM facets WHERE facet = ? AND created_at = ? AND uuid = ?", sorted(before - after))
     connection.executemany("INSERT INTO facets VALUES (?, ?, ?, ?)", [(*one, key) for one in sorted(after - before)])
+
+
+COLUMNS = ("integer", "deleted", *_PROMOTED, "unnumbered")  # beside the record, for lists to find it by
+
+
+def columns(image: Image) -> tuple[Any, ...]:
+    """What these columns of `images` hold of a record."""
+    unnumbered = image.creator if image.integer is None else None
+    promoted = (stored(column, image.fields[column]) for column in _PROMOTED)
+    return (image.integer, int(image.deleted_at is not None), *promoted, unnumbered)
 
 
 def record_digest(record: bytes) -> int:

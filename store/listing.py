@@ -251,17 +251,16 @@ def _statements(connection: apsw.Connection, query: Query) -> Iterator[tuple[Sou
     asked += [Facet("property", name, value) for name, value in query.properties]
     asked += _by_value(query.tests)
     branches, drivers = _branches(query), _Drivers(connection, query)
-    if not branches:
-        return
-    whole = _Branch(list(query.tests), [])
-    if len(branches) > 1 and drivers.is_few(query.tests, asked):
+    together = len(branches) > 1 and drivers.is_few(query.tests, asked)
+    if together:
+        whole = _Branch(list(query.tests), [])
         yield Source.LOCAL, _catalogue_statements(drivers, query, whole, asked, branches)
-    else:
-        for branch in branches:
-            tests, wanted = [*branch.tests, *query.tests], [*branch.facets, *asked, *_by_value(branch.tests)]
+    for branch in branches:
+        tests, wanted = [*branch.tests, *query.tests], [*branch.facets, *asked, *_by_value(branch.tests)]
+        if not together:
             yield Source.LOCAL, _catalogue_statements(drivers, query, _Branch(tests, []), wanted, ())
-    if drivers.any_overlay:
-        yield Source.JOURNAL, _overlay_statements(query, asked, branches)
+        if drivers.any_overlay:
+            yield Source.JOURNAL, _overlay_statements(query, tests, wanted)
 
 
 def _by_value(tests: Iterable[Test]) -> list[Facet]:
@@ -423,11 +422,15 @@ def _qualified(column: str, facets: str = "i") -> str:
     return expression.replace(column, f"{alias}.{column}")
 
 
-def _overlay_statements(query: Query, wanted: list[Facet], branches: Sequence[_Branch]) -> list[Statement]:
-    where, values = _common(query, query.tests)
-    _any_branch(branches, lambda one: ("holds(i.record, ?)", apsw.pyobject(_Inside([one]))), where, values)
-    _look_inside(wanted, where, values)
-    return _ordered(query, "i", "overlay AS i", where, values)
+def _overlay_statements(query: Query, tests: list[Test], wanted: list[Facet]) -> list[Statement]:
+    where, values = _common(query, tests)
+    table = "overlay AS i"
+    if any(facet.kind in ("member", "visibility") for facet in wanted):
+        table += " INDEXED BY overlay_open"
+        where.append("i.open = 1")
+    # Of owner and visibility there are conditions on columns already.
+    _look_inside([facet for facet in wanted if facet.kind not in ("owner", "visibility")], where, values)
+    return _ordered(query, "i", table, where, values)
 
 
 def _catalogue_statements(
