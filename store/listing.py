@@ -251,17 +251,15 @@ def _statements(connection: apsw.Connection, query: Query) -> Iterator[tuple[Sou
     asked += [Facet("property", name, value) for name, value in query.properties]
     asked += _by_value(query.tests)
     branches, drivers = _branches(query), _Drivers(connection, query)
-    if not branches:
-        return
-    each = [([*branch.tests, *query.tests], [*branch.facets, *asked, *_by_value(branch.tests)]) for branch in branches]
-    whole = _Branch(list(query.tests), [])
-    if len(branches) > 1 and drivers.is_few(query.tests, asked):
+    together = len(branches) > 1 and drivers.is_few(query.tests, asked)
+    if together:
+        whole = _Branch(list(query.tests), [])
         yield Source.LOCAL, _catalogue_statements(drivers, query, whole, asked, branches)
-    else:
-        for tests, wanted in each:
+    for branch in branches:
+        tests, wanted = [*branch.tests, *query.tests], [*branch.facets, *asked, *_by_value(branch.tests)]
+        if not together:
             yield Source.LOCAL, _catalogue_statements(drivers, query, _Branch(tests, []), wanted, ())
-    if drivers.any_overlay:
-        for tests, wanted in each:
+        if drivers.any_overlay:
             yield Source.JOURNAL, _overlay_statements(query, tests, wanted)
 
 

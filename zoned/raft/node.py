@@ -239,8 +239,9 @@ class RaftNode:
             late_s = max(0.0, now - due)
             if now >= due:
                 self._pace.saw(late_s, now)
-            if quiet:  # what a stall added is not counted, and as much again is taken off
-                self._count(now - 2 * late_s, at_least=int(now >= due))
+            if quiet:  # whole ticks that a stall added are not counted, and as many again are taken off
+                missed = int(late_s / self._tick_s)
+                self._count(now - 2 * missed * self._tick_s, at_least=int(now >= due))
             else:
                 self._read_patiently()
                 self._counted = now
