@@ -6,20 +6,24 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 KEYSTONE := .venv-keystone/.ready
 ZONES  ?= 3
+ENGINE ?= embedded
 
 .PHONY: demo test lint types unit system sim bench bench-registry gen clean sim-gossip bench-gossip fuzz
-.PHONY: bench-glance bench-outage interop-pike interop-glance screenshots
+.PHONY: bench-glance bench-outage interop-pike interop-glance screenshots lock
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-# Two steps, both from constraints.txt, so that next month's installation is this month's.
-$(READY): pyproject.toml constraints.txt
+# What exactly is installed, by the hash of each file, where those are known; elsewhere by the pins they were made of.
+LOCKED := $(shell $(PYTHON) -c 'import platform as p, sys; print("deploy/hashes.txt" if (sys.version_info[:2], p.system(), p.machine(), p.libc_ver()[0]) == ((3, 11), "Linux", "x86_64", "glibc") else "constraints.txt")')
+
+# Two steps, so that next month's installation is this month's.
+$(READY): pyproject.toml constraints.txt deploy/hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit("make: Python 3.11 or newer is needed, %s is %d.%d: set PYTHON=" % (sys.executable, *sys.version_info[:2]) if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCKED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 # A real Keystone for the tests, in an environment of its own: its requirements do not go together with ours.
@@ -28,8 +32,8 @@ $(KEYSTONE): tests/clients/keystone.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-demo: $(READY)   ## three zones on this machine: discover, register, lose the registry, go on, heal
-	$(BIN)/zoned demo --zones $(ZONES)
+demo: $(READY)   ## three zones on this machine: discover, register, lose the registry, go on, heal; ENGINE=postgresql
+	$(BIN)/zoned demo --zones $(ZONES) --engine $(ENGINE)
 
 test: lint types unit system  ## everything CI runs
 
@@ -85,6 +89,9 @@ screenshots: $(READY)  ## pictures of the status page for the README (as root on
 
 gen: $(READY)    ## write the generated documents anew
 	$(BIN)/python -m conf.reference
+
+lock: $(READY)   ## hashes and licences anew, after constraints.txt was changed (needs the network)
+	$(BIN)/python deploy/lock.py
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) $(dir $(KEYSTONE)) .mypy_cache .ruff_cache .pytest_cache .hypothesis

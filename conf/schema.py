@@ -175,6 +175,14 @@ class Gossip:
 class Registry:
     """Election of the registry and the way of a write."""
 
+    engine: str = setting(
+        "embedded",
+        "embedded: the zones replicate the log among themselves; postgresql: a database orders and keeps it",
+        one_of("embedded", "postgresql"),
+    )
+    dsn: tuple[str, ...] = setting(
+        (), "with engine = 'postgresql': connection strings, tried in turn; passwords belong into a passfile"
+    )
     expect: int = setting(
         1,
         "voters that found the cluster, the same number on all of them; 1: this node alone; 0: only join a cluster",
@@ -361,14 +369,21 @@ def tables() -> Iterator[tuple[str, type]]:
 
 def cross_mistakes(config: Config) -> list[Mistake]:
     """Rules between settings; asked once each setting by itself is sound."""
-    found = []
+    found: list[Mistake] = []
     expect, seeds = config.registry.expect, config.peers.seeds
+    if config.registry.engine == "postgresql":
+        found += _database_mistakes(config)
+        expect = 0 if seeds else 1  # the database founds the cluster
+    elif config.registry.dsn:
+        found.append(
+            Mistake("registry.dsn", "is used with registry.engine = 'postgresql' only; set that, or leave it empty")
+        )
     if expect != 1 and not seeds:
         found.append(Mistake("peers.seeds", f"is empty, but registry.expect = {expect} needs other nodes"))
     if expect == 1 and seeds:
         problem = "1 founds a cluster of this node alone; with peers.seeds set it to 0 to join theirs, or to 3"
         found.append(Mistake("registry.expect", problem))
-    if config.node.role == "witness":
+    if config.node.role == "witness" and config.registry.engine == "embedded":
         if expect == 1:
             problem = "1 founds a cluster of this node alone, and a witness serves nobody; set it to 0 to join others"
             found.append(Mistake("registry.expect", problem))
@@ -381,6 +396,18 @@ def cross_mistakes(config: Config) -> list[Mistake]:
     ):
         found.append(Mistake("peers.listen", f"is the same address as http.listen ({config.http.listen})"))
     return [*found, *_unguarded(config)]
+
+
+def _database_mistakes(config: Config) -> Iterator[Mistake]:
+    """What the second engine needs, and what it has no use for."""
+    if not config.registry.dsn:
+        yield Mistake(
+            "registry.dsn", "is empty, but registry.engine = 'postgresql' needs at least one connection string"
+        )
+    if config.node.role == "witness":
+        yield Mistake(
+            "node.role", "a witness votes, and with registry.engine = 'postgresql' nobody does; set it to full"
+        )
 
 
 def _unguarded(config: Config) -> Iterator[Mistake]:

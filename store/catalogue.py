@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 
 from store.errors import Damaged
-from store.facets import Facet, facets, number
+from store.facets import OPEN_VISIBILITIES, Facet, facets, number
 from store.images import FIELDS, TIMES, Image, Scalar, seconds, uuid_bytes, uuid_text
 from store.packing import pack, unpack
 
@@ -105,14 +105,15 @@ def stored(column: str, value: Scalar) -> Any:
     return value
 
 
-def _row(image: Image, record: bytes) -> list[Any]:
-    """The record's row, in the order of the columns; `record` is its canonical form, or nothing."""
+COLUMNS = _COLUMNS[1:-1]  # beside the record, for lists to find it by
+
+
+def columns(image: Image) -> tuple[Any, ...]:
+    """What these columns of `images` hold of a record."""
     fields = image.fields
     promoted = [(seconds(str(fields[name])) or 0) if name in TIMES else fields[name] for name in _PROMOTED]
     unnumbered = image.creator if image.integer is None else None
-    deleted = image.deleted_at is not None
-    packed = pack(record) if record else b""
-    return [uuid_bytes(image.uuid), image.integer, deleted, *promoted, unnumbered, packed]
+    return (image.integer, int(image.deleted_at is not None), *promoted, unnumbered)
 
 
 def put(connection: apsw.Connection, table: str, image: Image) -> bytes:
@@ -121,19 +122,33 @@ def put(connection: apsw.Connection, table: str, image: Image) -> bytes:
     An integer that another record has is a constraint error, which ends the daemon: it would be a broken promise.
     """
     record = image.encode()
-    connection.execute(_INSERT % table, _row(image, record))
+    connection.execute(_INSERT % table, (uuid_bytes(image.uuid), *columns(image), pack(record)))
     return record
 
 
 def _change(connection: apsw.Connection, before: Image, image: Image) -> bytes:
     """Writes what changed of the record's row in `images`, so that only the indexes of that are touched."""
     record = image.encode()
-    uuid, *old = _row(before, b"")
-    _, *new = _row(image, record)
-    changed = [(column, now) for column, was, now in zip(_COLUMNS[1:], old, new, strict=True) if was != now]
+    both = zip(COLUMNS, columns(before), columns(image), strict=True)
+    changed = [(column, now) for column, was, now in both if was != now] + [("record", pack(record))]
     sets = ", ".join([f"{column} = ?" for column, _ in changed])
-    values = [*(now for _, now in changed), uuid]
+    values = [*(now for _, now in changed), uuid_bytes(image.uuid)]
     connection.execute(f"UPDATE images SET {sets} WHERE uuid = ?", values)  # noqa: S608  # our own names
+    return record
+
+
+def show(connection: apsw.Connection, image: Image, *, provisional: bool = False) -> bytes:
+    """Puts a record that is not there in the overlay; returns its canonical form.
+
+    `provisional`: it is of other nodes' writes only.
+    """
+    record = put(connection, "overlay", image)
+    is_open = image.fields["visibility"] in OPEN_VISIBILITIES or bool(image.members)
+    if provisional or is_open:
+        connection.execute(
+            "UPDATE overlay SET provisional = ?, open = ? WHERE uuid = ?",
+            (provisional, is_open, uuid_bytes(image.uuid)),
+        )
     return record
 
 

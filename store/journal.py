@@ -148,7 +148,7 @@ def _show_first(connection: apsw.Connection, image: Image | None, write: Write) 
     """`refresh_overlay` where there was nothing in it, and `write` is all there is to show."""
     after, _ = _foresee(image, write)
     if after is not None:
-        _check_size(after.uuid, catalogue.put(connection, "overlay", after))
+        _check_size(after.uuid, catalogue.show(connection, after))
     return after
 
 
@@ -366,9 +366,7 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
     if image is not None:
         if others and catalogue.holds_integer(connection, image):
             image = replace(image, integer=None)  # what others say must not break the own promise
-        catalogue.put(connection, "overlay", image)
-        if all(isinstance(write.operation, Drop) for write in own):
-            connection.execute("UPDATE overlay SET provisional = 1 WHERE uuid = ?", (uuid_bytes(uuid),))
+        catalogue.show(connection, image, provisional=all(isinstance(write.operation, Drop) for write in own))
     numbers.show(connection, uuid, (*own, *others), image)
     return image
 

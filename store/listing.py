@@ -378,8 +378,13 @@ def _qualified(column: str, facets: str = "i") -> str:
 
 def _overlay_statements(query: Query, tests: list[Test], wanted: list[Facet]) -> list[Statement]:
     where, values = _common(query, tests)
-    _look_inside(wanted, where, values)
-    return _ordered(query, "i", "overlay AS i", where, values)
+    table = "overlay AS i"
+    if any(facet.kind in ("member", "visibility") for facet in wanted):
+        table += " INDEXED BY overlay_open"
+        where.append("i.open = 1")
+    # Of owner and visibility there are conditions on columns already.
+    _look_inside([facet for facet in wanted if facet.kind not in ("owner", "visibility")], where, values)
+    return _ordered(query, "i", table, where, values)
 
 
 def _catalogue_statements(

@@ -64,7 +64,7 @@ def admin_routes(replication: Replication, database: Database) -> list[BaseRoute
         return StreamingResponse(_parts(file), 200, headers, "application/octet-stream")
 
     async def verify(request: Request) -> Response:
-        return reply(await replication.verifier.verify())
+        return reply(await replication.verifier.verify(deep=request.query_params.get("deep") == "1"))
 
     async def verify_audit(request: Request) -> Response:
         return reply(await replication.verifier.verify_audit())

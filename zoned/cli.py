@@ -159,11 +159,19 @@ def doctor(path: Path | None) -> None:
 @main.command()
 @click.option("--zones", type=click.IntRange(3, 7), default=3, show_default=True, help="How many zones to start.")
 @click.option("--keep", is_flag=True, help="Leave the zones running and print how to reach and stop them.")
-def demo(zones: int, keep: bool) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["embedded", "postgresql"]),
+    default="embedded",
+    help="What orders the writes; postgresql: a server is started for the demo.",
+)
+def demo(zones: int, keep: bool, engine: str) -> None:
     """Start zones on loopback and tell the whole story, checking every claim."""
     from zoned.demo import main as tell
 
-    sys.exit(tell(zones, keep))
+    if keep and engine == "postgresql":
+        raise click.UsageError("--keep goes with --engine embedded only: the demo's PostgreSQL ends with it")
+    sys.exit(tell(zones, keep, engine))
 
 
 @main.command()

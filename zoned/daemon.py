@@ -21,7 +21,7 @@ from gossip import Address, Gossip, MemberView
 from store import identity
 from store.database import Database, open_database
 from store.identity import Identity
-from zoned import paths, systemd
+from zoned import engine, paths, systemd
 from zoned.admin import admin_routes
 from zoned.api.peers import make_peer_app
 from zoned.auth import Doors
@@ -46,6 +46,7 @@ from zoned.sharing import Sharing
 from zoned.staleness import Staleness
 from zoned.steering import steering_routes
 from zoned.supervise import Backoff
+from zoned.survey import Survey
 from zoned.zone import Zone
 
 STEP_DOWN_TIMEOUT_S = 2.0
@@ -112,8 +113,8 @@ async def serve(
 ) -> None:
     """Everything; returns after `stop` is set and all is closed in order."""
     settings = settings or Settings(config)
-    rng = SystemRandom()
-    directory = paths.data_dir(config)
+    engine.check(config.registry)
+    rng, directory = SystemRandom(), paths.data_dir(config)
     async with open_database(directory) as database, AsyncExitStack() as stack:
         own = load_credentials(directory, config.gossip.label, identity.is_new(database.reader))
         me = await database.write(lambda c: identity.start(c, own.node_id, config.node.zone, config.gossip.label))
@@ -201,6 +202,7 @@ def _write_path(
 def _let_measure(nursery: trio.Nursery, zone: Zone, database: Database, tls: PeerTls | None) -> None:
     """Health and metrics see the store's transactions and this node's certificates; figures are kept for a while."""
     nursery.start_soon(zone.keep_trend)
+    nursery.start_soon(Survey(zone).serve)
     database.on_round = zone.counts.store_commit_s.add
     if tls is not None:
         zone.certificates = tls.ending

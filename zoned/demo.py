@@ -1,17 +1,17 @@
 """`zoned demo`: real daemons on loopback, the whole story, every claim checked.
 
-Discover, register, look up, lose the registry, lose the majority, go on, heal. A claim that does not hold ends the demo
-with exit status 1 and says what was seen instead.
+Discover, register, look up, lose the registry, lose the majority (or the database), go on, heal. A claim that does not
+hold ends the demo with exit status 1 and says what was seen instead.
 """
 
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import orjson
@@ -20,8 +20,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from conf import Registry
 from store.images import FIELDS
+from zoned.engine import check
+from zoned.errors import CannotStart
 from zoned.fleet import Daemon, FleetError, ended, make, zone_names
+
+if TYPE_CHECKING:
+    from zoned.postgres.scratch import Server
 
 BACKUPS = 200
 AT_ONCE = 16  # requests under way at one time
@@ -88,8 +94,12 @@ def comparable(document: dict[str, Any]) -> dict[str, Any]:
 class Demo:
     """The story, told to one fleet."""
 
-    def __init__(self, daemons: list[Daemon], client: httpx.AsyncClient, story: Story) -> None:
+    def __init__(
+        self, daemons: list[Daemon], client: httpx.AsyncClient, story: Story, server: "Server | None" = None
+    ) -> None:
+        """`server`: the PostgreSQL that keeps the registry, if one does."""
         self.daemons = daemons
+        self.server = server
         self.client = client
         self.story = story
         self.integers: dict[str, int] = {}  # UUID -> integer, of every answer that a client got
@@ -239,9 +249,12 @@ class Demo:
 
     async def lose_majority(self) -> Daemon:
         remaining = self.running[-1]
-        async with self.story.claim(f"all zones but {remaining.zone} are killed, it goes on registering") as seen:
+        who = f"all zones but {remaining.zone}" if self.server is None else f"PostgreSQL and all but {remaining.zone}"
+        async with self.story.claim(f"{who} are killed, it goes on registering") as seen:
             for daemon in self.running[:-1]:
                 daemon.kill()
+            if self.server is not None:
+                await trio.to_thread.run_sync(self.server.kill)
 
             async def backup(number: int) -> None:
                 body = {"name": f"backup {number}", "size": 1_000 + number, "properties": {"image_type": "backup"}}
@@ -258,6 +271,8 @@ class Demo:
         async with self.story.claim("the others come back, the journal drains") as seen:
             waiting = (await self.get(remaining, "/zone/v1/status"))["journal"]["entries"]
             began = trio.current_time()
+            if self.server is not None:
+                await trio.to_thread.run_sync(self.server.start)
             for daemon in self.daemons:
                 if not daemon.is_running:
                     daemon.start()
@@ -310,7 +325,7 @@ class Demo:
         await self.heal(remaining)
 
 
-async def _run(daemons: list[Daemon], console: Console) -> list[tuple[str, str, str]]:
+async def _run(daemons: list[Daemon], server: "Server | None", console: Console) -> list[tuple[str, str, str]]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -322,21 +337,52 @@ async def _run(daemons: list[Daemon], console: Console) -> list[tuple[str, str, 
         story = Story(console, progress)
         limits = httpx.Limits(max_connections=AT_ONCE * 2)
         async with httpx.AsyncClient(timeout=30.0, limits=limits, trust_env=False) as client:
-            await Demo(daemons, client, story).tell()
+            await Demo(daemons, client, story, server).tell()
         story.rows.append(("the whole story", "", f"{trio.current_time() - story.began:.2f} s"))
         return story.rows
 
 
-def main(zones: int, keep: bool) -> int:
+@contextmanager
+def _database(engine: str) -> Iterator["Server | None"]:
+    """A PostgreSQL that runs, if the engine is one. Raises FleetError when there is none to start."""
+    if engine != "postgresql":
+        yield None
+        return
+    check(Registry(engine=engine))
+    from zoned.postgres import scratch  # an extra: imported when it is asked for
+
+    with scratch.folder() as folder:
+        try:
+            server = scratch.make(folder / "pg")
+            server.start()
+        except scratch.NoServer as error:
+            raise FleetError(str(error)) from None
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+def main(zones: int, keep: bool, engine: str = "embedded") -> int:
     """Tells the story; the exit status: 0 if every claim held, 1 otherwise."""
     console = Console()
+    try:
+        with _database(engine) as server:
+            return _tell(console, zones, keep, server)
+    except (FleetError, CannotStart) as error:
+        _show_failure(console, error)
+        return 1
+
+
+def _tell(console: Console, zones: int, keep: bool, server: "Server | None") -> int:
     root = Path(tempfile.mkdtemp(prefix="zoned-demo-"))
     names = zone_names(zones)
-    daemons = make(root, names, expect=zones if zones % 2 else zones - 1)
+    extra = f'engine = "postgresql"\ndsn = ["{server.dsn}"]\n' if server is not None else ""
+    daemons = make(root, names, zones if zones % 2 else zones - 1, extra)
     kept = False
     try:
         with ended([] if keep else daemons):
-            rows = trio.run(_run, daemons, console)
+            rows = trio.run(_run, daemons, server, console)
         _show(console, rows, zones)
         kept = keep
         if keep:

@@ -9,6 +9,9 @@ snapshots) sees no more of an engine than this.
 from collections.abc import Sequence
 from typing import Protocol
 
+from conf import Registry
+from zoned.errors import CannotStart
+
 
 class Engine(Protocol):
     """One node's part in ordering writes."""
@@ -40,3 +43,19 @@ class Engine(Protocol):
 
         `patient`: with the next sign of life that this node gives anyway. Raises NotLeader or Busy.
         """
+
+
+def check(settings: Registry) -> None:
+    """Raises CannotStart when the engine that is asked for cannot run here."""
+    if settings.engine != "postgresql":
+        return
+    try:
+        from zoned.postgres.lanes import dsn_problem
+    except ImportError as error:
+        raise CannotStart(
+            f"registry.engine = 'postgresql' needs psycopg ({error}): pip install 'zoned[postgres]'"
+        ) from None
+    for number, dsn in enumerate(settings.dsn):
+        problem = dsn_problem(dsn)
+        if problem:
+            raise CannotStart(f"registry.dsn: number {number + 1} is no connection string: {problem}")

@@ -4,7 +4,7 @@ Long-poll: the donor answers as soon as it has applied something newer. What a d
 follower writes and applies a batch in one transaction and simply asks for what comes next, of whichever donor.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -129,7 +129,11 @@ class Follower:
         on_applied: OnApplied,
         fetcher: Fetcher,
         rng: Random,
+        parted: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
+        """`parted`: what is committed may have been lost, so of every donor it is looked first whether it has this
+        node's last entry; this is called, with the donor, when it has another one there.
+        """
         self._me = me
         self._database = database
         self._peers = peers
@@ -137,12 +141,16 @@ class Follower:
         self._on_applied = on_applied
         self._fetcher = fetcher
         self._rng = rng
+        self._parted = parted
+        self._joined: str | None = None  # the donor of which that was seen
         self._backoff = Backoff(0.1, 5.0, rng)
         self._failed = ""  # the donor that failed last
         self.donor: str | None = None  # asked now
+        self.is_fetching = False  # a snapshot is on its way
 
     async def serve(self, until: Callable[[], bool]) -> None:
         """Pulls until `until` holds; asked after each batch."""
+        self._joined = None
         while not until():
             donor = self.donor = self._choose()
             if donor is None or not await self._pull(donor):
@@ -165,12 +173,19 @@ class Follower:
         reader = self._database.reader
         try:
             position = catalogue.replica(reader).position
+            seam = self._seam(donor, position)
             try:
-                entries = await pull(self._peers, donor, position, cluster_id(reader), POLL_S)
+                entries = await pull(self._peers, donor, position - len(seam), cluster_id(reader), POLL_S)
             except TooFarBehind:
                 await self._install(donor)
                 return True
-            applied = await self._keep(entries) if entries else []
+            if self._parted is not None and seam and entries[:1] != seam:
+                if entries:
+                    self._failed = donor
+                    await self._parted(donor)
+                return not entries  # it has not come that far yet
+            self._joined, entries = donor, entries[len(seam) :]
+            applied = await keep(self._database, self._me, entries) if entries else []
         except (PeerUnreachable, PeerRefused) as error:
             logger.info("donor not reached", peer=donor, problem=str(error))
             self._failed = donor
@@ -182,8 +197,18 @@ class Follower:
             self._on_applied(entries[-1].index, applied)
         return True
 
+    def _seam(self, donor: str, position: int) -> list[Entry]:
+        """This node's last entry, if the donor is to show that it has the same; none when there is nothing to show."""
+        if self._parted is None or donor == self._joined:
+            return []
+        return self._database.look(lambda c: log.read(c, position, position + 1, BATCH_BYTES_MAX))
+
     async def _install(self, donor: str) -> None:
-        fetched = await self._fetcher.fetch(donor, cluster_id(self._database.reader))
+        self.is_fetching = True
+        try:
+            fetched = await self._fetcher.fetch(donor, cluster_id(self._database.reader))
+        finally:
+            self.is_fetching = False
 
         def finish(connection: apsw.Connection) -> None:
             log.advance_commit(connection, fetched.term, fetched.position)
@@ -195,16 +220,21 @@ class Follower:
             raise
         self._on_applied(fetched.position, [])
 
-    async def _keep(self, entries: Sequence[Entry]) -> list[Applied]:
-        last = entries[-1]
 
-        def transaction(connection: apsw.Connection) -> list[Applied]:
-            log.save_entries(connection, entries)
-            log.advance_commit(connection, last.term, last.index)
-            return apply.apply(connection, entries, self._me, clock.wall())
+async def keep(database: Database, me: str, entries: Sequence[Entry]) -> list[Applied]:
+    """Committed entries that follow on this node's, into its log and its catalogue; the outcomes of its own writes.
 
-        # Shielded: a transaction that was asked for also happens, and its outcomes must be told.
-        applied: list[Applied] = []
-        with trio.CancelScope(shield=True):
-            applied = await self._database.write(transaction)
-        return applied  # noqa: RET504  # a return inside the scope looks to mypy as if the scope might swallow it
+    Raises StorageFull.
+    """
+    last = entries[-1]
+
+    def transaction(connection: apsw.Connection) -> list[Applied]:
+        log.save_entries(connection, entries)
+        log.advance_commit(connection, last.term, last.index)
+        return apply.apply(connection, entries, me, clock.wall())
+
+    # Shielded: a transaction that was asked for also happens, and its outcomes must be told.
+    applied: list[Applied] = []
+    with trio.CancelScope(shield=True):
+        applied = await database.write(transaction)
+    return applied  # noqa: RET504  # a return inside the scope looks to mypy as if the scope might swallow it

@@ -36,6 +36,10 @@ CODES: Mapping[str, Code] = {
         "Nobody orders writes. Lookups go on; writes are kept in the journal and answered as buffered.",
         "See zonectl zones for what is down. Bring a majority of the voters back; the journal drains by itself.",
     ),
+    "REGISTRY_DATABASE": Code(
+        "The database that keeps the registry cannot be worked with from this node.",
+        "The text says why: docs/operations.md, The registry in PostgreSQL. Writes go on through a node that can.",
+    ),
     "NO_SPARE_VOTER": Code(
         "One more lost voter stops writes from being committed.",
         "Bring the voters that are down back, or replace them: docs/operations.md, Replace a node.",
@@ -79,6 +83,14 @@ CODES: Mapping[str, Code] = {
     "IDS_CEILING": Code(
         "The counter of integers comes near ids.ceiling; records made above it have a UUID only.",
         "Raise ids.ceiling on every node, if old clients allow; zonectl ids says when it is reached.",
+    ),
+    "PRESENCE_WANTED": Code(
+        "Images have been wanted in this zone for over an hour, and nobody has said that their bytes are here.",
+        "See why copies are late; zonectl presence IMAGE says what is known of one. A wish is taken back by unwanted.",
+    ),
+    "PRESENCE_OLD": Code(
+        "Images were verified here so long ago that they no longer count as bootable in this zone.",
+        "Have their bytes verified again, or raise presence.verified_days.",
     ),
     "REPLICAS_DIFFER": Code(
         "Two nodes had different catalogues at an equal position. One of them is damaged.",
@@ -155,6 +167,20 @@ WELL = Bounds()
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """Active images by how their bytes stand in this zone."""
+
+    looked_at: int = 0
+    wanted: int = 0
+    claimed: int = 0
+    verified: int = 0
+    absent: int = 0
+    late: int = 0  # wanted for an hour or more, and nobody has said that they are here
+    old: int = 0  # verified, but longer ago than presence.verified_days
+    single_zone: int = 0  # whatever the zone: the bytes are in one only
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """What `examine` looks at. `status` and `zones` as the API gives them; sizes in bytes."""
 
@@ -168,6 +194,7 @@ class Picture:
     wal_bytes: int
     reload_failed: bool
     certificates_left_s: Mapping[str, float] = field(default_factory=dict)
+    presence: Counted = Counted()  # frozen
 
 
 CRITICAL_FACTOR = 10  # staleness of so many times the bound is critical
@@ -190,6 +217,7 @@ def examine(picture: Picture, bounds: Bounds) -> list[Finding]:
         _disk,
         _integers,
         _conflicts,
+        _presence,
         _others,
         _node,
     )
@@ -204,8 +232,13 @@ def _registry(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
     majority = len(voters) // 2 + 1
     if not picture.synced:
         yield Finding("UNSYNCED", Severity.CRITICAL, "no entry of the log has been applied here")
+    problem = registry.get("problem")
+    if problem:
+        known = registry["known"] and not registry["stands_aside"]
+        yield Finding("REGISTRY_DATABASE", Severity.WARNING if known else Severity.CRITICAL, problem)
     if not registry["known"]:
         text = f"{up} of {len(voters)} voters are up, {majority} are needed" if voters else "no cluster was met yet"
+        text = "no node has the registry" if registry.get("engine") == "postgresql" else text
         severity = Severity.CRITICAL if voters and up < majority else Severity.WARNING
         yield Finding("NO_REGISTRY", severity, text, len(voters) - up)
     elif len(voters) > 1 and up <= majority:
@@ -268,6 +301,14 @@ def _conflicts(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
     count = picture.status["conflicts"]["open"]
     if count:
         yield Finding("CONFLICTS_OPEN", Severity.WARNING, f"{count} wait for a person", count)
+
+
+def _presence(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
+    late, old, among = picture.presence.late, picture.presence.old, f"of the newest {picture.presence.looked_at}"
+    if late:
+        yield Finding("PRESENCE_WANTED", Severity.WARNING, f"{late} {among} active images", late)
+    if old:
+        yield Finding("PRESENCE_OLD", Severity.WARNING, f"{old} {among} active images", old)
 
 
 def _others(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:

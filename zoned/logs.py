@@ -101,12 +101,17 @@ def set_level(level: str) -> None:
     _threshold.level = LEVELS[level]
 
 
+def rendering(console: bool, colours: bool) -> list[Processor]:
+    """From an event to its line."""
+    render: Any = structlog.dev.ConsoleRenderer(colors=colours) if console else structlog.processors.JSONRenderer()
+    return [structlog.processors.format_exc_info, without_secrets, *([printable] if console else []), render]
+
+
 def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
     """Called once at start; `form` is auto, console or json."""
     out = stream or sys.stderr
     console = form == "console" or (form == "auto" and out.isatty())
     colours = out.isatty() and not os.environ.get("NO_COLOR")
-    render: Any = structlog.dev.ConsoleRenderer(colors=colours) if console else structlog.processors.JSONRenderer()
     set_level(level)
     processors: list[Processor] = [
         _threshold,
@@ -114,10 +119,7 @@ def set_up(level: str, form: str, stream: TextIO | None = None) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        without_secrets,
-        *([printable] if console else []),
-        render,
+        *rendering(console, colours),
     ]
     if goes_to_journal(out):
         processors.append(with_priority)

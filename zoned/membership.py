@@ -129,7 +129,8 @@ async def open_membership(
 ) -> AsyncIterator[Gossip]:
     """Takes part in gossip until the block ends. Raises CannotStart."""
     host, port = split_address(config.peers.advertise) if config.peers.advertise else bound
-    facts: dict[str, FactValue] = {"expect": config.registry.expect, "version": __version__, "protocol": PROTOCOL}
+    expect = config.registry.expect if config.registry.engine == "embedded" else 0  # a database needs no founders
+    facts: dict[str, FactValue] = {"expect": expect, "version": __version__, "protocol": PROTOCOL}
     if config.node.role == "witness":
         facts["witness"] = True
     options = GossipOptions.lan() if config.gossip.profile == "lan" else GossipOptions.wan()
@@ -202,7 +203,7 @@ async def publish(gossip: Gossip, replication: Replication, zone: Zone) -> None:
         gossip.publish(
             api=zone.url,
             cluster=membership.cluster_id if membership else None,
-            voter=membership is not None and replication.me in membership.voters,
+            voter=replication.is_voter,
             registry=replication.registry_term,
             draining=zone.draining,
         )

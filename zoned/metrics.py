@@ -49,6 +49,7 @@ class _Daemon(Collector):
         yield from self._nodes()
         yield from self._counted()
         yield from self._gossip()
+        yield from self._presence()
         yield from self._health()
 
     def _state(self) -> Iterator[Metric]:
@@ -179,6 +180,19 @@ class _Daemon(Collector):
             "gossip_health", "Local health of SWIM: 0 is well, more means that this node itself is slow.", gossip.health
         )
         yield _gauge("gossip_queued", "Broadcasts waiting to be sent.", gossip.queued)
+
+    def _presence(self) -> Iterator[Metric]:
+        counted = self._zone.presence_counts
+        states = GaugeMetricFamily(
+            "zoned_presence", "The newest active images by how their bytes stand in this zone.", labels=["state"]
+        )
+        for state in ("wanted", "claimed", "verified", "absent"):
+            states.add_metric([state], getattr(counted, state))
+        yield states
+        yield _gauge("presence_late", "Wanted here for over an hour, and not here.", counted.late)
+        yield _gauge("presence_old", "Verified here too long ago to count.", counted.old)
+        yield _gauge("images_single_zone", "Those whose bytes are in one zone only.", counted.single_zone)
+        yield _gauge("presence_looked_at", "How many images these counts are of.", counted.looked_at)
 
     def _health(self) -> Iterator[Metric]:
         codes = GaugeMetricFamily(

@@ -6,9 +6,9 @@ call when this node is the registry and a request to a peer otherwise.
 """
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apsw
 import structlog
@@ -44,6 +44,9 @@ from zoned.raft.storage import StoredLog
 from zoned.registry import Answer, NotRegistry, Registry, unpack
 from zoned.supervise import Signal, first_of
 from zoned.verify import Verifier
+
+if TYPE_CHECKING:
+    from zoned.postgres.node import DatabaseNode
 
 # (heartbeat, shortest election time-out), seconds; the longest is twice the shortest. Stretched when things are slow.
 PROFILES = {"lan": (0.1, 0.5), "wan": (0.5, 5.0)}
@@ -81,6 +84,7 @@ class Replication:
         self._settings = settings
         self._rng = rng
         self._engine: Engine | None = None
+        self._kept_in_database: DatabaseNode | None = None  # the same, when a database orders writes
         self._node: RaftNode | None = None  # the same, when the embedded log orders writes
         self._post: RaftPost | None = None
         self._follower: Follower | None = None
@@ -195,6 +199,11 @@ class Replication:
         return self._node
 
     @property
+    def engine(self) -> Engine | None:
+        """What orders writes here; None while this node takes no part in it."""
+        return self._engine
+
+    @property
     def database(self) -> Database:
         return self._database
 
@@ -207,6 +216,32 @@ class Replication:
         """The term of this node's registry role; None when it has not got it."""
         engine = self._engine
         return engine.term if engine is not None and engine.is_registry else None
+
+    @property
+    def term(self) -> int | None:
+        """The registry's term as this node knows it; None when it takes no part."""
+        return self._engine.term if self._engine is not None else None
+
+    @property
+    def role(self) -> str:
+        """One word for status: founding, follower, learner, voter, witness, candidate, leader, registry."""
+        return "registry" if self.registry_term is not None else role_of(self.core, self.part)
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether others may count on this node's log being near the head."""
+        if self._kept_in_database is not None:
+            return self._kept_in_database.is_sure
+        membership = self.membership()
+        return membership is not None and self.me in membership.voters
+
+    @property
+    def database_status(self) -> dict[str, Any]:
+        """What is to be told of a registry that a database keeps; nothing when none does."""
+        kept = self._kept_in_database
+        if kept is None:
+            return {}
+        return {"engine": "postgresql", "problem": kept.problem or None, "stands_aside": kept.diverged}
 
     def committed_membership(self) -> Entry | None:
         """The membership entry in force at this node's position."""
@@ -230,6 +265,8 @@ class Replication:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Founds or joins, then takes part or follows, as the log says, until cancelled."""
         task_status.started()
+        if self._settings.engine == "postgresql":
+            await self._serve_database()
         if self.membership() is None and (cluster_seen(self._members.values()) is None or self._is_promised()):
             await self.founding.run()
         while True:
@@ -246,6 +283,32 @@ class Replication:
             else:
                 await self._follow()
 
+    async def _serve_database(self) -> None:
+        """Takes part in a registry that a database keeps, until cancelled."""
+        from zoned.postgres.node import DatabaseNode  # an extra: imported when it is asked for
+
+        self.part, settings = "follower", self._settings
+        self._engine = self._kept_in_database = node = DatabaseNode(
+            self.me,
+            self._database,
+            settings,
+            self._peers,
+            self._members,
+            self.positions,
+            self._make_follower,
+            self._on_applied,
+            self.note_change,
+            self._rng,
+        )
+        self._registry = Registry(node, self._database)
+        await node.serve()
+
+    def _make_follower(self, parted: Callable[[str], Awaitable[None]] | None = None) -> Follower:
+        members, on_applied = self._members.values(), self._on_applied
+        follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng, parted)
+        self._follower = follower
+        return follower
+
     def _is_promised(self) -> bool:
         return bool(self.founding.stance().promised)
 
@@ -257,10 +320,7 @@ class Replication:
         """Pulls the log until it says that this node takes part."""
         self.part = "follower"
         self.note_change()
-        members, on_applied = self._members.values(), self._on_applied
-        follower = Follower(self.me, self._database, self._peers, members, on_applied, self.fetcher, self._rng)
-        self._follower = follower
-        await follower.serve(until=self._may_take_part)
+        await self._make_follower().serve(until=self._may_take_part)
         self._follower = None
 
     def recovery_plan(self) -> dict[str, Any]:
@@ -270,7 +330,9 @@ class Replication:
         voters = membership.voters
         down = [one for one in voters if one != self.me and not (one in self._members and self._members[one].is_up)]
         why_not = None
-        if self.me not in voters:
+        if self._kept_in_database is not None:
+            why_not = "a database keeps the registry: restore that"
+        elif self.me not in voters:
             why_not = "this node is no voter: what is committed may be missing here; recover on one that is"
         elif self.registry is not None:
             why_not = "there is a registry"
@@ -416,6 +478,12 @@ class Replication:
         registry = self.registry
         if registry is None:
             raise SteerRefused("there is no registry now")
+        if registry == self.me and self._kept_in_database is not None and action == "transfer":
+            try:
+                await self._kept_in_database.give_up(target)
+            except RaftError as error:
+                raise SteerRefused(str(error)) from None
+            return f"the registry is left to {target or 'whoever takes it'}"
         if registry == self.me:
             return self.steer_here(action, target)
         try:
@@ -426,6 +494,8 @@ class Replication:
 
     def steer_here(self, action: str, target: str) -> str:
         """`steer` on the registry itself."""
+        if self._kept_in_database is not None:
+            raise SteerRefused("a database keeps the registry: only `transfer` makes sense, on the registry's own node")
         node, membership = self._node, self.membership()
         if node is None or membership is None or not node.core.is_registry:
             raise SteerRefused("this node is not the registry")
@@ -455,6 +525,9 @@ class Replication:
         if self.registry_term is None:
             return
         with trio.move_on_after(timeout_s):
+            if self._kept_in_database is not None:
+                await self._kept_in_database.give_up("")
+                return
             try:
                 logger.info("handing over", what=self.steer_here("transfer", ""))
             except SteerRefused as error:

@@ -9,9 +9,10 @@ Nodes that cannot reach each other get each other's writes from a third: a donor
 except of nodes that the asker reaches by itself.
 """
 
+import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +47,10 @@ RIPE_AWAY_S = 0.05  # ... and after so long while the registry is known to be aw
 BATCH_ENTRIES_MAX = 1_024  # in one answer
 BATCH_BYTES_MAX = 4_194_304
 ROW_BYTES_MAX = OPERATION_BYTES_MAX + 4_096  # of one that was dropped, its reason and who did it
-PEERS_MAX = 32  # the nearest are pulled from, and pass on what the others have
+PEERS_NEAR = 24  # the nearest are pulled from, and pass on what the others have ...
+PEERS_FAR = (
+    8  # ... and so many of the rest, other ones for each node: or two far groups would keep theirs to themselves
+)
 CHOOSE_S = 0.5  # how often it is looked who is there
 RELIEF_S = 0.2  # how often it is looked who needs help
 PATIENCE_S = 1.0  # up to twice as long a journal stands still before others forward it
@@ -143,6 +147,12 @@ def _row(packed: Any) -> Row:
             return Row(node, sequence, at, needs, operation)
         case _:
             raise PeerRefused("answered with what is no write")
+
+
+def donors(me: str, near: Sequence[str]) -> set[str]:
+    """Whom to pull from, of the nodes that are up, the nearest first. Sans-IO."""
+    rest = sorted(near[PEERS_NEAR:], key=lambda node: hashlib.sha256(f"{me} {node}".encode()).digest())
+    return {*near[:PEERS_NEAR], *rest[:PEERS_FAR]}
 
 
 class Sharing:
@@ -243,7 +253,7 @@ class Sharing:
             for view in self._members.values()
             if ours and view.is_up and view.node_id != self._me and view.facts.get("cluster") == ours
         )
-        return {node for _, node in near[:PEERS_MAX]}
+        return donors(self._me, [node for _, node in near])
 
     async def _pull_from(self, donor: str) -> None:
         """Asks one node again and again, as long as it is to be asked."""

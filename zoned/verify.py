@@ -3,11 +3,12 @@
 Every node publishes its position and catalogue hash, and the hash at the last round position (`store.apply`), over
 gossip; whoever was at the same position compares. A difference is an alarm: replicas at equal position are equal, or
 something is broken. `verify` counts this node's records anew and compares them with each peer's, bucket by bucket,
-until it can name the records that differ; it sees what no running hash can, a byte that changed on the disk.
+until it can name the records that differ; it sees what no running hash can, a byte that changed on the disk. The other
+replicated tables are compared as wholes.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -17,7 +18,7 @@ import structlog
 import trio
 
 from gossip import FactValue, MemberView
-from store import audit, catalogue
+from store import audit, catalogue, digests
 from store.database import Database
 from store.images import Image
 from zoned.errors import PeerRefused, PeerUnreachable
@@ -27,6 +28,8 @@ HASH_CHARS = 16  # of the hash, in gossip: 64 bits tell apart what is not malici
 BUCKET_CHARS = 2  # buckets are the first characters of the UUID: 256 of them
 ASK_TIMEOUT_S = 120.0  # a peer counts a million records in some seconds
 NAMED_MAX = 100  # differing records named
+TABLES = "tables"  # in the place of a bucket: whatever is replicated besides the records
+TRIES = 5  # to find both sides at one position
 
 logger = structlog.get_logger()
 
@@ -51,7 +54,7 @@ def records(connection: apsw.Connection, bucket: str) -> tuple[int, dict[str, tu
 
 
 def is_bucket(text: str) -> bool:
-    return len(text) == BUCKET_CHARS and set(text) <= set("0123456789abcdef")
+    return text == TABLES or (len(text) == BUCKET_CHARS and set(text) <= set("0123456789abcdef"))
 
 
 def position_in(record: bytes) -> int:
@@ -68,11 +71,18 @@ def chain(connection: apsw.Connection, position: int) -> tuple[int, str | None]:
     return catalogue.replica(connection).position, found.hex() if found is not None else None
 
 
+def tables(connection: apsw.Connection) -> tuple[int, dict[str, bytes]]:
+    """The position, and per replicated table other than the records the multiset hash of its rows."""
+    return catalogue.replica(connection).position, digests.tables(connection)
+
+
 async def answer(database: Database, bucket: str | int) -> list[Any]:
-    """A peer's question: all buckets (""), the records of one, or the audit's chain as of a position."""
+    """A peer's question: all buckets (""), the records of one, other tables, or the audit's chain as of a position."""
     if isinstance(bucket, int):
         return list(await database.read(lambda c: chain(c, bucket)))
-    job = (lambda c: records(c, bucket)) if bucket else buckets
+    job: Callable[[apsw.Connection], tuple[int, dict[str, Any]]] = buckets
+    if bucket:
+        job = tables if bucket == TABLES else lambda c: records(c, bucket)
     position, found = await database.read(job)
     return [position, found]
 
@@ -132,19 +142,24 @@ class Verifier:
             "replicas differ", peer=view.node_id, member_zone=view.zone, position=position, do="zonectl sync verify"
         )
 
-    async def verify(self) -> dict[str, Any]:
-        """Counts anew and compares with every peer that is up. Takes some seconds for a million records."""
+    async def verify(self, deep: bool = False) -> dict[str, Any]:
+        """Counts anew and compares with every peer that is up. Takes some seconds for a million records.
+
+        `deep`: looks also at what stands beside each record for lists to find it by; a minute.
+        """
         said, counted = await self._database.read(lambda c: (catalogue.replica(c), catalogue.recount(c)))
+        unfit = await self._database.read(lambda c: digests.unfit(c, NAMED_MAX)) if deep else []
         compared = [await self._verify_with(view) for view in self._others()]
         return {
             "here": {
                 "position": said.position,
                 "hash": said.digest,
                 "counted": asdict(counted),
-                "equal": said == counted,
+                "equal": said == counted and not unfit,
+                "unfit": unfit,
             },
             "peers": compared,
-            "equal": said == counted and all(one["equal"] for one in compared),
+            "equal": said == counted and not unfit and all(one["equal"] for one in compared),
         }
 
     async def verify_audit(self) -> dict[str, Any]:
@@ -184,20 +199,32 @@ class Verifier:
 
     async def _verify_with(self, view: MemberView) -> dict[str, Any]:
         result: dict[str, Any] = {"zone": view.zone, "node_id": view.node_id, "equal": False, "differing": []}
+        result["tables"] = None
         try:
+            result["tables"] = await self._differing_tables(view.node_id)
             ours, theirs, _ = await self._both(view.node_id, "")
             for bucket in differing(ours, theirs):
-                mine, other, up_to = await self._both(view.node_id, bucket)
-                result["differing"] += really_differing(mine, other, up_to)
+                mine, other, positions = await self._both(view.node_id, bucket)
+                result["differing"] += really_differing(mine, other, min(positions))
                 if len(result["differing"]) >= NAMED_MAX:
                     break
         except (PeerUnreachable, PeerRefused) as error:
             return {**result, "equal": None, "problem": str(error)}
         result["differing"] = result["differing"][:NAMED_MAX]
-        return {**result, "equal": not result["differing"]}
+        return {**result, "equal": not result["differing"] and not result["tables"]}
 
-    async def _both(self, peer: str, bucket: str) -> tuple[dict[str, Any], dict[str, Any], int]:
-        """Both sides' hashes, counted at about the same time, and the lower of their positions.
+    async def _differing_tables(self, peer: str) -> list[str] | None:
+        """The tables besides the records that differ at one position; None when no moment was found to compare them:
+        writes go on, and these tables cannot be compared but as a whole. Raises PeerUnreachable, PeerRefused.
+        """
+        for _ in range(TRIES):
+            ours, theirs, positions = await self._both(peer, TABLES)
+            if len(set(positions)) == 1:
+                return differing(ours, theirs)
+        return None
+
+    async def _both(self, peer: str, bucket: str) -> tuple[dict[str, Any], dict[str, Any], tuple[int, int]]:
+        """Both sides' hashes, counted at about the same time, and their positions.
 
         Writes go on meanwhile, so buckets may differ for no reason but that; the records of a bucket tell.
         Raises PeerUnreachable, PeerRefused.
@@ -215,7 +242,7 @@ class Verifier:
             raise failed[0]
         match asked:
             case [int(there), dict(theirs)]:
-                return here[1], {key: _paired(value) for key, value in theirs.items()}, min(there, here[0])
+                return here[1], {key: _paired(value) for key, value in theirs.items()}, (here[0], there)
             case _:
                 raise PeerRefused("answered with no hashes")
 

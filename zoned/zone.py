@@ -46,11 +46,11 @@ from store.operations import Operation, Origin
 from zoned import __version__, clock
 from zoned.chronicle import SAMPLE_S, Sample, Trend
 from zoned.counts import Counts
-from zoned.health import WELL, Bounds, Finding, Mutes, Picture, Report, examine
+from zoned.health import WELL, Bounds, Counted, Finding, Mutes, Picture, Report, examine
 from zoned.origin import stamped
 from zoned.proxy import Proxy, Submitted
 from zoned.receipts import Receipts
-from zoned.replication import Replication, role_of
+from zoned.replication import Replication
 from zoned.settings import Settings
 from zoned.staleness import Staleness
 from zoned.watch import Feed
@@ -102,6 +102,7 @@ class Zone:
         self.replication = replication
         self.draining = False
         self.backed_up_at: float | None = None  # wall clock; None: not since the start
+        self.presence_counts = Counted()  # by `zoned.survey`
         self.drill: str | None = None  # the one that is live
         self.damaged = trio.Event()
         self.damage = ""
@@ -379,6 +380,7 @@ class Zone:
             sizes.wal_bytes,
             self.settings.reload_failed,
             self.certificates_left_s(),
+            self.presence_counts,
         )
         return examine(picture, bounds)
 
@@ -446,14 +448,15 @@ class Zone:
 
     def _registry_status(self) -> dict[str, Any]:
         replication = self.replication
-        registry, core, membership = replication.registry, replication.core, replication.membership()
+        registry, membership = replication.registry, replication.membership()
         view = self._members.get(registry) if registry else None
         return {
-            "role": role_of(core, replication.part),
+            **replication.database_status,
+            "role": replication.role,
             "known": registry is not None,
             "node_id": registry,
             "zone": view.zone if view else None,
-            "term": core.term if core else None,
+            "term": replication.term,
             "cluster_id": replication.cluster_id or None,
             "voters": list(membership.voters) if membership else [],
             "learners": list(membership.learners) if membership else [],

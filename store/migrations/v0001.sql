@@ -137,8 +137,12 @@ CREATE TABLE overlay (                  -- records as unapplied writes would lea
     os_hash_algo TEXT,
     unnumbered TEXT,
     record BLOB NOT NULL,
-    provisional INTEGER NOT NULL DEFAULT 0      -- 1: by other nodes' writes only
+    provisional INTEGER NOT NULL DEFAULT 0,     -- 1: by other nodes' writes only
+    open INTEGER NOT NULL DEFAULT 0             -- 1: not for its owner only: public, community, or it has image members
 ) STRICT;
+-- In an outage there may be millions of rows; what a project lists must not read those of all others.
+CREATE INDEX overlay_owner ON overlay (owner, created_at, uuid) WHERE deleted = 0;
+CREATE INDEX overlay_open ON overlay (created_at, uuid) WHERE open = 1;
 CREATE INDEX overlay_newest ON overlay (created_at, uuid) WHERE deleted = 0;
 
 CREATE TABLE history (                  -- what writes changed, the newest of each record (store.history)

@@ -5,8 +5,8 @@ import hashlib
 import orjson
 import pytest
 
-from store import audit, identity
-from store.apply import apply
+from store import audit, catalogue, identity
+from store.apply import CHECKPOINT_ENTRIES, apply
 from store.database import open_writer
 from store.entries import Entry, EntryKind, Membership
 from store.operations import Create, Delete, Grant, Origin, Point, Update
@@ -66,6 +66,25 @@ def test_the_same_on_every_node_whatever_its_batches(applied, tmp_path, size):
             apply(other, entries()[n : n + size], OTHER.replace("b", "e"), NOW + 5)
     assert dump(other) == dump(applied)
     assert audit.head(other) == audit.head(applied)
+    other.close()
+
+
+def test_what_nodes_compare_covers_the_chain(connection, tmp_path):
+    """Two nodes with equal records that do not agree on what was refused are found out at the next round position."""
+    other = open_writer(tmp_path / "other.db")
+    with other:
+        identity.start(other, ME, "a", "zoned")
+    for node, asked in ((connection, "a"), (other, "b")):
+        told = [
+            entry(n, n, Delete(U1, AT, origin=Origin("z", asked, 1)), OTHER) for n in range(1, CHECKPOINT_ENTRIES + 1)
+        ]
+        with node:
+            apply(node, told, ME, NOW)
+    assert catalogue.replica(connection) == catalogue.replica(other)
+    ours, theirs = (catalogue.checkpoint(node, CHECKPOINT_ENTRIES) for node in (connection, other))
+    assert ours is not None
+    assert theirs is not None
+    assert ours != theirs
     other.close()
 
 

@@ -76,7 +76,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
             if n % 7 == 0 or n % 9 == 0:
                 if n % 2:
                     image = Image(**{**_values(record(rng, n)), "uuid": image.uuid})
-                catalogue.put(connection, "overlay", image)
+                catalogue.show(connection, image)
             known[image.uuid] = image
         for image in list(known.values())[::5]:
             old = catalogue.committed(connection, image.uuid)
@@ -277,3 +277,22 @@ def test_a_first_and_a_deep_page_walk_an_index(filled, query, index):
                 if source is catalogue.Source.LOCAL:
                     assert index in plan[0], plan
                     assert "USE TEMP B-TREE FOR ORDER BY" not in plan, plan
+
+
+def test_a_project_lists_its_own_among_very_many_unapplied_writes_of_others(connection, monkeypatch):
+    """Nobody's list looks into the records of others: they are more than may be looked into."""
+    monkeypatch.setattr(listing, "LOOKED_INSIDE_MAX", 5)
+    with connection:
+        for number in range(60):
+            fields = {**DEFAULTS, "created_at": AT, "updated_at": AT, "status": "queued", "owner": f"p{number % 20}"}
+            fields["visibility"] = "public" if number == 7 else "shared"
+            members = {"p1": ImageMember("accepted", False, AT, AT)} if number == 8 else {}
+            uuid = f"00000000-0000-4000-8000-{number:012d}"
+            tags = ("t",) if number % 3 == 0 else ()
+            catalogue.show(connection, Image(uuid, number + 1, ME, f"{ME}.1", 0, fields, tags=tags, members=members))
+    found = listing.page(connection, Query(100, viewer=Viewer("p1"))).found
+    assert sorted(one.image.integer or 0 for one in found) == [2, 8, 9, 22, 42]
+    found = listing.page(connection, Query(100, viewer=Viewer("p1"), tags=("t",))).found
+    assert [one.image.integer for one in found] == [22]
+    with pytest.raises(TooBroad):
+        listing.page(connection, Query(100, tags=("t",)))

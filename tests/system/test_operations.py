@@ -90,6 +90,8 @@ async def test_a_flipped_byte_is_found_and_named(fleet, client):
     fine = answer(daemons[0], "sync", "verify")
     assert fine["equal"] is True
     assert [one["equal"] for one in fine["peers"]] == [True, True]
+    assert [one["tables"] for one in fine["peers"]] == [[], []]
+    assert answer(daemons[0], "sync", "verify", "--deep")["here"]["unfit"] == []
     chained = answer(daemons[0], "audit", "verify")
     assert chained["equal"] is True
     assert [one["equal"] for one in chained["peers"]] == [True, True]

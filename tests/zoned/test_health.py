@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zoned.health import CODES, WELL, Bounds, Mutes, Picture, Report, Severity, examine, status_line
+from zoned.health import CODES, WELL, Bounds, Counted, Mutes, Picture, Report, Severity, examine, status_line
 
 
 def zone(name: str, **other: Any) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def status(**other: Any) -> dict[str, Any]:
 
 GOOD = Picture(status(), [zone("a"), zone("b"), zone("c")], True, 100, 1_000, 1 << 40, 1 << 30, 0, False)
 AWAY = {**REGISTRY, "known": False, "role": "candidate", "zone": None}
+DATABASE = {**REGISTRY, "engine": "postgresql", "problem": "connection refused", "stands_aside": False}
 WITNESS = [zone("a"), zone("b"), zone("c", witness=True)]
 TWO_DOWN = [zone("a"), zone("b", state="dead"), zone("c", state="dead")]
 ONE_DOWN = [zone("a"), zone("b"), zone("c", state="dead")]
@@ -60,6 +61,12 @@ def test_nothing_is_the_matter_when_all_is_well():
         ({"synced": False}, [("UNSYNCED", "CRITICAL")]),
         ({"status": status(registry=AWAY)}, [("NO_REGISTRY", "WARNING")]),
         ({"status": status(registry={**AWAY, "voters": []})}, [("NO_REGISTRY", "WARNING")]),
+        ({"status": status(registry=DATABASE)}, [("REGISTRY_DATABASE", "WARNING")]),
+        ({"status": status(registry={**DATABASE, "stands_aside": True})}, [("REGISTRY_DATABASE", "CRITICAL")]),
+        (
+            {"status": status(registry={**DATABASE, "known": False, "voters": []})},
+            [("REGISTRY_DATABASE", "CRITICAL"), ("NO_REGISTRY", "WARNING")],
+        ),
         (
             {"status": status(registry=AWAY), "zones": TWO_DOWN},
             [("NO_REGISTRY", "CRITICAL"), ("NODES_DOWN", "WARNING")],
@@ -93,6 +100,9 @@ def test_nothing_is_the_matter_when_all_is_well():
         ),
         ({"zones": [zone("a"), zone("b"), zone("c", version="2")]}, [("VERSIONS_DIFFER", "WARNING")]),
         ({"status": status(node={"draining": True, "drill": None, "damaged_reads": 0})}, [("DRAINING", "WARNING")]),
+        ({"presence": Counted(9, late=2)}, [("PRESENCE_WANTED", "WARNING")]),
+        ({"presence": Counted(9, old=2)}, [("PRESENCE_OLD", "WARNING")]),
+        ({"presence": Counted(9, wanted=9, verified=3, single_zone=4)}, []),
         ({"status": status(journal=journal(held_from=7))}, [("JOURNAL_HELD", "WARNING")]),
         ({"status": status(conflicts={"open": 2})}, [("CONFLICTS_OPEN", "WARNING")]),
         ({"status": status(ids=ids(counter=9_001))}, [("IDS_CEILING", "WARNING")]),

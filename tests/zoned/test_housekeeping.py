@@ -3,16 +3,17 @@
 import pytest
 import trio
 
-from conf import Registry
-from store import apply, journal, log
+from conf import Audit, Registry
+from store import apply, audit, journal, log
 from store.entries import Entry, EntryKind
-from store.operations import Create, Write, encode_write
+from store.operations import Create, Delete, Write, encode_write
 from tests.zoned.conftest import captured_logs, until
 from zoned import housekeeping
 from zoned.follow import Positions
 from zoned.housekeeping import Housekeeping, cut
 
 ME = "00000000-0000-4000-8000-00000000000a"
+OTHER = "00000000-0000-4000-8000-00000000000b"
 AT = "2026-11-22T09:00:00Z"
 
 
@@ -45,6 +46,20 @@ async def test_the_log_is_compacted_and_old_receipts_go(database):
         nursery.cancel_scope.cancel()
     assert log.last_position(database.reader) == 300
     assert housekeeping.RECEIPTS_S >= 30 * 86_400
+
+
+async def test_old_lines_of_the_audit_go(database):
+    missing = "00000000-0000-4000-8000-000000000001"
+    entries = [
+        Entry(n, 1, EntryKind.WRITE, encode_write(Write(OTHER, n, Delete(missing, AT)))) for n in range(1, 1_501)
+    ]
+    await database.write(lambda connection: apply.apply(connection, entries, ME, 0.0))
+    async with trio.open_nursery() as nursery:
+        kept = Audit(entries_keep=1_000)
+        nursery.start_soon(Housekeeping(database, Positions(1_500), Registry(), kept).serve)
+        await until(lambda: not audit.has_before(database.reader, 500))
+        nursery.cancel_scope.cancel()
+    assert audit.count(database.reader) == audit.Counted(1_000, 501, 1_500, "")
 
 
 async def test_a_reader_that_does_not_finish_is_told_of_once(database, monkeypatch):

@@ -26,7 +26,7 @@ from zoned.follow import Positions
 from zoned.proxy import Proxy
 from zoned.receipts import Receipts
 from zoned.registry import Accepted, NotRegistry, Overloaded
-from zoned.sharing import Relief, Sharing, pack, unpack
+from zoned.sharing import Relief, Sharing, donors, pack, unpack
 from zoned.supervise import Backoff
 
 A, B, C = (f"00000000-0000-4000-8000-00000000000{letter}" for letter in "abc")
@@ -70,6 +70,20 @@ def test_a_helper_that_gets_nowhere_waits(answer):
     assert not relief.answered(writes(3, 5), answer, 1.0)
     assert relief.due(1.1, {A: 2}, set()) == []
     assert relief.due(1.1 + 2 * PATIENCE_S, {A: 2}, set()) == [(A, 2)]
+
+
+def test_two_far_groups_of_very_many_nodes_still_pull_from_each_other():
+    """Each node's nearest are all of its own group; what it journals comes to everybody all the same."""
+    groups = [[f"{group} {n}" for n in range(60)] for group in "ab"]
+    pulls = {me: donors(me, [*mine, *theirs]) for mine, theirs in (groups, groups[::-1]) for me in mine}
+    assert {len(found) for found in pulls.values()} == {sharing_module.PEERS_NEAR + sharing_module.PEERS_FAR}
+    for origin in (groups[0][0], groups[1][59]):
+        have = {origin}
+        for _ in range(5):
+            have |= {me for me, found in pulls.items() if found & have}
+        assert have == set(pulls)
+    few = [str(n) for n in range(20)]
+    assert donors("x", few) == set(few)
 
 
 GOOD = [A, 1, 0.0, None, encode(Grant(1, 9))]

@@ -8,6 +8,7 @@ from store.images import Image
 from store.listing import NEWEST, Query, place
 from zoned.api.answers import by_method, query_integer, reply, seen, zone_of
 from zoned.api.caller import caller_of
+from zoned.api.problems import Problem
 
 LIMIT_MAX = 1_000
 
@@ -31,6 +32,8 @@ async def risk(request: Request) -> Response:
     One call looks at `limit` records; `next` is the marker of the next, and `looked_at` counts the active ones.
     """
     zone, caller = zone_of(request), caller_of(request)
+    if not caller.sees_everything:  # names and owners of everybody's images
+        raise Problem(403, "forbidden", "You are not permitted to see every image.")
     limit = query_integer(request, "limit", LIMIT_MAX, 1, LIMIT_MAX)
     marker, only = request.query_params.get("marker"), request.query_params.get("zone")
     after = place(seen(zone, caller, marker, integers=True, tombstones=True).image, NEWEST) if marker else None

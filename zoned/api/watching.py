@@ -15,6 +15,7 @@ from zoned.api import documents
 from zoned.api.answers import by_method, query_integer, zone_of
 from zoned.api.endless import Endless
 from zoned.api.problems import RETRY_AFTER_S, Problem, bad, unsynced
+from zoned.masking import has_secrets
 from zoned.watch import Compacted, Event, told, withdrawn
 
 EVENTS, LINES = "text/event-stream", "application/jsonl"
@@ -107,7 +108,7 @@ class _Stream(Endless):
         """The event as this reader is told of it; b"" when it is none of its business."""
         if self.caller.may_see(event.image):
             shown = self.caller.view(event.image)
-            if shown is event.image:
+            if shown is event.image and not self._is_kept_from(event):
                 text = self._zone.feed.text(event, documents.native_document)
             else:
                 document = None if shown.deleted_at is not None else documents.native_document(shown)
@@ -116,6 +117,12 @@ class _Stream(Endless):
         if event.kind == "updated" and self.caller.may_see(event.before()):
             return self._message(event.position, "withdrawn", withdrawn(event))
         return b""
+
+    def _is_kept_from(self, event: Event) -> bool:
+        """Whether the names of what changed tell credentials, of a location that is gone perhaps."""
+        names = event.change.changed if event.change is not None else ()
+        tells = any(name.startswith("locations/") and has_secrets(name) for name in names)
+        return tells and not self.caller.may("images.see_location_secrets", event.image)
 
     def _heartbeat(self) -> bytes:
         bound_s = self._zone.staleness.bound_s

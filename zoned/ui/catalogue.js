@@ -59,7 +59,7 @@ export function open(section, zones, onTrouble) {
       told.textContent = text ? `${what} for ${text}, asked at ${moment(Date.now(), Date.now())}.` : `${images.length ? `The newest ${what}` : what}, asked at ${moment(Date.now(), Date.now())}.`;
     } catch (error) {
       if (mine !== asked) return;
-      search.failed = true;
+      search.failed = !error.status; // what was refused is refused again
       told.textContent = `Not found out: ${error.message}${body.childNodes.length ? " What is shown is from before." : ""}`;
       onTrouble(error);
     }

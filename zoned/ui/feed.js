@@ -16,10 +16,12 @@ async function refusal(answer) {
   let said = {};
   try { said = await answer.json(); } catch { /* no JSON: the status says it */ }
   const detail = said.detail ?? said.message ?? answer.statusText;
-  return answer.status === 401 || answer.status === 403 ? new Door(detail) : new Error(`${answer.status}: ${detail}`);
+  if (answer.status === 401 || answer.status === 403) return new Door(detail);
+  return Object.assign(new Error(`${answer.status}: ${detail}`), { status: answer.status });
 }
 
-// The JSON of a route; null when there is none (404, 410). Throws Door, or an Error with words.
+// The JSON of a route; null when there is none (404, 410). Throws Door, or an Error with words;
+// its `status` is there when the node said no, and missing when it said nothing.
 export async function ask(path, timeoutS = 10) {
   const answer = await fetch(path, { headers: headers({ Accept: "application/json" }), cache: "no-store", signal: AbortSignal.timeout(timeoutS * 1000) });
   if (answer.status === 404 || answer.status === 410) return null;

@@ -27,7 +27,7 @@ function builds({ status, health }, rates) {
 function backups({ status, room }, rates) {
   const name = "Backups", json = "../zone/v1/writes", journal = status.journal;
   const waiting = journal.entries ? `${plural(journal.entries, "write")} waiting, the oldest ${span(journal.oldest_age_s)}` : "";
-  const more = rates ? `${rate(rates.committed + rates.buffered)} writes/s` : "";
+  const more = rates ? `${rate(rates.committed + rates.buffered)} writes/s${rates.refused ? `, ${rate(rates.refused)} refused/s` : ""}` : "";
   if (journal.entries >= room.journal_entries_max || journal.bytes >= room.journal_bytes_max) return { name, json, state: "crit", word: "Refused", line: "the journal is full: registrations are answered 507", more: waiting };
   if (room.free_bytes < room.free_min_bytes) return { name, json, state: "crit", word: "Refused", line: `the disk is full, ${bytes(room.free_bytes)} are free: registrations are answered 507`, more: waiting };
   if (!status.registry.known) return { name, json, state: "warn", word: "Go on, buffered", line: "registrations are kept in this node's journal and go out by themselves", more: waiting || more };

@@ -17,7 +17,7 @@ const state = { said: null, heardAt: 0, skewMs: 0, survey: null, surveyedAt: -In
 
 function hear(said) {
   const first = state.said === null, news = standing(said) !== standing(state.said);
-  if (search.failed && state.trouble) search();
+  if (search.failed) search();
   state.said = said;
   state.heardAt = performance.now();
   state.trouble = null;
@@ -43,7 +43,7 @@ function remember(said) {
 function rates() {
   const [first, last] = [state.recent[0], state.recent.at(-1)], seconds = (last.at - first.at) / 1000;
   if (seconds < 1) return null;
-  return Object.fromEntries(["lookups", "committed", "buffered"].map((name) => [name, Math.max(0, last[name] - first[name]) / seconds]));
+  return Object.fromEntries(["lookups", "committed", "buffered", "refused"].map((name) => [name, Math.max(0, last[name] - first[name]) / seconds]));
 }
 
 // What goes with the stream, asked by itself. What fails stays as it was, with its time, and is asked again.

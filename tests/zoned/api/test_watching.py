@@ -264,3 +264,19 @@ async def test_what_is_no_longer_in_the_log_is_gone_and_says_what_to_do(own) -> 
     assert "/zone/v1/images" in answer.json()["detail"]
     async with watching(client, "?from=4") as messages:
         assert (await anext(messages))["position"] == 4
+
+
+async def test_credentials_in_a_location_that_is_gone_are_not_told_either(zone: httpx.AsyncClient) -> None:
+    places: list[dict[str, Any]] = [{"url": one, "metadata": {}} for one in ("https://user:s3cr3t@o/1", "https://o/2")]
+    start = int((await zone.get("/zone/v1/status")).headers["zone-position"])
+    body = {"visibility": "public", "owner": "p1", "locations": places}
+    made = (await zone.post("/zone/v1/images", json=body)).json()["uuid"]
+    step = [{"op": "remove", "path": "/locations/0"}]
+    assert (await zone.patch(f"/v2/images/{made}", json=step, headers=KIND)).status_code == 200
+    for roles, told in (("admin", True), ("auditor", False), ("member", False)):
+        headers = {"X-Project-Id": "elsewhere", "X-Roles": roles}
+        async with watching(zone, f"?from={start}", headers) as messages:
+            seen = [await messages.about(made)]
+            while seen[-1]["type"] != "updated":
+                seen.append(await messages.about(made))
+            assert ("s3cr3t" in str(seen)) is told, roles

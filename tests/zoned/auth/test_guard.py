@@ -84,6 +84,8 @@ async def test_guessing_is_slowed_down_and_the_known_go_on(client):
     assert statuses == sorted(statuses)
     assert int(answers[-1].headers["Retry-After"]) <= 61
     assert (await client.get("/v2/images", headers=shown("worker"))).status_code == 200
+    metrics = (await client.get("/metrics", headers=shown("boss"))).text
+    assert f'zoned_limited_total{{limit="auth.failures_max"}} {statuses.count(429)}.0' in metrics
 
 
 async def test_the_socket_knows_its_user(guarded):
@@ -117,6 +119,9 @@ def test_guesses_are_counted_by_the_minute_and_bounded():
         ('[http]\nregistry_listen = "0.0.0.0:9191"\n[auth]\napi = "tokens"\n', "http.registry_listen"),
         ('[auth]\napi = "keystone"\n', "auth.keystone_url"),
         ('[auth]\napi = "oauth"\n', "auth.api"),
+        ('[peers]\nlisten = "10.0.0.1:9293"\n[gossip]\nsealing = "require"\n', "peers.listen"),
+        ('[auth]\nkeystone_url = "http://user:password@k:5000/v3"\n', "auth.keystone_url"),
+        ('[security]\nlocation_schemes = ["https://"]\n', "security.location_schemes"),
     ],
 )
 def test_a_door_left_open_is_a_mistake(text, key):

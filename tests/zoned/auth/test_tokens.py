@@ -144,3 +144,23 @@ def test_the_command_makes_one_that_works(path, clock):
     caller = opened(path, clock).known(asking(made.encode()))
     assert caller is not None
     assert (caller.project, caller.roles) == ("p", frozenset(("reader",)))
+
+
+def test_tokens_are_compared_in_constant_time_and_by_their_hashes(tmp_path, monkeypatch):
+    """What is looked up is the hash, so nothing that depends on a token's characters takes longer or shorter."""
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr("zoned.auth.tokens.hmac.compare_digest", compare)
+    path = tmp_path / "tokens"
+    path.write_text(entry_text("a", "good", None, ["admin"], None))
+    path.chmod(0o600)
+    door = TokenFile(path, policy.DEFAULT, False, lambda: 0.0, lambda: 0.0)
+    digest = hashlib.sha256(b"good").digest()
+    assert door.known([(b"x-auth-token", b"good")]) is not None
+    for wrong in (b"goo", b"goodd", b"", digest, digest.hex().encode()):
+        assert door.known([(b"x-auth-token", wrong)]) is None
+    assert compared == [(digest, digest)]

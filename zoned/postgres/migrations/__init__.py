@@ -1,0 +1,1 @@
+"""The database's schema versions, one file each, applied in order; a released one is never edited."""
