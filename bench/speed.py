@@ -5,7 +5,8 @@ turns, and the medians are compared, because the machine's own speed changes fro
 read from /proc, so it tells the same on a busy machine.
 
 `python -m bench.speed` measures everything; with the names of parts (lookups, batch, flat, writes, level) only those,
-the others stay as they were measured.
+the others stay as they were measured. Joining, starting and memory are measured by `bench.registry`, whose results are
+shown with the others.
 """
 
 import argparse
@@ -279,6 +280,10 @@ def main() -> None:
     kept = RESULTS / "speed.json"
     results: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     results["machine"] = machine()
+    others = RESULTS / "registry.json"
+    scale = json.loads(others.read_text()).get("scale") if others.exists() else None
+    if scale is not None:
+        results["scale"] = scale
     jobs = {"lookups": lookups, "batch": batch, "flat": flat, "writes": writes, "level": level}
     for name in arguments.parts or PARTS:
         results[name] = measured(jobs[name], arguments)

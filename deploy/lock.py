@@ -52,9 +52,11 @@ def closure(roots: Iterable[str], requires: Mapping[str, Iterable[str]]) -> set[
     return {name for name, _ in found}
 
 
-def roots() -> list[str]:
+def roots(extra: str = "") -> list[str]:
+    """What a daemon and its building need; or what an extra of the project adds."""
     project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *BUILD]
+    added: list[str] = project["optional-dependencies"][extra] if extra else []
+    return [*project["dependencies"], *BUILD, *added]
 
 
 def licence(metadata: Mapping[str, Any]) -> str:
@@ -73,7 +75,7 @@ def pinned(one: Mapping[str, Any]) -> str:
 def main() -> None:
     found = report()
     requires = {canonicalize_name(one["metadata"]["name"]): one["metadata"].get("requires_dist", ()) for one in found}
-    running = closure(roots(), requires)
+    running, postgres = closure(roots(), requires), closure(roots("postgres"), requires)
     HASHES.write_text(ABOUT + "".join(map(pinned, found)))
     RUNNING.write_text(
         ABOUT + "".join(pinned(one) for one in found if canonicalize_name(one["metadata"]["name"]) in running)
@@ -83,7 +85,8 @@ def main() -> None:
     lines += ["| package | version | licence | needed by |", "| --- | --- | --- | --- |"]
     for one in found:
         metadata = one["metadata"]
-        needed = "the daemon" if canonicalize_name(metadata["name"]) in running else "tests"
+        name = canonicalize_name(metadata["name"])
+        needed = "the daemon" if name in running else "PostgreSQL" if name in postgres else "tests"
         lines.append(f"| {metadata['name']} | {metadata['version']} | {licence(metadata)} | {needed} |")
     LICENCES.write_text("\n".join(lines) + "\n")
 

@@ -8,12 +8,13 @@ follows `images`. Lists are in `store.listing`.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import apsw
+import orjson
 
 from store.errors import Damaged
 from store.facets import OPEN_VISIBILITIES, Facet, facets, number
@@ -31,12 +32,26 @@ class Source(Enum):
     PROVISIONAL = "provisional"  # of other nodes' unapplied writes only
 
 
-@dataclass(frozen=True, slots=True)
 class Found:
-    """A record and where it was found."""
+    """A record, in its canonical form, and where it was found. It is read when somebody asks for `image`."""
 
-    image: Image
-    source: Source
+    __slots__ = ("_image", "record", "source")
+
+    def __init__(self, record: bytes, source: Source) -> None:
+        self.record = record
+        self.source = source
+        self._image: Image | None = None
+
+    @property
+    def image(self) -> Image:
+        if self._image is None:
+            self._image = Image.decode(self.record)
+        return self._image
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Found) and (self.record, self.source) == (other.record, other.source)
+
+    __hash__ = None  # type: ignore[assignment]  # as everything that is equal by its parts and may be a large record
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +72,40 @@ def replica(connection: apsw.Connection) -> Replica:
 
 
 def find(connection: apsw.Connection, reference: str | int) -> Found | None:
-    """The record with this UUID or integer, tombstones included, unapplied writes first."""
-    found = find_record(connection, reference)
-    return Found(Image.decode(found[0]), found[1]) if found is not None else None
-
-
-def overlay_source(provisional: int) -> Source:
-    return Source.PROVISIONAL if provisional else Source.JOURNAL
-
-
-def find_record(connection: apsw.Connection, reference: str | int) -> tuple[bytes, Source] | None:
-    """The same, in its canonical form. Raises Damaged when it cannot be read."""
+    """The record with this UUID or integer, tombstones included, unapplied writes first. Raises Damaged."""
     if isinstance(reference, int):
         found = connection.execute(_BY_INTEGER, (reference,)).fetchone()
     else:
         found = connection.execute(_BY_UUID, (uuid_bytes(reference),)).fetchone()
     if found is not None:
-        return unpack(found[0]), _SOURCES[found[1]]
+        return Found(unpack(found[0]), _SOURCES[found[1]])
     if not isinstance(reference, int):
         return None
     also = connection.execute(
         "SELECT uuid FROM numbers WHERE integer = ?1 UNION ALL SELECT uuid FROM promised WHERE integer = ?1 LIMIT 1",
         (reference,),
     ).get
-    return find_record(connection, also) if also is not None else None
+    return find(connection, also) if also is not None else None
+
+
+def find_many(connection: apsw.Connection, references: Sequence[str | int | None]) -> list[Found | None]:
+    """As `find` for each of them; texts must be UUIDs. Ask in one read transaction. Raises Damaged."""
+    found = [find(connection, one) if type(one) is int else None for one in references]
+    asked = orjson.dumps(references).decode()
+    for table in ("images", "overlay") if any_overlay(connection) else ("images",):
+        rows: list[Any] = connection.execute(_MANY[table], (asked,)).fetchall()
+        for place, record, source in rows:
+            found[place] = Found(unpack(record), _SOURCES[source])
+    return found
+
+
+def any_overlay(connection: apsw.Connection) -> bool:
+    """Whether any record is touched by unapplied writes."""
+    return connection.execute("SELECT 1 FROM overlay LIMIT 1").get is not None
+
+
+def overlay_source(provisional: int) -> Source:
+    return Source.PROVISIONAL if provisional else Source.JOURNAL
 
 
 # One statement, as each costs a read transaction of its own. The parts of a UNION ALL are computed in turn, so with the
@@ -91,8 +116,14 @@ _BY_UUID, _BY_INTEGER = (
     f" UNION ALL SELECT record, 0 FROM images WHERE {column} = ?1 LIMIT 1"
     for column in ("uuid", "integer")
 )
+_MANY = {
+    table: f"SELECT j.key, t.record, {source} FROM json_each(?) AS j CROSS JOIN {table} AS t"  # noqa: S608  # our own names
+    " ON t.uuid = unhex(j.value, '-')"
+    for table, source in (("images", "0"), ("overlay", "1 + (t.provisional <> 0)"))
+}
 _PROMOTED = tuple(name for name in FIELDS if name not in ("checksum", "os_hash_value"))  # which have columns
-_COLUMNS = ("uuid", "integer", "deleted", *_PROMOTED, "unnumbered", "record")
+COLUMNS = ("integer", "deleted", *_PROMOTED, "unnumbered")  # beside the record, for lists to find it by
+_COLUMNS = ("uuid", *COLUMNS, "record")
 _INSERT = f"INSERT INTO %s ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608  # our own names
 
 
@@ -105,9 +136,6 @@ def stored(column: str, value: Scalar) -> Any:
     return value
 
 
-COLUMNS = _COLUMNS[1:-1]  # beside the record, for lists to find it by
-
-
 def columns(image: Image) -> tuple[Any, ...]:
     """What these columns of `images` hold of a record."""
     fields = image.fields
@@ -116,23 +144,29 @@ def columns(image: Image) -> tuple[Any, ...]:
     return (image.integer, int(image.deleted_at is not None), *promoted, unnumbered)
 
 
+def _row(image: Image, record: bytes) -> list[Any]:
+    """The record's row, in the order of the columns; `record` is its canonical form, or nothing."""
+    return [uuid_bytes(image.uuid), *columns(image), pack(record) if record else b""]
+
+
 def put(connection: apsw.Connection, table: str, image: Image) -> bytes:
     """Writes the row of a record that has none, in `images` or `overlay`; returns the record's canonical form.
 
     An integer that another record has is a constraint error, which ends the daemon: it would be a broken promise.
     """
     record = image.encode()
-    connection.execute(_INSERT % table, (uuid_bytes(image.uuid), *columns(image), pack(record)))
+    connection.execute(_INSERT % table, _row(image, record))
     return record
 
 
 def _change(connection: apsw.Connection, before: Image, image: Image) -> bytes:
     """Writes what changed of the record's row in `images`, so that only the indexes of that are touched."""
     record = image.encode()
-    both = zip(COLUMNS, columns(before), columns(image), strict=True)
-    changed = [(column, now) for column, was, now in both if was != now] + [("record", pack(record))]
+    uuid, *old = _row(before, b"")
+    _, *new = _row(image, record)
+    changed = [(column, now) for column, was, now in zip(_COLUMNS[1:], old, new, strict=True) if was != now]
     sets = ", ".join([f"{column} = ?" for column, _ in changed])
-    values = [*(now for _, now in changed), uuid_bytes(image.uuid)]
+    values = [*(now for _, now in changed), uuid]
     connection.execute(f"UPDATE images SET {sets} WHERE uuid = ?", values)  # noqa: S608  # our own names
     return record
 

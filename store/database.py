@@ -103,14 +103,14 @@ class Database:
 
     def look(self, job: Job[T]) -> T:
         """Runs `job`, which must be quick, at once and inside one read transaction."""
-        return _in_snapshot(self.reader, job)
+        return in_snapshot(self.reader, job)
 
     async def read(self, job: Job[T]) -> T:
         """Runs `job` in a thread, inside one read transaction, on a connection of its own."""
         async with self._readers_free:
             connection = self._readers.pop()
             try:
-                result: T = await self._run(_in_snapshot, connection, job)
+                result: T = await self._run(in_snapshot, connection, job)
                 return result
             finally:
                 self._readers.append(connection)
@@ -264,7 +264,8 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _in_snapshot(connection: apsw.Connection, job: Job[T]) -> T:
+def in_snapshot(connection: apsw.Connection, job: Job[T]) -> T:
+    """Runs `job` inside one read transaction."""
     connection.execute("BEGIN")
     try:
         return job(connection)

@@ -8,6 +8,7 @@ One canonical JSON text per record (sorted keys, UTF-8) is what is stored (`stor
 catalogue's hash is of, so equal records have equal bytes on every node.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -189,6 +190,9 @@ class Image:
         return cls(**raw)
 
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+
+
 def format_ami(integer: int) -> str:
     """The EC2 name of an integer: `ami-` and eight hexadecimal digits or more."""
     return f"ami-{integer:08x}"
@@ -196,12 +200,14 @@ def format_ami(integer: int) -> str:
 
 def parse_reference(text: str) -> str | int | None:
     """A reference as UUID (lower case) or integer: `42`, `ami-0000002a`, or a UUID; None if it is none of these."""
+    if _UUID.fullmatch(text):
+        return text.lower()
     if text.isascii() and text.isdigit() and len(text) <= 19:
         return _in_range(int(text))
     if text.startswith("ami-") and 8 <= len(text) - 4 <= 16:
         digits = text[4:]
         return _in_range(int(digits, 16)) if set(digits) <= set("0123456789abcdef") else None
-    return text.lower() if is_uuid(text) else None
+    return None
 
 
 def is_alias_name(text: str) -> bool:
@@ -215,14 +221,9 @@ def _in_range(integer: int) -> int | None:
     return integer if integer <= INT64_MAX else None
 
 
-_HEX = frozenset("0123456789abcdefABCDEF")
-
-
 def is_uuid(text: str) -> bool:
     """Whether `text` is a UUID in its usual form, 8-4-4-4-12 hexadecimal digits (RFC 9562, section 4)."""
-    digits = text.replace("-", "")
-    dashed = len(text) == 36 and text[8] == text[13] == text[18] == text[23] == "-"
-    return dashed and len(digits) == 32 and _HEX.issuperset(digits)
+    return _UUID.fullmatch(text) is not None
 
 
 def uuid_bytes(text: str) -> bytes:

@@ -149,6 +149,7 @@ def _show_first(connection: apsw.Connection, image: Image | None, write: Write) 
     after, _ = _foresee(image, write)
     if after is not None:
         _check_size(after.uuid, catalogue.show(connection, after))
+        numbers.show(connection, after.uuid, (write,), after)
     return after
 
 
@@ -159,8 +160,8 @@ def _check_size(uuid: str | None, record: bytes) -> None:
 
 def _check_brought_along(connection: apsw.Connection, uuid: str, integer: int) -> None:
     """Raises Refused unless an image from elsewhere can keep this integer."""
-    found = catalogue.find_record(connection, integer)
-    taken = f"integer {integer} belongs to image {Image.decode(found[0]).uuid}" if found is not None else None
+    found = catalogue.find(connection, integer)
+    taken = f"integer {integer} belongs to image {found.image.uuid}" if found is not None else None
     problem = taken or ranges.why_not_kept(connection, integer)
     if problem is not None:
         raise Refused(Outcome(State.REFUSED, "integer-taken", problem, uuid))

@@ -11,14 +11,14 @@ Null sorts as nothing: before every text and number in ascending order.
 
 import functools
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
 
-from store.catalogue import Found, Source, overlay_source, stored
+from store.catalogue import Found, Source, any_overlay, overlay_source, stored
 from store.errors import TooBroad
 from store.facets import BY_VALUE, OPEN_VISIBILITIES, Facet, facets, number
 from store.images import FIELDS, Image, Scalar
@@ -29,6 +29,7 @@ QUICK_LIMIT = 100  # a page of at most so many records ...
 QUICK_BYTES = 262_144  # ... and bytes, and ...
 QUICK_STEPS = 60_000  # ... of so little work costs less than handing it to a thread
 SORT_MAX = 20_000  # so many rows are sorted for a page; above, the index of the order is walked instead
+FEW_ROWS = 64  # of a condition: no other one is looked at then
 COUNT_MAX = 1_000  # of candidates to drive a scan, the one with fewest rows is taken, counted so far
 LOOKED_INSIDE_MAX = 50_000  # records unpacked for a condition that no column answers; about a second
 STEPS_MAX = 100_000_000  # of SQLite's machine for one page, about two seconds
@@ -117,12 +118,13 @@ def _page(connection: apsw.Connection, query: Query, bytes_max: int) -> Page:
     found: list[Found] = []
     size = 0
     streams = [_stream(connection, source, parts) for source, parts in _statements(connection, query)]
-    for row in heapq.merge(*streams, key=_comparison(query.order)):
-        record, source = _record(connection, row[-2], row[-1])
-        size += len(record)
+    merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=_comparison(query.order))
+    for row in merged:
+        one = _found(connection, *row[-3:])
+        size += len(one.record)
         if len(found) == query.limit or (found and size > bytes_max):
             return Page(found, more=True)
-        found.append(Found(Image.decode(record), source))
+        found.append(one)
     return Page(found, more=False)
 
 
@@ -138,11 +140,13 @@ def quick_page(connection: apsw.Connection, query: Query) -> Page | None:
     return None if found.more and len(found.found) < query.limit else found
 
 
-def _record(connection: apsw.Connection, key: int, source: Source) -> tuple[bytes, Source]:
+def _found(connection: apsw.Connection, record: bytes | None, key: int, source: Source) -> Found:
+    if record is not None:
+        return Found(unpack(record), source)
     if source is Source.LOCAL:
-        return unpack(connection.execute("SELECT record FROM images WHERE key = ?", (key,)).get), source
+        return Found(unpack(connection.execute("SELECT record FROM images WHERE key = ?", (key,)).get), source)
     row: Any = connection.execute("SELECT record, provisional FROM overlay WHERE key = ?", (key,)).fetchone()
-    return unpack(row[0]), overlay_source(row[1])
+    return Found(unpack(row[0]), overlay_source(row[1]))
 
 
 def _as_stored(query: Query) -> Query:
@@ -245,22 +249,44 @@ Statement = tuple[str, tuple[Any, ...]]
 def _statements(connection: apsw.Connection, query: Query) -> Iterator[tuple[Source, list[Statement]]]:
     asked = [Facet("tag", "", tag) for tag in query.tags]
     asked += [Facet("property", name, value) for name, value in query.properties]
-    for branch in _branches(query):
-        equal = [(c, str(v)) for c, operator, v in (*branch.tests, *query.tests) if operator == "=" and v]
-        wanted = [*branch.facets, *asked, *(Facet(column, "", value) for column, value in equal if column in BY_VALUE)]
-        tests = [*branch.tests, *query.tests]
-        yield Source.LOCAL, _catalogue_statements(connection, query, tests, wanted)
-        yield Source.JOURNAL, _overlay_statements(query, tests, wanted)
+    asked += _by_value(query.tests)
+    branches, drivers = _branches(query), _Drivers(connection, query)
+    if not branches:
+        return
+    each = [([*branch.tests, *query.tests], [*branch.facets, *asked, *_by_value(branch.tests)]) for branch in branches]
+    whole = _Branch(list(query.tests), [])
+    if len(branches) > 1 and drivers.is_few(query.tests, asked):
+        yield Source.LOCAL, _catalogue_statements(drivers, query, whole, asked, branches)
+    else:
+        for tests, wanted in each:
+            yield Source.LOCAL, _catalogue_statements(drivers, query, _Branch(tests, []), wanted, ())
+    if drivers.any_overlay:
+        for tests, wanted in each:
+            yield Source.JOURNAL, _overlay_statements(query, tests, wanted)
+
+
+def _by_value(tests: Iterable[Test]) -> list[Facet]:
+    equal = ((column, value) for column, operator, value in tests if operator == "=" and value)
+    return [Facet(column, "", str(value)) for column, value in equal if column in BY_VALUE]
 
 
 def _common(query: Query, tests: Sequence[Test]) -> tuple[list[str], list[Any]]:
     """Conditions on columns that both tables have."""
-    where: list[str] = []
-    values: list[Any] = []
+    where, values = _tested(tests)
     if query.deleted is not None:
         where.append(f"i.deleted = {int(query.deleted)}")
     if query.hidden is not None:
         where.append(f"i.os_hidden = {int(query.hidden)}")
+    for column, choices in query.any_of:
+        assert column in COLUMNS
+        where.append(f"i.{column} IN ({', '.join('?' * len(choices))})")
+        values += choices
+    return where, values
+
+
+def _tested(tests: Iterable[Test]) -> tuple[list[str], list[Any]]:
+    where: list[str] = []
+    values: list[Any] = []
     for column, operator, value in tests:
         assert column in COLUMNS
         assert operator in OPERATORS or operator == "IS NOT"
@@ -270,11 +296,26 @@ def _common(query: Query, tests: Sequence[Test]) -> tuple[list[str], list[Any]]:
             continue
         where.append(f"i.{column} {operator} ?")
         values.append(value)
-    for column, choices in query.any_of:
-        assert column in COLUMNS
-        where.append(f"i.{column} IN ({', '.join('?' * len(choices))})")
-        values += choices
     return where, values
+
+
+Holding = Callable[[Facet], tuple[str, Any]]  # the condition that a row has a facet, and its value
+
+
+def _any_branch(branches: Sequence[_Branch], holding: Holding, where: list[str], values: list[Any]) -> None:
+    """The condition that a row is in one of them."""
+    alternatives = []
+    for branch in branches:
+        conditions, more = _tested(branch.tests)
+        for facet in branch.facets:
+            if facet.kind == "member":  # a test says the same as the others
+                condition, value = holding(facet)
+                conditions.append(condition)
+                more.append(value)
+        alternatives.append(" AND ".join(conditions) or "1")
+        values += more
+    if alternatives:
+        where.append(f"({' OR '.join(f'({one})' for one in alternatives)})")
 
 
 class _Inside:
@@ -355,14 +396,21 @@ def _behind(order: Order, after: Sequence[Scalar], expressions: Sequence[str]) -
 
 
 def _ordered(
-    query: Query, alias: str, table: str, where: list[str], values: list[Any], choices: Sequence[str] = ()
+    query: Query,
+    alias: str,
+    table: str,
+    where: list[str],
+    values: list[Any],
+    choices: Sequence[str] = (),
+    record: str = "NULL",
 ) -> list[Statement]:
     """What to ask of `table`; times of creation, UUIDs and keys are taken from `alias`."""
     expressions = [_qualified(column, alias) for column, _ in query.order]
     ways = [f"{e} {'DESC' if down else 'ASC'}" for e, (_, down) in zip(expressions, query.order, strict=True)]
     return [
         (
-            f"SELECT {', '.join(expressions)}, {alias}.key FROM {table} WHERE {' AND '.join([*where, condition])}"  # noqa: S608  # our own names
+            f"SELECT {', '.join(expressions)}, {record}, {alias}.key FROM {table}"  # noqa: S608  # our own names
+            f" WHERE {' AND '.join([*where, condition])}"
             f" ORDER BY {', '.join(ways[fixed:])} LIMIT ?",
             (*values, *more, query.limit + 1),  # one more tells whether others follow
         )
@@ -388,13 +436,17 @@ def _overlay_statements(query: Query, tests: list[Test], wanted: list[Facet]) ->
 
 
 def _catalogue_statements(
-    connection: apsw.Connection, query: Query, tests: list[Test], wanted: list[Facet]
+    drivers: "_Drivers", query: Query, branch: _Branch, wanted: list[Facet], among: Sequence[_Branch]
 ) -> list[Statement]:
-    where, values = _common(query, tests)
+    """What to ask for the rows of a branch that have the facets `wanted`, and are in one of the branches `among`."""
+    where, values = _common(query, branch.tests)
     if query.deleted is not False:
         _look_inside(wanted, where, values)
         wanted = []
-    by_facet, index = _driver(connection, query, tests, wanted)
+    driver = drivers.choose(branch.tests, wanted)
+    if driver.is_empty:
+        return []
+    by_facet, index = driver.facet, driver.index
     if by_facet is not None:
         where.append("f.facet = ?")
         values.append(number(by_facet))
@@ -402,48 +454,93 @@ def _catalogue_statements(
         table, alias = "facets AS f CROSS JOIN images AS i ON i.key = f.key", "f"
     else:
         table, alias = f"images AS i{f' INDEXED BY {index}' if index else ''}", "i"
-        for column, operator, value in tests:
+        for column, operator, value in branch.tests:
             if operator == "=" and index == f"images_{column}":
                 where.append(f"{_qualified(column)} = ?")
                 values.append(value)
-    where.append(f"{alias}.uuid NOT IN (SELECT uuid FROM overlay)")  # noqa: S608  # our own names
+    if drivers.any_overlay:
+        where.append(f"{alias}.uuid NOT IN (SELECT uuid FROM overlay)")  # noqa: S608  # our own names
+
+    def holding(facet: Facet) -> tuple[str, Any]:
+        found = f"SELECT 1 FROM facets AS o WHERE o.facet = ? AND o.created_at = {alias}.created_at"  # noqa: S608  # our own names
+        return f"EXISTS ({found} AND o.uuid = {alias}.uuid)", number(facet)
+
     for facet in wanted:
-        where.append(
-            f"EXISTS (SELECT 1 FROM facets AS o WHERE o.facet = ? AND o.created_at = {alias}.created_at"  # noqa: S608  # our own names
-            f" AND o.uuid = {alias}.uuid)"
-        )
-        values.append(number(facet))
+        condition, value = holding(facet)
+        where.append(condition)
+        values.append(value)
+    _any_branch(among, holding, where, values)
     column = query.order[0][0]
     choices = ("", *FIELDS[column].choices) if column in _FEW and index == SORTS[column][1] else ()
-    return _ordered(query, alias, table, where, values, choices)
+    # Rows that come in order are read one by one, and so may bring their records along; what is sorted should be small.
+    record = "i.record" if query.order in (NEWEST, OLDEST) and (by_facet is not None or index) else "NULL"
+    return _ordered(query, alias, table, where, values, choices, record)
 
 
-def _driver(
-    connection: apsw.Connection, query: Query, tests: list[Test], wanted: list[Facet]
-) -> tuple[Facet | None, str]:
-    """(the facet to drive by, or None; the index to walk, "" for SQLite's choice)."""
-    equal = [(column, value) for column, operator, value in tests if operator == "=" and value is not None]
-    equal.sort(key=lambda one: one[0] == "owner")  # last: it is what most rows share
-    ordered_by = SORTS[query.order[0][0]][1]
-    if any(column in ("uuid", "integer") for column, _ in equal):
-        return None, ""
-    if query.deleted is not False:  # only live records have facets, and the other indexes leave tombstones out
-        return None, ordered_by if ordered_by == "images_updated" else ""
-    candidates: list[tuple[Facet | None, str, str, Any]] = [
-        (facet, "", "facets WHERE facet = ?", number(facet)) for facet in wanted
-    ]
-    for column, value in equal:
-        if column in _DRIVING:
-            source = f"images INDEXED BY images_{column} WHERE deleted = 0 AND {SORTS[column][0]} = ?"
-            candidates.append((None, f"images_{column}", source, value))
-    by_time = query.order in (NEWEST, OLDEST)
-    if by_time and len(candidates) <= 1:
-        return (candidates[0][0], candidates[0][1]) if candidates else (None, ordered_by)
-    most = COUNT_MAX if by_time else SORT_MAX
-    chosen: tuple[Facet | None, str] = (None, ordered_by)
-    rows = most
-    for facet, index, source, value in candidates:
-        count: Any = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT ?)", (value, rows)).get  # noqa: S608  # our own names
-        if count < rows or (by_time and chosen == (None, ordered_by)):
-            chosen, rows = (facet, index), count
-    return chosen
+@dataclass(frozen=True, slots=True)
+class _Driver:
+    """What finds the rows of a branch: a facet, or an index ("" for SQLite's choice); and whether it finds none."""
+
+    facet: Facet | None
+    index: str
+    is_empty: bool = False
+
+
+class _Drivers:
+    """Chooses drivers by counting what candidates have, each one once for all branches."""
+
+    def __init__(self, connection: apsw.Connection, query: Query) -> None:
+        self.any_overlay = any_overlay(connection)
+        self._connection = connection
+        self._query = query
+        self._by_time = query.order in (NEWEST, OLDEST)
+        self._most = COUNT_MAX if self._by_time else SORT_MAX
+        self._counts: dict[tuple[str, Any], int] = {}
+
+    def is_few(self, tests: Sequence[Test], wanted: list[Facet]) -> bool:
+        """Whether a condition that all branches share leaves so few rows that telling the branches apart is dearer."""
+        if self._query.deleted is not False or any(test[0] in ("uuid", "integer") for test in tests):
+            return False
+        return any(self._count(one, FEW_ROWS) < FEW_ROWS for one in self._candidates(tests, wanted))
+
+    def choose(self, tests: Sequence[Test], wanted: list[Facet]) -> _Driver:
+        ordered_by = SORTS[self._query.order[0][0]][1]
+        if any(operator == "=" and column in ("uuid", "integer") for column, operator, _ in tests):
+            return _Driver(None, "")
+        if self._query.deleted is not False:  # only live records have facets; most indexes leave tombstones out
+            return _Driver(None, ordered_by if ordered_by == "images_updated" else "")
+        candidates = self._candidates(tests, wanted)
+        if self._by_time and len(candidates) <= 1:
+            return _Driver(*candidates[0][:2]) if candidates else _Driver(None, ordered_by)
+        default = chosen = _Driver(None, ordered_by)
+        rows = self._most
+        for candidate in candidates:
+            count = self._count(candidate, rows)
+            if count < rows or (self._by_time and chosen is default):
+                chosen, rows = _Driver(*candidate[:2], count == 0 < rows), count
+            if rows < FEW_ROWS:
+                break
+        return chosen
+
+    def _candidates(self, tests: Sequence[Test], wanted: list[Facet]) -> list[tuple[Facet | None, str, str, Any]]:
+        """(facet, index, what to count, its value), the likely narrowest first."""
+        found: list[tuple[Facet | None, str, str, Any]] = []
+        for column, operator, value in tests:
+            if column in _DRIVING and operator == "=" and value is not None:
+                source = f"images INDEXED BY images_{column} WHERE deleted = 0 AND {SORTS[column][0]} = ?"
+                found.append((None, f"images_{column}", source, value))
+        found.sort(key=lambda one: one[1] != "images_name")
+        facets = [(facet, "", "facets WHERE facet = ?", number(facet)) for facet in wanted]
+        return [*facets, *found] if not found or found[0][1] != "images_name" else [*found, *facets]
+
+    def _count(self, candidate: tuple[Facet | None, str, str, Any], most: int) -> int:
+        """How many rows it has, up to `most`."""
+        _, _, source, value = candidate
+        known = self._counts.get((source, value))
+        if known is None:
+            sql = f"SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT ?)"  # noqa: S608  # our own names
+            known = self._connection.execute(sql, (value, most)).get
+            assert isinstance(known, int)
+            if known < most or most == self._most:  # else there may be more
+                self._counts[source, value] = known
+        return min(known, most)

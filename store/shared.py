@@ -125,6 +125,11 @@ def have(connection: apsw.Connection) -> dict[str, int]:
     return found
 
 
+def any_unapplied(connection: apsw.Connection) -> bool:
+    """Whether this node knows any write that is not applied, its own or others'."""
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM journal) OR EXISTS (SELECT 1 FROM shared)").get)
+
+
 def give(
     connection: apsw.Connection,
     me: str,

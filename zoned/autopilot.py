@@ -25,6 +25,7 @@ from zoned.raft.core import Raft
 from zoned.raft.log import RaftError
 from zoned.raft.node import RaftNode
 from zoned.raft.quorum import is_sound, majority
+from zoned.supervise import beat
 
 LOOK_S = 1.0
 STABLE_S = 5.0  # a newcomer must have been up, and a learner near the head, for so long
@@ -215,7 +216,7 @@ class Autopilot:
 
     async def serve(self) -> None:
         while True:
-            await trio.sleep(LOOK_S)
+            await beat(LOOK_S)
             core = self._node.core
             membership = core.membership
             if not core.is_registry or membership is None:

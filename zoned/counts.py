@@ -5,7 +5,7 @@ from collections import Counter
 from itertools import accumulate
 from typing import Any
 
-from zoned.api.server import RequestRecord
+from zoned.api.http1 import RequestRecord
 
 FACES = ("v2", "v1", "zone", "admin", "livez", "readyz", "metrics", "ui", "healthcheck", "versions", "openapi.json")
 READS = frozenset(("GET", "HEAD"))
@@ -77,9 +77,10 @@ class Counts:
         (self.limit if len(counted) == 2 else self.looked_up)(*counted)
 
     def looked_up(self, is_native: bool, method: str, status: int, source: str, number: int) -> None:
-        """Lookups that a worker answered; it does not time each one."""
+        """Reads that a worker answered; it does not time each one. Only a lookup has a `source`."""
         self.requests["zone" if is_native else "v2", method, status] += number
-        self.lookups[status, source] += number
+        if source:
+            self.lookups[status, source] += number
 
     def limit(self, name: str, number: int = 1) -> None:
         """A client met a limit, which is named as the configuration does."""

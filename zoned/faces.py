@@ -20,9 +20,9 @@ from zoned.api.app import make_app, make_registry_app
 from zoned.api.asgi import App
 from zoned.api.forward import from_workers
 from zoned.api.guard import with_caller
-from zoned.api.http1 import HttpLimits
-from zoned.api.lookup import make_lookup
-from zoned.api.server import HttpServer, Lookup, RequestRecord, serve_http
+from zoned.api.http1 import HttpLimits, RequestRecord
+from zoned.api.lookup import HotReads
+from zoned.api.server import HttpServer, Lookup, serve_http
 from zoned.auth import Doors
 from zoned.counts import Counts
 from zoned.listeners import bound_address, open_admin, open_tcp, open_tcp_and_udp, take_inherited
@@ -110,7 +110,7 @@ async def open_faces(
         _follow(settings, await faces.start(_serve, app, listener, bounds, observe, None, counts))
     app = with_caller(make_app(zone), doors.api, doors.guesses, rates=doors.rates)
     if zone.is_witness or not settings.config.http.workers:
-        lookup = None if zone.is_witness else make_lookup(zone, doors.api.known, rates=doors.rates)
+        lookup = None if zone.is_witness else HotReads(zone, doors.api.known, rates=doors.rates)
         _follow(settings, await faces.start(_serve, app, sockets.public, bounds, observe, lookup, counts))
         return None
     inner = open_inner()

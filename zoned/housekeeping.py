@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import apsw
 import structlog
-import trio
 
 from conf import Audit, Registry
 from store import audit, journal, log
@@ -14,6 +13,7 @@ from store.database import Database
 from store.errors import StorageFull
 from zoned import clock
 from zoned.follow import Positions
+from zoned.supervise import beat
 
 LOOK_S = 1.0
 ENTRIES_MAX = 5_000  # removed in one transaction, so that nobody waits for long
@@ -56,7 +56,7 @@ class Housekeeping:
             except StorageFull as error:
                 structlog.get_logger().warning("housekeeping waits", problem=str(error))
                 again = False
-            await trio.sleep(LOOK_S / 10 if again else LOOK_S)
+            await beat(LOOK_S / 10 if again else LOOK_S)
 
     def _watch_wal(self) -> None:
         """Tells once when the write-ahead log grows beyond reason; the disk's bound stops it in the end."""

@@ -16,6 +16,7 @@ from store.errors import Refused, StorageFull
 from store.operations import Assign, Grant
 from zoned import clock
 from zoned.proxy import Proxy
+from zoned.supervise import beat
 
 LOOK_S = 1.0  # how often the runway is looked at; a look costs two small reads
 NUMBER_MAX = 200  # records numbered in one look
@@ -51,7 +52,7 @@ class Leasing:
                 logger.warning("integers not asked for", problem=str(error))
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
-            await trio.sleep(LOOK_S)
+            await beat(LOOK_S)
 
     async def _look(self) -> None:
         reader = self._database.reader

@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from zoned.api import request_id
-from zoned.api.server import RequestRecord
+from zoned.api.http1 import RequestRecord
 from zoned.masking import masked
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

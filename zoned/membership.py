@@ -42,6 +42,7 @@ from zoned import __version__
 from zoned.errors import CannotStart
 from zoned.files import NotPrivate, read_private_bytes, write_private
 from zoned.replication import Replication
+from zoned.supervise import beat, next_beat
 from zoned.zone import Zone
 
 KEY_FILE = "node.key"
@@ -192,7 +193,7 @@ class _Latest(Generic[T]):
                 await self._keep(self._newest[0])
             except (StorageFull, OSError) as error:
                 logger.warning("not kept on disk", problem=str(error))
-            await trio.sleep(KEEP_S)
+            await beat(KEEP_S)
 
 
 async def publish(gossip: Gossip, replication: Replication, zone: Zone) -> None:
@@ -216,5 +217,5 @@ async def publish(gossip: Gossip, replication: Replication, zone: Zone) -> None:
             load=round(os.getloadavg()[0], 1),
         )
         replication.verifier.compare()
-        with trio.move_on_after(PUBLISH_S):
+        with trio.move_on_at(next_beat(PUBLISH_S)):
             await replication.role_changed.event.wait()

@@ -20,7 +20,7 @@ from zoned import clock
 from zoned.follow import Positions
 from zoned.proxy import Proxy
 from zoned.sharing import Sharing
-from zoned.supervise import first_of
+from zoned.supervise import beat, first_of
 
 WATCH_S = 1.0  # how often it is looked who has seen what was switched off
 WATCHED_MAX = 1_000  # writes; the newest of them; others are looked at when somebody asks
@@ -92,7 +92,7 @@ class Receipts:
         while True:
             with suppress(StorageFull):  # there is a later
                 await self._look()
-            await trio.sleep(WATCH_S)
+            await beat(WATCH_S)
 
     async def _look(self) -> None:
         reader, done = self._database.reader, list[int]()

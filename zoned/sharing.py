@@ -38,7 +38,7 @@ from zoned.peers import Peers
 from zoned.proxy import FORWARD_BYTES_MAX, Proxy
 from zoned.registry import Accepted, Answer
 from zoned.replication import Replication
-from zoned.supervise import Backoff, Signal, first_of
+from zoned.supervise import Backoff, Signal, beat, first_of
 
 POLL_S = 5.0  # a donor with nothing new answers after this long
 PULL_TIMEOUT_S = 10.0  # for the answer itself
@@ -203,7 +203,7 @@ class Sharing:
                 for node in self._chosen() - self._pulling:
                     self._pulling.add(node)
                     nursery.start_soon(self._pull_from, node)
-                await trio.sleep(CHOOSE_S)
+                await beat(CHOOSE_S)
 
     # Giving.
 
@@ -228,7 +228,9 @@ class Sharing:
         while True:
             news = self._news
             bounds = BATCH_ENTRIES_MAX, BATCH_BYTES_MAX
-            rows = await self._database.read(partial(_give, self._me, self._offered, wanted, left_out, bounds))
+            rows: list[Row] = []
+            if shared.any_unapplied(self._database.reader):  # else the way to a thread can be spared
+                rows = await self._database.read(partial(_give, self._me, self._offered, wanted, left_out, bounds))
             own = [row.sequence for row in rows if row.node == self._me]
             self._proxy.left_through = max(self._proxy.left_through, *own, 0)
             if rows or not await first_of(news, at_most_s=deadline - trio.current_time()):

@@ -20,6 +20,7 @@ from zoned import clock
 from zoned.errors import PeerRefused, PeerUnreachable
 from zoned.raft.log import RaftError
 from zoned.replication import Replication
+from zoned.supervise import beat
 
 ASK_S = 0.5  # how often, which is about how small the bound gets
 PROOF_S = 3 * ASK_S  # a node that could prove nothing for so long says so to whoever asks it
@@ -81,7 +82,7 @@ class Staleness:
             nursery.start_soon(self._watch_applied)
             while True:
                 await self.ask(patient=True)
-                await trio.sleep(ASK_S)
+                await beat(ASK_S)
 
     async def ask(self, *, patient: bool = False) -> int | None:
         """One read index: everything committed before this call is at or below. None when nobody could say."""

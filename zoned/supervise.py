@@ -29,6 +29,17 @@ class Backoff:
                 await until.wait()
 
 
+def next_beat(every_s: float) -> float:
+    """The time, by `trio.current_time`, of the next multiple of `every_s`."""
+    return (trio.current_time() // every_s + 1) * every_s
+
+
+async def beat(every_s: float) -> None:
+    """Waits for the next multiple of `every_s`: loops that only look around now and then wake an idle node together,
+    as it is the waking that costs."""
+    await trio.sleep_until(next_beat(every_s))
+
+
 async def first_of(*events: trio.Event, at_most_s: float = float("inf")) -> bool:
     """Waits until one of the events is set; False when `at_most_s` passed before that."""
     async with trio.open_nursery() as nursery:

@@ -14,9 +14,10 @@ import signal
 import socket
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import orjson
@@ -24,13 +25,14 @@ import structlog
 import trio
 
 from conf import Auth, Http
-from store import catalogue
+from store import catalogue, listing
 from store.catalogue import Found
-from store.database import connect_reader
+from store.database import connect_reader, in_snapshot
+from store.listing import Query
 from zoned import clock, logs
 from zoned.api.forward import Forward
 from zoned.api.http1 import HttpLimits
-from zoned.api.lookup import make_lookup
+from zoned.api.lookup import HotReads
 from zoned.api.server import serve_http
 from zoned.auth.doors import known_beside, open_rates
 from zoned.page import Page
@@ -42,6 +44,7 @@ HERE, READY, CLOSED = b"here\n", b"ready\n", b"closed\n"
 TALLY_S = 1.0  # how often a worker tells what it counted
 
 logger = structlog.get_logger()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +99,24 @@ class View:
 
     def find(self, reference: str | int) -> Found | None:
         """The record, or None: the daemon may know more."""
+        return self._read(lambda c: catalogue.find(c, reference), None)
+
+    def find_many(self, references: Sequence[str | int | None]) -> list[Found | None]:
+        nothing: list[Found | None] = [None] * len(references)
+        return self._read(lambda c: in_snapshot(c, lambda c: catalogue.find_many(c, references)), nothing)
+
+    def quick_page(self, query: Query) -> listing.Page | None:
+        return self._read(lambda c: in_snapshot(c, lambda c: listing.quick_page(c, query)), None)
+
+    def _read(self, job: Callable[[apsw.Connection], T], otherwise: T) -> T:
         if self._connection is None:
-            return None
+            return otherwise
         try:
-            return catalogue.find(self._connection, reference)
+            return job(self._connection)
         except apsw.Error as error:
             # If the store is damaged the daemon finds that out from the same request, and ends.
             logger.warning("a worker cannot read the store", problem=f"{type(error).__name__}: {error}")
-            return None
+            return otherwise
 
     def open(self) -> None:
         if self._connection is None:
@@ -190,7 +203,7 @@ async def work(task: Task) -> None:
         @nursery.start_soon
         async def serve() -> None:
             with serving:
-                lookup = make_lookup(view, known, tally.count, open_rates(task.http, tally.limit))
+                lookup = HotReads(view, known, tally.count, open_rates(task.http, tally.limit))
                 await serve_http(
                     forward,
                     [listener],

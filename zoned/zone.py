@@ -6,7 +6,7 @@ another node, except `submit`, which waits for the outcome of a write for a boun
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,7 +32,7 @@ from store import (
     shared,
 )
 from store.aliases import Alias
-from store.catalogue import Found, Source
+from store.catalogue import Found
 from store.conflicts import Conflict
 from store.database import Database
 from store.errors import Damaged, Refused
@@ -158,16 +158,21 @@ class Zone:
             self._note(error)
             raise
 
-    def find_record(self, reference: str | int) -> tuple[bytes, Source] | None:
-        """The record's canonical form and where it was found."""
+    def find_many(self, references: Sequence[str | int | None]) -> list[Found | None]:
+        """As `find` for each, all as of one moment; texts must be UUIDs."""
         with self._noticing_damage():
-            return catalogue.find_record(self._database.reader, reference)
+            return self._database.look(lambda c: catalogue.find_many(c, references))
+
+    def quick_page(self, query: Query) -> Page | None:
+        """A page that is little work; None of another, which `page` has."""
+        with self._noticing_damage():
+            return self._database.look(lambda c: listing.quick_page(c, query))
 
     async def page(self, query: Query) -> Page:
+        quick = self.quick_page(query)
+        if quick is not None:
+            return quick
         with self._noticing_damage():
-            quick = self._database.look(lambda c: listing.quick_page(c, query))
-            if quick is not None:
-                return quick
             return await self._database.read(lambda c: listing.page(c, query))
 
     def changes_of(self, image: Image) -> list[Change]:

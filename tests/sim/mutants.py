@@ -306,11 +306,11 @@ class WitnessKeepsLeading(Leader):
 class WitnessNeverStands(Raft):
     """Not even when it alone has the newest entries."""
 
-    def tick(self) -> None:
+    def tick(self, count: int = 1) -> None:
         membership = self.membership
         if self._leader is None and membership is not None and self._id in membership.witnesses:
             self._elapsed = 0
-        super().tick()
+        super().tick(count)
 
 
 class WitnessVotesFreely(Raft):

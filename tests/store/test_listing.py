@@ -83,7 +83,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
             if old is not None and image.integer is not None and image.integer % 7:
                 changed = Image(**{**_values(record(rng, image.integer)), "uuid": image.uuid, "integer": image.integer})
                 catalogue.replace_committed(connection, old, changed)
-                if catalogue.find(connection, image.uuid) == catalogue.Found(changed, catalogue.Source.LOCAL):
+                if catalogue.find(connection, image.uuid) == catalogue.Found(changed.encode(), catalogue.Source.LOCAL):
                     known[image.uuid] = changed
     yield Filled(connection, list(known.values()))
     connection.close()

@@ -139,8 +139,9 @@ async def test_no_acknowledged_write_is_lost_whatever_becomes_of_the_database(fl
         except BaseException as error:
             error.add_note(f"after {fault.__name__}")
             raise
-    assert record.committed > 10
-    assert record.buffered > 10
+    # There was something to lose, in both ways of answering; how much of each is the machine's to say.
+    assert record.committed
+    assert record.buffered
     [(position, entries, highest)] = server.execute(
         "SELECT position, (SELECT count(*) FROM log), (SELECT max(log.position) FROM log) FROM registry"
     )

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.zoned.conftest import Served
-from zoned.api.server import RequestRecord
+from zoned.api.http1 import RequestRecord
 from zoned.counts import BOUNDS_S, Counts, Durations, face_of, is_lookup
 
 DEPLOY = Path(__file__).parents[2] / "deploy"

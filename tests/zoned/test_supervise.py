@@ -5,7 +5,7 @@ from random import Random
 import pytest
 import trio
 
-from zoned.supervise import Backoff, Signal, first_of
+from zoned.supervise import Backoff, Signal, beat, first_of
 
 
 async def test_pauses_double_up_to_the_longest_and_begin_anew_after_a_success(autojump_clock):
@@ -63,3 +63,20 @@ async def test_a_signal_wakes_its_loop_once_for_any_number_of_sets(autojump_cloc
     with trio.move_on_after(1) as scope:
         await signal.wait()
     assert scope.cancelled_caught
+
+
+async def test_loops_with_one_beat_wake_together(autojump_clock):
+    woken = []
+
+    async def look(start_s):
+        await trio.sleep(start_s)
+        await beat(0.5)
+        woken.append(trio.current_time())
+
+    await trio.sleep(0.25)
+    async with trio.open_nursery() as nursery:
+        for start_s in (0.0, 0.125, 0.1875):
+            nursery.start_soon(look, start_s)
+    assert woken == [0.5] * 3
+    await beat(0.5)
+    assert trio.current_time() == 1.0, "on the beat it waits for the next"

@@ -76,6 +76,7 @@ def look_up(zone: Zone, reference: str, *, integers: bool, tombstones: bool = Fa
 
 # A property by which an image says how old, in seconds, a zone's knowledge may be that still serves it.
 STALE_RULE = "zoned_stale_max_s"
+STALE_MARK = f'"{STALE_RULE}"'.encode()  # in the stored form of every record that has it, and of few others
 
 
 def check_rule(zone: Zone, image: Image) -> None:
@@ -161,7 +162,12 @@ def runway_header(zone: Zone) -> dict[str, str]:
 
 def query_integer(request: Request, name: str, default: int, low: int, high: int) -> int:
     """A whole number from the query, cut to `high`. Raises Problem below `low` or for text."""
-    text = request.query_params.get(name)
+    return integer_of(request.query_params, name, default, low, high)
+
+
+def integer_of(asked: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    """The same, from what was asked."""
+    text = asked.get(name)
     if text is None:
         return default
     if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < low:

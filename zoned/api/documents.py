@@ -5,7 +5,7 @@ Two spellings of one record: the Images API's flat document (own properties besi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -64,16 +64,22 @@ def images_document(image: Image) -> dict[str, Any]:
     document.update(image.fields)
     document["id"] = image.uuid
     document["tags"] = list(image.tags)
-    document["locations"] = [{"url": one.url, "metadata": dict(one.metadata)} for one in image.locations]
-    if image.locations:
-        document["direct_url"] = image.locations[0].url
-        stores = [str(one.metadata["store"]) for one in image.locations if "store" in one.metadata]
-        if stores:
-            document["stores"] = ",".join(stores)
+    document.update(locations_document([(one.url, one.metadata) for one in image.locations]))
     document["self"] = f"/v2/images/{image.uuid}"
     document["file"] = f"/v2/images/{image.uuid}/file"
     document["schema"] = "/v2/schemas/image"
     document["zoned_id"] = image.integer
+    return document
+
+
+def locations_document(locations: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What the Images API v2 says of locations, (URL, metadata) each."""
+    document: dict[str, Any] = {"locations": [{"url": url, "metadata": dict(metadata)} for url, metadata in locations]}
+    if locations:
+        document["direct_url"] = locations[0][0]
+        stores = [str(metadata["store"]) for _, metadata in locations if "store" in metadata]
+        if stores:
+            document["stores"] = ",".join(stores)
     return document
 
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
 
 from store.images import FIELDS, INT64_MAX, MEMBER_STATUSES, VISIBILITIES, Scalar
 from store.listing import Order, Query, Viewer
-from zoned.api.answers import query_integer
+from zoned.api.answers import integer_of
 from zoned.api.caller import Caller
 from zoned.api.documents import NOT_PROPERTIES
 from zoned.api.problems import Problem, bad
@@ -31,9 +30,8 @@ _NUMBERS = tuple(name for name, known in FIELDS.items() if known.kind is int)
 _OPERATOR = re.compile(r"([a-z]+):(.*)", re.DOTALL)
 
 
-def parse(request: Request, caller: Caller) -> Query:
+def parse(asked: QueryParams, caller: Caller) -> Query:
     """Without the marker. Raises Problem for what cannot be answered."""
-    asked = request.query_params
     check_count(asked)
     hidden = boolean("os_hidden", asked.get("os_hidden", "false").lower())
     tests: list[tuple[str, str, Scalar]] = []
@@ -54,7 +52,7 @@ def parse(request: Request, caller: Caller) -> Query:
     if visibility not in (None, "all", *VISIBILITIES):
         raise bad(f"Invalid visibility value: {str(visibility)[:40]}", "bad-query")
     return Query(
-        limit=query_integer(request, "limit", LIMIT_DEFAULT, 0, LIMIT_MAX),
+        limit=integer_of(asked, "limit", LIMIT_DEFAULT, 0, LIMIT_MAX),
         order=order(asked.get("sort"), asked.getlist("sort_key"), asked.getlist("sort_dir")),
         hidden=hidden,
         visibility=visibility,

@@ -12,7 +12,7 @@ Sources: RFC 9110 (semantics), RFC 9112 (HTTP/1.1 messages), RFC 9457 (problem d
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -101,14 +101,30 @@ class Answer(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A whole answer of a lookup: its header lines as they go on the wire, each with its CRLF. 200 or 304."""
+    """A whole answer of a lookup: its header lines as they go on the wire, each with its CRLF. 200 or 304.
+
+    `source` is where a record was found; empty for answers of more than one.
+    """
 
     status: int
     lines: bytes
     body: bytes
+    source: str = ""
 
     def headers(self) -> Headers:
         return [(name, value) for name, _, value in (line.partition(b": ") for line in self.lines.splitlines())]
+
+
+class RequestRecord(NamedTuple):
+    """One served request, for the access log. A tuple and not a dataclass: one is made per request."""
+
+    method: str  # "-" if the head was not understood
+    path: str  # without the query, which may hold secrets
+    status: int  # 0: the client was gone before an answer
+    sent_bytes: int
+    duration_s: float
+    client: str  # IP address, or "unix"
+    headers: Sequence[tuple[bytes, bytes]] = ()  # of the answer, as far as the application gave them
 
 
 # --- heads -----------------------------------------------------------------------------------------------------------
@@ -458,7 +474,7 @@ def _frame(
 
 def prepared_answer(answer: Prepared, common: bytes, is_head: bool, connection: bytes = b"") -> bytes:
     """The whole message; `connection` is the line about the connection, if any. Raises AnswerFault as `answer_head`."""
-    status, lines, body = answer
+    status, lines, body, _ = answer
     if not lines.count(b"\r\n") == lines.count(b"\n") == lines.count(b"\r") or b"\0" in lines:
         raise AnswerFault("a header holds CR, LF or NUL")
     if status == 304:

@@ -4,18 +4,15 @@ Statuses and bodies are Glance's; where Glance is known to be wrong (lost update
 is right.
 """
 
-from dataclasses import replace
-from urllib.parse import urlencode
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from store.catalogue import Found
-from store.listing import place
 from store.operations import Delete
 from zoned import clock
-from zoned.api import discovery, documents, filters, patches, problems
+from zoned.api import discovery, documents, pages, patches, prepared, problems
 from zoned.api.answers import (
+    JSON,
     by_method,
     check_no_body,
     check_rule,
@@ -30,7 +27,8 @@ from zoned.api.answers import (
     zone_of,
 )
 from zoned.api.caller import caller_of
-from zoned.api.problems import Problem, bad
+from zoned.api.prepared import Sight
+from zoned.api.problems import Problem
 from zoned.origin import is_repeatable, new_uuid
 
 
@@ -73,7 +71,8 @@ async def show(request: Request) -> Response:
     found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
-    return reply(documents.images_document(caller_of(request).view(found.image)), headers=record_headers(found))
+    body = Sight(caller_of(request)).body(found, prepared.images)
+    return Response(body, headers=record_headers(found), media_type=JSON)
 
 
 async def change(request: Request) -> Response:
@@ -106,29 +105,9 @@ async def delete(request: Request) -> Response:
 async def index(request: Request) -> Response:
     check_no_body(request)
     zone, caller = zone_of(request), caller_of(request)
-    query = filters.parse(request, caller)
-    marker = request.query_params.get("marker")
-    if marker is not None:
-        found = zone.find(marker.lower())
-        if found is None or found.image.deleted_at is not None or not caller.may_see(found.image):
-            raise bad(f"Image {marker[:80]} could not be found: the marker must be the ID of an image.", "bad-marker")
-        query = replace(query, after=place(found.image, query.order))
-    page = await zone.page(query)
-    body = {
-        "images": [documents.images_document(caller.view(found.image)) for found in page.found],
-        "first": _link(request, None),
-        "schema": "/v2/schemas/images",
-    }
-    if page.more and page.found:
-        body["next"] = _link(request, page.found[-1].image.uuid)
-    return reply(body)
-
-
-def _link(request: Request, marker: str | None) -> str:
-    query = [(name, value) for name, value in request.query_params.multi_items() if name != "marker"]
-    if marker is not None:
-        query.append(("marker", marker))
-    return "/v2/images" + (f"?{urlencode(query)}" if query else "")
+    query = pages.question(request.query_params, caller, zone.find)
+    body = pages.answer(request.query_params, caller, await zone.page(query))
+    return Response(body, media_type=JSON)
 
 
 async def on_problem(request: Request, error: Exception) -> Response:

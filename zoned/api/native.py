@@ -14,8 +14,9 @@ from store.images import format_ami
 from store.listing import NEWEST, Query, place
 from store.operations import Delete
 from zoned import clock
-from zoned.api import documents, problems
+from zoned.api import documents, prepared, problems
 from zoned.api.answers import (
+    JSON,
     by_method,
     if_match,
     is_not_modified,
@@ -31,6 +32,7 @@ from zoned.api.answers import (
 )
 from zoned.api.caller import Asked, caller_of
 from zoned.api.filters import viewer
+from zoned.api.prepared import Sight
 from zoned.api.problems import Problem, bad
 from zoned.origin import new_uuid
 from zoned.receipts import STEPS, Told
@@ -45,7 +47,8 @@ async def show(request: Request) -> Response:
     found = visible(request)
     if is_not_modified(request, found):
         return Response(None, 304, record_headers(found))
-    return reply(documents.native_document(caller_of(request).view(found.image)), headers=record_headers(found))
+    body = Sight(caller_of(request)).body(found, prepared.native)
+    return Response(body, headers=record_headers(found), media_type=JSON)
 
 
 async def index(request: Request) -> Response:

@@ -17,11 +17,11 @@ requests do (or the grace ends), the watcher and the sweep that enforces their t
 import contextlib
 import errno
 import math
+import re
 import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from email.utils import formatdate
-from typing import NamedTuple
 
 import structlog
 import trio
@@ -37,6 +37,7 @@ from zoned.api.http1 import (
     Prepared,
     Refused,
     Request,
+    RequestRecord,
     answer_head,
     parse_head,
     prepared_answer,
@@ -45,12 +46,13 @@ from zoned.api.http1 import (
 )
 from zoned.api.request_id import request_id
 from zoned.api.secured import SecuredSocket, Security, shake_hands
+from zoned.supervise import beat
 
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-# method, target, headers (names in lower case), client (as in RequestRecord) -> the whole answer, or None to let the
-# application answer. It runs in trio's thread before any ASGI call, for GET and HEAD without a body, and must not block
-# longer than a point read.
-Lookup = Callable[[bytes, bytes, Headers, str], Prepared | None]
+# method, target, headers (names in lower case), client (as in RequestRecord), body -> the whole answer, or None to let
+# the application answer. It runs in trio's thread before any ASGI call, for GET and HEAD without a body and POST that
+# only asks, and must not block longer than a short list: a millisecond or two.
+Lookup = Callable[[bytes, bytes, Headers, str, bytes], Prepared | None]
 
 LISTEN_AGAIN_S = 0.1  # after accept() failed for want of something; as trio.serve_listeners does
 ACCEPT_WAITED_OUT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED))
@@ -65,22 +67,13 @@ TURN_MAX = 64
 # block means is remembered, for blocks up to a size and up to a number (all are forgotten then).
 BLOCK_BYTES_MAX = 4_096
 BLOCKS_MAX = 512
+READS = (b"GET", b"HEAD")
+# What may be a lookup: a read, or a POST that only asks. The target is checked here, as the headers are by themselves.
+PLAIN = re.compile(rb"(GET|HEAD|POST(?= [^ ]*:batchGet )) (/[\x21\x22\x24-\x7e]{0,4096}) HTTP/1\.1(?=\r\n)")
 # A client whose connection was accepted in the moment of the end is sending its request: it is still answered.
 FIRST_REQUEST_S = 1.0
 
 log = structlog.get_logger(__name__)
-
-
-class RequestRecord(NamedTuple):
-    """One served request, for the access log. A tuple and not a dataclass: one is made per request."""
-
-    method: str  # "-" if the head was not understood
-    path: str  # without the query, which may hold secrets
-    status: int  # 0: the client was gone before an answer
-    sent_bytes: int
-    duration_s: float
-    client: str  # IP address, or "unix"
-    headers: Sequence[tuple[bytes, bytes]] = ()  # of the answer, as far as the application gave them
 
 
 async def serve_http(
@@ -136,7 +129,7 @@ class HttpServer:
         self.connections: set[_Connection] = set()
         # Those parked between requests, by file descriptor, in the order in which they began to wait: longest first.
         self.idle: dict[int, _Connection] = {}
-        self.blocks: dict[bytes, Headers] = {}
+        self.blocks: dict[bytes, Request] = {}
         self.draining = False
         self._parking = select.epoll()
         self._tasks: trio.Nursery | None = None
@@ -253,7 +246,7 @@ class HttpServer:
         while True:
             limits = self.limits
             times_s = (limits.header_timeout_s, limits.body_timeout_s, limits.idle_timeout_s, limits.write_timeout_s)
-            await trio.sleep(min(min(times_s) / 8, SWEEP_S_MAX))
+            await beat(min(min(times_s) / 8, SWEEP_S_MAX))
             instant = trio.current_time()
             for connection in list(self.connections):
                 if instant >= connection.read_due or instant >= connection.write_due:
@@ -267,24 +260,23 @@ class HttpServer:
             self._common = (second, b"server: zoned\r\ndate: " + date + b"\r\n")
         return self._common[1]
 
-    def headers_of(self, head: bytes, block: bytes) -> Headers | None:
-        """The headers of a GET or HEAD over HTTP/1.1, if they say nothing about the connection and there is no body.
+    def understood(self, head: bytes, block: bytes) -> Request | None:
+        """A head whose headers say nothing about the connection or the coding; the first line may be another one's.
 
-        `block` is the head without its first line. Raises Refused.
-        """
+        `block` is the head without its first line. Raises Refused."""
         if len(head) > self.limits.header_bytes_max:
             return None
         known = self.blocks.get(block)
         if known is not None:
             return known
         request = parse_head(head, self.limits)
-        if not request.keep_alive or request.body_bytes != 0:
+        if not request.keep_alive or request.body_bytes is None or request.expects_continue:
             return None
         if len(block) <= BLOCK_BYTES_MAX:
             if len(self.blocks) >= BLOCKS_MAX:
                 self.blocks.clear()
-            self.blocks[block] = request.headers
-        return request.headers
+            self.blocks[block] = request
+        return request
 
 
 class _Connection:
@@ -355,8 +347,7 @@ class _Connection:
             if server.on_request is not None:
                 self._began = trio.current_time()
             while at < len(data) and len(out) < server.limits.pipeline_max:
-                end = data.find(b"\r\n\r\n", at) + 4
-                answer = self._look_up(data[at:end]) if end > 3 else None
+                answer, end = self._look_up(data, at)
                 if answer is None:
                     break
                 out.append(answer)
@@ -375,29 +366,32 @@ class _Connection:
             self.buffer += data[at:] if at else data
         return not self._out and not self.buffer
 
-    def _look_up(self, head: bytes) -> bytes | None:
-        """The answer to one head, if it is a plain lookup: ready for the wire. None: let the task see what it is."""
+    def _look_up(self, data: bytes, at: int) -> tuple[bytes | None, int]:
+        """The answer to the request that begins at `at`, ready for the wire, and where the request ends.
+
+        None: it is no plain lookup, or not all there. Let the task see what it is.
+        """
         server = self._server
         assert server.lookup is not None
-        line_end = head.find(b"\r\n")
-        line = head[:line_end]
-        method = b"GET" if line.startswith(b"GET /") else b"HEAD"
-        if not line.endswith(b" HTTP/1.1") or not line.startswith(method + b" /"):
-            return None
-        is_head = method == b"HEAD"
+        end, line = data.find(b"\r\n\r\n", at) + 4, PLAIN.match(data, at)
+        if end < 4 or line is None:
+            return None, at
+        method, target = line.groups()
         try:
-            headers = server.headers_of(head, head[line_end:])
-            target = line[len(method) + 1 : -9]
-            found = None if headers is None else server.lookup(method, target, headers, self._client_name)
+            request = server.understood(data[at:end], data[line.end() : end])
+            if request is None or request.body_bytes is None or bool(request.body_bytes) is not (method == b"POST"):
+                return None, at
+            body_end = end + request.body_bytes
+            if len(data) < body_end:
+                return None, at
+            found = server.lookup(method, target, request.headers, self._client_name, data[end:body_end])
             if found is None:
-                return None
-            answer = prepared_answer(found, server.common_lines(), is_head)
+                return None, at
+            answer = prepared_answer(found, server.common_lines(), method == b"HEAD")
         except Exception:
-            return None  # the task comes to the same fault, and answers for it
-        if server.on_request is not None:
-            sent_bytes = 0 if is_head else len(found.body)
-            self._record(parse_head(head, server.limits), found.status, sent_bytes, found.headers())
-        return answer
+            return None, at  # the task comes to the same fault, and answers for it
+        self._record_lookup(method, target, found)
+        return answer, body_end
 
     def close(self) -> None:
         """The end of a parked connection."""
@@ -511,8 +505,8 @@ class _Connection:
         server = self._server
         exchange: Exchange | None = None
         try:
-            if server.lookup is not None and request.body_bytes == 0 and request.method in (b"GET", b"HEAD"):
-                answer = server.lookup(request.method, request.target, request.headers, self._client_name)
+            if server.lookup is not None and request.body_bytes == 0 and request.method in READS:
+                answer = server.lookup(request.method, request.target, request.headers, self._client_name, b"")
                 if answer is not None:
                     return self._queue_prepared(answer, request)
             exchange = self._exchange = Exchange(self, request, server.limits, request_id(request.headers).decode())
@@ -556,7 +550,7 @@ class _Connection:
             connection = b"connection: keep-alive\r\n"
         is_head = request.method == b"HEAD"
         self._out.append(prepared_answer(answer, self._server.common_lines(), is_head, connection))
-        self._record(request, answer.status, 0 if is_head else len(answer.body), answer.headers())
+        self._record_lookup(request.method, request.target, answer)
         return keep_alive
 
     def _fail(self, request: Request, exchange: Exchange | None, error: Exception) -> bool:
@@ -591,6 +585,16 @@ class _Connection:
             method, path = ("-", "-") if request is None else (request.method.decode(), path_of(request))
             duration_s = trio.current_time() - self._began
             on_request(RequestRecord(method, path, status, sent_bytes, duration_s, self._client_name, headers))
+
+    def _record_lookup(self, method: bytes, target: bytes, answer: Prepared) -> None:
+        on_request = self._server.on_request
+        if on_request is not None:
+            path = target.partition(b"?")[0].decode("latin-1")
+            sent_bytes, duration_s = 0 if method == b"HEAD" else len(answer.body), trio.current_time() - self._began
+            headers = ((b"zone-source", answer.source.encode()),) if answer.source else ()
+            on_request(
+                RequestRecord(method.decode(), path, answer.status, sent_bytes, duration_s, self._client_name, headers)
+            )
 
     # --- the socket ---
 

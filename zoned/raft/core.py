@@ -173,9 +173,16 @@ class Raft:
             return
         self._dispatch(message)
 
-    def tick(self) -> None:
-        """One unit of time has passed."""
-        self._elapsed += 1
+    @property
+    def quiet_ticks(self) -> int:
+        """So many ticks from now on would only be counted, if nothing else happens: they may be given at once."""
+        if self._leader is not None:
+            return 0
+        return max(0, self._patience - self._elapsed - 1)
+
+    def tick(self, count: int = 1) -> None:
+        """So many units of time have passed; more than one only of `quiet_ticks`."""
+        self._elapsed += count
         if self._leader is not None:
             if self._elapsed >= self._options.election_ticks:
                 self._elapsed = 0
@@ -183,7 +190,7 @@ class Raft:
                     self._follow(self._term, None, Reason.QUORUM_LOST)
                     return
             self._leader.tick()
-        elif self._is_time_to_stand() and self._log.may_stand(self._id):
+        elif self._elapsed >= self._patience and self._log.may_stand(self._id):
             self._campaign(pre=True)
 
     def propose(self, items: Sequence[tuple[EntryKind, bytes]]) -> range:
@@ -402,12 +409,13 @@ class Raft:
         ticks = self._options.election_ticks
         self._timeout = self._rng.randrange(ticks, 2 * ticks)
 
-    def _is_time_to_stand(self) -> bool:
-        """A witness stands last, for it leads only when nobody else can; but it stands, for it may be the only one left
-        that has the newest entries."""
+    @property
+    def _patience(self) -> int:
+        """After so many ticks without a leader this node stands. A witness stands last, for it leads only when nobody
+        else can; but it stands, for it may be the only one left that has the newest entries."""
         membership = self._log.membership
         is_witness = membership is not None and self._id in membership.witnesses
-        return self._elapsed >= self._timeout + (self._options.election_ticks if is_witness else 0)
+        return self._timeout + (self._options.election_ticks if is_witness else 0)
 
     def _set_leader(self, leader_id: str | None) -> None:
         if leader_id != self._leader_id:

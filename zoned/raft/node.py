@@ -38,6 +38,7 @@ from zoned.raft.ready import (
 from zoned.supervise import Signal
 
 INBOX_MAX = 8_192  # messages waiting for the core
+ROUNDING = 1e-6  # of a tick
 FULL_RETRY_S = 1.0  # a full disk is tried again this often; the messages of the round wait with it
 
 OnApplied = Callable[[int, Sequence[Applied]], None]
@@ -94,6 +95,9 @@ class RaftNode:
         self._arrived = Signal()
         self._reads: dict[int, _Reading] = {}  # by the core's ticket
         self._patient: _Reading | None = None  # what waits for the next tick, together
+        self._doze = trio.CancelScope()  # the ticks' sleep
+        self._counted = trio.current_time()  # up to when the core knows how much time has passed
+        self._tick_s = pace.tick_s(self._counted)
         self._stepped = trio.Event()  # set and replaced when the core has seen the inbox
         self._seen = (core.leader_id, core.is_registry, core.term)
         self.why = ""  # while `on_change` is called: what began the change, in words, if this node knows
@@ -135,6 +139,7 @@ class RaftNode:
     async def _listen(self) -> None:
         while True:
             await self._arrived.wait()
+            self._count(trio.current_time())
             while self._inbox:
                 self.core.step(self._inbox.popleft())
             self._pump()
@@ -216,14 +221,40 @@ class RaftNode:
                 reading.settle(None)
 
     async def _tick(self) -> None:
+        """Ticks one by one while the core has to do something, and sleeps through those that it would only count.
+
+        The tick at which something happens is always slept for by itself: ticks missed in a stall prove nothing about
+        the leader, whose messages may be waiting to be read.
+        """
         while True:
-            due = trio.current_time() + self._pace.tick_s(trio.current_time())
-            await trio.sleep_until(due)
-            # Ticks missed in a stall are dropped: time that this node slept proves nothing about the leader.
-            self._pace.saw(trio.current_time() - due, trio.current_time())
-            self._read_patiently()
-            self.core.tick()
+            now = trio.current_time()
+            self._tick_s = self._pace.tick_s(now)
+            if now - self._counted > self._tick_s:
+                self._counted = now
+            quiet = self.core.quiet_ticks
+            self._doze.deadline = due = self._counted + max(1, quiet) * self._tick_s
+            with self._doze:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            late_s = max(0.0, now - due)
+            if now >= due:
+                self._pace.saw(late_s, now)
+            if quiet:  # what a stall added is not counted, and as much again is taken off
+                self._count(now - 2 * late_s, at_least=int(now >= due))
+            else:
+                self._read_patiently()
+                self._counted = now
+                self.core.tick()
+            self._doze = trio.CancelScope()
             self._pump()
+
+    def _count(self, until: float, at_least: int = 0) -> None:
+        """Tells the core of the ticks slept through so far."""
+        count = max(at_least, int((until - self._counted) / self._tick_s + ROUNDING))
+        count = min(count, self.core.quiet_ticks)
+        if count > 0:
+            self._counted += count * self._tick_s
+            self.core.tick(count)
 
     def _pump(self) -> None:
         """Sends what need not wait, and wakes the rounds."""
@@ -234,6 +265,8 @@ class RaftNode:
                 reading.settle(read.index)
         self._tell()
         self._work.set()
+        if not self.core.quiet_ticks:  # it leads, or is about to stand: no long sleep any more
+            self._doze.deadline = min(self._doze.deadline, trio.current_time() + self._tick_s)
 
     async def _round(self, ready: Ready) -> None:
         began = trio.current_time()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 import trio
 
@@ -11,7 +12,7 @@ from conf import parse
 from tests.zoned.conftest import config_text, open_app, until
 from zoned import daemon, policy
 from zoned.api.http1 import Prepared
-from zoned.api.lookup import make_lookup
+from zoned.api.lookup import HotReads
 from zoned.auth.identity import Open
 from zoned.daemon import Running
 
@@ -49,8 +50,11 @@ async def record(served):
 def hot(
     served: Running, target: str, headers: Sequence[tuple[bytes, bytes]] = (), method: bytes = b"GET"
 ) -> Prepared | None:
-    tell = Open(policy.DEFAULT, trusted=True).known
-    return make_lookup(served.zone, tell)(method, target.encode(), list(headers), "127.0.0.1")
+    return ask(served)(method, target.encode(), list(headers), "127.0.0.1", b"")
+
+
+def ask(served: Running) -> HotReads:
+    return HotReads(served.zone, Open(policy.DEFAULT, trusted=True).known)
 
 
 async def by_application(served: Running, target: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> Any:
@@ -128,7 +132,10 @@ async def test_tenants_see_what_the_application_shows_them(served, record):
 async def test_whatever_is_not_exactly_a_lookup_is_left_to_the_application(served, record):
     uuid = record["uuid"]
     for target in (
-        "/v2/images",
+        "/v2/images?marker=nothing",
+        "/v2/images?min_ram=abc",
+        "/v2/images?consistent=1",
+        "/v2/images?limit=1000",
         "/v2/images/",
         f"/v2/images/{uuid}/",
         f"/v2/images/{uuid}?x=1",
@@ -144,6 +151,49 @@ async def test_whatever_is_not_exactly_a_lookup_is_left_to_the_application(serve
         "/",
     ):
         assert hot(served, target) is None, target
+
+
+async def test_short_lists_are_the_same_from_both(served, record):
+    for target in (
+        "/v2/images",
+        "/v2/images?",
+        "/v2/images?name=%C3%B1and%C3%BA&limit=1",
+        "/v2/images?name=nobody&os_distro=x",
+        "/v2/images?os_distro=x&sort=name:asc,size",
+        f"/v2/images?marker={record['uuid']}",
+        "/v2/images?limit=0",
+    ):
+        for headers in ([], [(b"x-project-id", b"somebody else"), (b"x-roles", b"member")], [(b"x-roles", b"auditor")]):
+            answer = hot(served, target, headers)
+            assert answer is not None, target
+            status, sent, body = await by_application(served, target, headers)
+            assert (answer.status, answer.body) == (status, body), target
+            assert told(answer.headers()) == told(sent), target
+
+
+async def test_many_records_at_once_are_the_same_from_both(served, record):
+    async with httpx.AsyncClient(base_url=served.url, trust_env=False) as client:
+        for known, is_hot in (
+            ([record["uuid"], record["uuid"].upper(), record["integer"], record["ami"]], True),
+            ([record["uuid"]] * 101, False),
+            ([record["uuid"], record["deleted"]], False),
+            (["no-such-alias"], False),
+            ([], True),
+        ):
+            body = orjson.dumps({"references": known})
+            answer = ask(served)(b"POST", b"/zone/v1/images:batchGet", [], "127.0.0.1", body)
+            assert (answer is not None) is is_hot
+            sent = await client.post("/zone/v1/images:batchGet", content=body, headers={"Zone-Durability": "local"})
+            assert sent.status_code == 200
+            assert [item["status"] for item in sent.json()["items"]].count(200) >= is_hot * len(known)
+            if answer is not None:
+                items = orjson.loads(answer.body)["items"]
+                assert items == sent.json()["items"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"references": 1}', b'{"references": [null]}'])
+async def test_a_body_that_is_no_question_is_left_to_the_application(served, body):
+    assert ask(served)(b"POST", b"/zone/v1/images:batchGet", [], "127.0.0.1", body) is None
 
 
 async def test_the_server_answers_hot_and_head_has_no_body(served, record):

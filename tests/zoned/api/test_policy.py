@@ -3,19 +3,20 @@
 import itertools
 import re
 import uuid
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from starlette.requests import Request
 
-from store.images import Location
-from tests.zoned.api.conftest import AT, image
+from store.catalogue import Found, Source
+from store.images import ImageMember, Location
+from tests.zoned.api.conftest import AT, UUID, image
 from zoned import policy
 from zoned.api import batch, oldstyle, patches
-from zoned.api.caller import CALLER, Caller
+from zoned.api.caller import Caller
+from zoned.api.prepared import Sight
 from zoned.api.problems import Problem
 from zoned.policy import DEFAULT, PolicyWrong
 
@@ -243,20 +244,12 @@ def test_a_put_does_nothing_that_the_policy_keeps_back(before, fields, locations
 
 
 @pytest.mark.parametrize("action", ["see_locations", "see_location_secrets", "see_members"])
-async def test_a_batch_is_as_narrow_as_the_policy(monkeypatch, action):
-    asked = []
-
-    def item(zone, caller, reference, sees_all):
-        asked.append(sees_all)
-        return b"{}"
-
-    monkeypatch.setattr(batch, "_item", item)
-    app = SimpleNamespace(state=SimpleNamespace(zone=SimpleNamespace(position=1)))
-
-    async def receive():
-        return {"type": "http.request", "body": b'{"references": [1]}', "more_body": False}
-
-    for rules in (DEFAULT, policy.parse(f'[images]\n{action} = ["owner"]\n', DEFAULT)):
-        scope = {"type": "http", "headers": [], "app": app, CALLER: Caller(policy=rules)}
-        await batch.batch_get(Request(scope, receive))
-    assert asked == [True, False]
+def test_a_batch_is_as_narrow_as_the_policy(action):
+    member = ImageMember("accepted", False, AT, AT)
+    record = replace(image(owner=OWNER, locations=(Location("http://user:word@o/1", {}),)), members={"other": member})
+    found = Found(record.encode(), Source.LOCAL)
+    shown = [
+        batch.items(lambda _: [found], Sight(Caller(policy=rules)), [UUID])[0] is not None
+        for rules in (DEFAULT, policy.parse(f'[images]\n{action} = ["owner"]\n', DEFAULT))
+    ]
+    assert shown == [True, False]

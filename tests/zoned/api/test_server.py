@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from tests.zoned.conftest import captured_logs
 from zoned.api.exchange import ClientGone, Receive, Scope, Send
-from zoned.api.http1 import HttpLimits, Prepared
-from zoned.api.server import AsgiApp, HttpServer, Lookup, RequestRecord, serve_http
+from zoned.api.http1 import HttpLimits, Prepared, RequestRecord
+from zoned.api.server import AsgiApp, HttpServer, Lookup, serve_http
 
 # Short where a test waits for the limit itself, long (in LIMITS) where reaching it would be a failure.
 LIMITS = HttpLimits(body_bytes_max=100_000, grace_s=5.0)
@@ -211,7 +211,7 @@ async def test_http_1_0_closes_unless_asked_otherwise():
 
 
 async def test_pipelined_requests_are_answered_in_order():
-    def lookup(method, target, headers, client):
+    def lookup(method, target, headers, client, body):
         return Prepared(200, b"", b"found " + target) if target.startswith(b"/found") else None
 
     ways = [b"/found/%d" % i if i % 3 else b"/%d" % i for i in range(200)]
@@ -224,7 +224,7 @@ async def test_pipelined_requests_are_answered_in_order():
 
 
 async def test_the_lookup_answers_head_and_304_without_a_body():
-    def lookup(method, target, headers, client):
+    def lookup(method, target, headers, client, body):
         return (
             Prepared(304, b'etag: "1"\r\n', b"") if (b"if-none-match", b'"1"') in headers else Prepared(200, b"", b"it")
         )
@@ -438,7 +438,7 @@ async def test_an_answer_that_is_none_is_a_500(messages):
 
 
 async def test_a_failing_or_faulty_lookup_is_a_500():
-    def lookup(method, target, headers, client):
+    def lookup(method, target, headers, client, body):
         if target == b"/last":
             return Prepared(200, b"x: \n\r\n", b"")
         raise ValueError("secret")

@@ -98,7 +98,9 @@ async def test_bad_requests_are_refused_by_name_and_end_the_connection(said, sta
 )
 async def test_what_two_servers_could_read_differently_is_refused_by_both_faces(said):
     smuggled = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with serving(echo, SMALL, lookup=lambda _, target, headers, client: Prepared(200, b"", target)) as served:
+    async with serving(
+        echo, SMALL, lookup=lambda _, target, headers, client, body: Prepared(200, b"", target)
+    ) as served:
         answer = await served.talk(said + smuggled)
         assert statuses(answer) == [400]
         assert b"/smuggled" not in answer
@@ -213,7 +215,7 @@ async def test_a_flood_that_reads_no_answers_is_held_by_its_own_silence():
     """Neither the questions nor the answers of such a client may gather here."""
     answered = 0
 
-    def lookup(method, target, headers, client):
+    def lookup(method, target, headers, client, body):
         nonlocal answered
         answered += 1
         return Prepared(200, b"", b"x" * 10_000)
@@ -232,7 +234,7 @@ async def test_a_flood_that_reads_no_answers_is_held_by_its_own_silence():
 
 
 async def test_nothing_is_added_to_an_answer_that_was_not_taken():
-    def lookup(method, target, headers, client):
+    def lookup(method, target, headers, client, body):
         return Prepared(200, b"", b"x" * 1_000_000)
 
     async with serving(hello, HASTY, lookup=lookup) as served, await served.connect() as stream:

@@ -52,6 +52,31 @@ def state(raft: Raft) -> tuple[object, ...]:
     return raft.role, raft.term, raft.leader_id, raft.commit, raft.last_index, raft.ready()
 
 
+@pytest.mark.parametrize("heard", [0, 3])
+def test_quiet_ticks_may_be_given_at_once(heard: int) -> None:
+    said = []
+    for at_once in (False, True):
+        raft, storage = node()
+        work(raft, storage)
+        raft.tick(min(heard, raft.quiet_ticks))
+        if heard:
+            raft.step(wire.Heartbeat("c", "b", "a", 2, 0, 1))
+        work(raft, storage)
+        quiet = raft.quiet_ticks
+        assert quiet > 0
+        for count in [quiet] if at_once else [1] * quiet:
+            raft.tick(count)
+        assert (raft.quiet_ticks, raft.role, work(raft, storage)) == (0, Role.FOLLOWER, [])
+        raft.tick()
+        assert raft.role is Role.PRE_CANDIDATE
+        said.append((quiet, [repr(message) for message in work(raft, storage)]))
+    assert said[0] == said[1]
+
+
+def test_a_leader_needs_every_tick() -> None:
+    assert leader()[0].quiet_ticks == 0
+
+
 def test_messages_of_strangers_change_nothing() -> None:
     raft, storage = node()
     work(raft, storage)
