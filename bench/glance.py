@@ -196,10 +196,7 @@ def write_catalogue(path: Path, count: int) -> list[str]:
     migrate(connection, str(path))
     ids = []
     with connection:
-        connection.execute(
-            "INSERT OR REPLACE INTO replica (one, position, digest, images, next_integer) VALUES (1, 0, ?, 0, 1)",
-            (bytes(32),),
-        )
+        connection.execute("INSERT OR REPLACE INTO replica VALUES (1, 0, zeroblob(32), 0, 1, zeroblob(32))")
         for image in images(count):
             catalogue.replace_committed(connection, None, image)
             ids.append(image.uuid)
