@@ -23,6 +23,7 @@ from store.operations import Write
 from zoned import clock
 from zoned.api.asgi import App, Receive, Scope, Send
 from zoned.api.risk import zones_of
+from zoned.api.server import Lookup
 from zoned.errors import PeerUnreachable
 from zoned.posting import Address, Connect, Poster, PostFailed, connect_tcp
 from zoned.proxy import Proxy
@@ -84,8 +85,8 @@ class Cut:
     def __init__(self) -> None:
         self.on = False
 
-    def around(self, app: App) -> App:
-        """`app`, deaf and dumb while this node is cut off: long polls from before get no answer either."""
+    def around(self, app: App, lookup: Lookup) -> tuple[App, Lookup]:
+        """Both, deaf and dumb while this node is cut off: long polls from before get no answer either."""
 
         async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
             async def send_unless_cut(message: MutableMapping[str, Any]) -> None:
@@ -101,7 +102,7 @@ class Cut:
             else:
                 await app(scope, receive, send_unless_cut)
 
-        return wrapped
+        return wrapped, lambda *asked: None if self.on else lookup(*asked)
 
 
 class CutPoster(Poster):

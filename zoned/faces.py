@@ -126,6 +126,7 @@ async def open_faces(
 
 async def serve_peers(
     app: App,
+    at_once: Lookup,
     listener: trio.SocketListener,
     settings: Peers,
     tls: PeerTls | None,
@@ -133,13 +134,14 @@ async def serve_peers(
     *,
     task_status: trio.TaskStatus[HttpServer],
 ) -> None:
-    """The peer plane."""
+    """The peer plane; `at_once` answers what it can without a task."""
     bounds = HttpLimits(body_bytes_max=settings.body_bytes_max, grace_s=PEER_GRACE_S)
     await serve_http(
         app,
         [listener],
         bounds,
         now=clock.wall,
+        lookup=at_once if tls is None else None,
         security=tls,
         on_limit=lambda limit: on_limit(f"peers.{limit}"),
         task_status=task_status,

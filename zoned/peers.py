@@ -133,9 +133,6 @@ class RaftPost:
     def answering(self, peer: str) -> Iterator[list[Message]]:
         """The messages for `peer` that are sent within the block, for the answer to its request."""
         answer: list[Message] = []
-        if peer in self._answers:  # a second request of the same peer, perhaps after a time-out
-            yield answer
-            return
         self._answers[peer] = answer
         try:
             yield answer

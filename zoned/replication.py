@@ -176,7 +176,7 @@ class Replication:
         """Writes of one node, here because this node may be the registry."""
         return self._registry.accept(writes) if self._registry is not None else NotRegistry(self.registry or "")
 
-    async def answer(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def answer(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Raft messages of a peer, and what there is to say to it at once; a node that does not vote has no use for
         them.
         """
@@ -185,7 +185,6 @@ class Replication:
             return ()
         with post.answering(messages[0].sender) as answer:
             node.step(messages)
-            await node.stepped()
         return answer
 
     def _step(self, messages: Iterable[Message]) -> None:

@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
 
 from store.entries import Entry, EntryKind, HardState, Membership
+from store.errors import Impossible
 from zoned.errors import PeerUnreachable
 from zoned.peers import Peers, RaftPost
 from zoned.raft.core import Raft
@@ -26,8 +27,10 @@ from zoned.raft.messages import (
     decode_batch,
     encode_batch,
 )
+from zoned.raft.node import RaftNode, Snapshots
 from zoned.raft.pace import Pace
 from zoned.raft.ready import RaftOptions
+from zoned.raft.storage import StoredLog
 
 
 class Wire:
@@ -58,14 +61,28 @@ async def test_what_is_said_at_once_to_a_peer_that_asks_goes_with_the_answer():
         post = RaftPost(cast(Peers, wire), nursery, 1.0, Pace(0.1, 0.5), stepped.append)
         with post.answering("b") as answer:
             post.send([HEARD, ENTRIES, ELSEWHERE])
-            with post.answering("b") as second:  # of the same peer, at the same time
-                post.send([HEARD])
         post.send([HEARD])
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert answer == [HEARD, HEARD]
-    assert second == []
+    assert answer == [HEARD]
     assert sorted(wire.posted, key=repr) == sorted([ENTRIES, ELSEWHERE, HEARD], key=repr)
+
+
+async def test_what_the_core_finds_impossible_ends_the_node_and_not_the_request_that_brought_it(database):
+    storage = StoredLog(database)
+    raft = Raft("a", storage, HardState(), 0, RaftOptions(cluster_id="c"), random.Random(1))
+
+    def step(message: Message) -> None:
+        raise Impossible("an entry that was committed would be replaced")
+
+    raft.step = step  # type: ignore[method-assign]
+    quiet: Any = lambda *told: None  # noqa: E731
+    node = RaftNode(raft, database, Pace(0.1, 0.5), quiet, quiet, quiet, cast(Snapshots, None))
+    with trio.fail_after(30), pytest.RaisesGroup(Impossible, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.serve)
+            node.step([HEARD])
+            node.step([HEARD])
 
 
 @pytest.mark.parametrize("bad", [None, b"\xc1 no batch"])

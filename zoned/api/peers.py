@@ -26,6 +26,8 @@ from store.soundness import OPERATION_BYTES_MAX, unsound
 from zoned import bootstrap, clock, follow, registry, sharing, verify
 from zoned.api.asgi import App
 from zoned.api.direct import Direct, with_direct
+from zoned.api.http1 import Headers, Prepared
+from zoned.api.server import Lookup
 from zoned.autopilot import SteerRefused
 from zoned.bootstrap import Donor
 from zoned.peers import LABEL_HEADER, MSGPACK, RECIPIENT_HEADER, REQUEST_ID_HEADER
@@ -38,6 +40,9 @@ from zoned.staleness import Staleness
 FORWARDED_MAX = 10_000  # writes in one message
 OVERHEAD_BYTES_MAX = 4_096  # of one write beside its operation; of one that was dropped, reason and origin too
 REQUEST_IDS_CHARS = 4_096  # of the users' requests that a peer's request is for, in log lines
+
+RAFT = b"/peer/v1/raft"
+MSGPACK_LINE = f"content-type: {MSGPACK}\r\n".encode()
 
 logger = structlog.get_logger()
 
@@ -107,6 +112,7 @@ class PeerFace:
         self._database = database
         self._donor = donor
         self._sharing = sharing
+        self._me = replication.me.encode()
 
     def guarded(self, handler: Handler) -> Handler:
         """`handler` for requests of this cloud's nodes that mean this node."""
@@ -131,8 +137,26 @@ class PeerFace:
             raise _Refused(400, f"no Raft messages of this version: {error}") from None
         for message in messages:
             _check_sender(request, message.sender)
-        answer = await self._replication.answer(messages)
+        answer = self._replication.answer(messages)
         return Response(encode_batch(answer), media_type=MSGPACK) if answer else Response(None, 204)
+
+    def at_once(self, _method: bytes, target: bytes, headers: Headers, _client: str, body: bytes) -> Prepared | None:
+        """A `zoned.api.server.Lookup`: Raft messages, of which there are many in a cluster at rest, without a task.
+
+        None: the application says what is wrong. Not where certificates are asked for: who sends is not looked at.
+        """
+        if target != RAFT:
+            return None
+        told = dict(headers)
+        meant = told.get(RECIPIENT_HEADER.lower().encode())
+        if told.get(LABEL_HEADER.lower().encode(), b"").decode("latin-1") != self._label or meant != self._me:
+            return None
+        try:
+            messages = decode_batch(body)
+        except MessageError:
+            return None
+        answer = self._replication.answer(messages)
+        return Prepared(200, MSGPACK_LINE, encode_batch(answer) if answer else b"")
 
     async def forward(self, request: Request) -> Response:
         cluster, writes = _writes(await _body(request))
@@ -256,8 +280,8 @@ def make_peer_app(
     database: Database,
     donor: Donor,
     sharing: Sharing,
-) -> App:
-    """Everything on :9293 TCP."""
+) -> tuple[App, Lookup]:
+    """Everything on :9293 TCP, and what of it is answered without a task."""
     face = PeerFace(label, gossip, replication, staleness, database, donor, sharing)
     handlers: dict[str, Handler] = {
         "raft": face.raft,
@@ -282,4 +306,4 @@ def make_peer_app(
     def find(method: str, path: str) -> tuple[Direct, dict[str, str]] | None:
         return (directly[path], {}) if method == "POST" and path in directly else None
 
-    return with_direct(app, find)
+    return with_direct(app, find), face.at_once

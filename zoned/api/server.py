@@ -69,7 +69,7 @@ BLOCK_BYTES_MAX = 4_096
 BLOCKS_MAX = 512
 READS = (b"GET", b"HEAD")
 # What may be a lookup: a read, or a POST that only asks. The target is checked here, as the headers are by themselves.
-PLAIN = re.compile(rb"(GET|HEAD|POST(?= [^ ]*:batchGet )) (/[\x21\x22\x24-\x7e]{0,4096}) HTTP/1\.1(?=\r\n)")
+PLAIN = re.compile(rb"(GET|HEAD|POST(?= [^ ]*(?::batchGet|/raft) )) (/[\x21\x22\x24-\x7e]{0,4096}) HTTP/1\.1(?=\r\n)")
 # A client whose connection was accepted in the moment of the end is sending its request: it is still answered.
 FIRST_REQUEST_S = 1.0
 

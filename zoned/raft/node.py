@@ -5,7 +5,6 @@ then send the messages that vouch for it, then tell the core. While the disk wor
 unsynced keep leaving through `urgent`, so that a slow sync never looks like a dead leader.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -37,7 +36,6 @@ from zoned.raft.ready import (
 )
 from zoned.supervise import Signal
 
-INBOX_MAX = 8_192  # messages waiting for the core
 ROUNDING = 1e-6  # of a tick
 FULL_RETRY_S = 1.0  # a full disk is tried again this often; the messages of the round wait with it
 
@@ -91,14 +89,12 @@ class RaftNode:
         self._on_change = on_change
         self._snapshots = snapshots
         self._work = Signal()
-        self._inbox: deque[Message] = deque()
-        self._arrived = Signal()
+        self._fault: Exception | None = None  # what a message led to, and ends this node
         self._reads: dict[int, _Reading] = {}  # by the core's ticket
         self._patient: _Reading | None = None  # what waits for the next tick, together
         self._doze = trio.CancelScope()  # the ticks' sleep
         self._counted = trio.current_time()  # up to when the core knows how much time has passed
         self._tick_s = pace.tick_s(self._counted)
-        self._stepped = trio.Event()  # set and replaced when the core has seen the inbox
         self._seen = (core.leader_id, core.is_registry, core.term)
         self.why = ""  # while `on_change` is called: what began the change, in words, if this node knows
 
@@ -122,29 +118,20 @@ class RaftNode:
         return self.core.is_registry
 
     def step(self, messages: Iterable[Message]) -> None:
-        """Queues messages from peers; beyond INBOX_MAX the newest are lost, as on a wire.
+        """Shows the core messages from peers, and sends what it has to say at once.
 
-        The core sees them in this node's own task: what it finds impossible must end the daemon, not one request.
+        What it finds impossible ends the daemon, not the one request that brought it: `serve` raises it.
         """
-        for message in messages:
-            if len(self._inbox) < INBOX_MAX:
-                self._inbox.append(message)
-        self._arrived.set()
-
-    async def stepped(self) -> None:
-        """Waits until the core has seen what `step` was given, and what it had to say at once was sent."""
-        if self._inbox:
-            await self._stepped.wait()
-
-    async def _listen(self) -> None:
-        while True:
-            await self._arrived.wait()
+        if self._fault is not None:
+            return
+        try:
             self._count(trio.current_time())
-            while self._inbox:
-                self.core.step(self._inbox.popleft())
+            for message in messages:
+                self.core.step(message)
             self._pump()
-            self._stepped.set()
-            self._stepped = trio.Event()
+        except Exception as error:
+            self._fault = error
+            self._work.set()
 
     def propose(self, writes: Sequence[bytes]) -> range:
         """Appends encoded writes; returns their positions. Raises NotLeader or Busy."""
@@ -208,15 +195,15 @@ class RaftNode:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._tick)
-                nursery.start_soon(self._listen)
                 task_status.started()
                 self._pump()
                 while True:
                     await self._work.wait()
+                    if self._fault is not None:
+                        raise self._fault
                     while (ready := self.core.ready()) is not None:
                         await self._round(ready)
         finally:
-            self._stepped.set()
             for reading in (*self._reads.values(), *filter(None, (self._patient,))):
                 reading.settle(None)
 
