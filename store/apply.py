@@ -92,8 +92,9 @@ class _Batch:
         outcome = _apply_write(connection, self.running, write, entry.index, self._me)
         if outcome is None:
             return
-        keys.forget(connection, write.node, write.sequence, write.operation)
-        urgent.forget(connection, write.node, write.sequence, write.operation)
+        if outcome.code != "malformed":  # that waits nowhere, and looking into it may fail in any way
+            keys.forget(connection, write.node, write.sequence, write.operation)
+            urgent.forget(connection, write.node, write.sequence, write.operation)
         if write.node == self._me:
             self._settling.settle(write, outcome, entry.index)
             self.own.append(Applied(write.sequence, entry.index, outcome, self.running.last))
