@@ -100,7 +100,9 @@ class _Batch:
             self.own.append(Applied(write.sequence, entry.index, outcome, self.running.last))
         elif self._shares:
             shared.forget(connection, write.node, write.sequence)
-        self._shown.update(dict.fromkeys(_named(write, outcome)))
+        for uuid in _named(write, outcome):  # the last write to an image counts, as if each were applied by itself
+            self._shown.pop(uuid, None)
+            self._shown[uuid] = None
         self.tell(entry, audit.of_write(entry, write, outcome))
 
     def tell(self, entry: Entry, text: bytes) -> None:

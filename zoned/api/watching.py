@@ -119,7 +119,7 @@ class _Stream(Endless):
         return b""
 
     def _is_kept_from(self, event: Event) -> bool:
-        """Whether the names of what changed tell more than the record, which may have lost them: a location, a member."""
+        """Whether the names of what changed tell more than the record does, which has lost a location or a member."""
         names = event.change.changed if event.change is not None else ()
         urls = [name for name in names if name.startswith("locations/")]
         tells = {

@@ -271,8 +271,10 @@ async def test_an_answer_to_a_write_shows_no_more_than_one_to_a_read(tmp_path):
         async with httpx.AsyncClient(base_url=running.url, trust_env=False) as zone:
             made = (await zone.post("/zone/v1/images", json=document)).json()["uuid"]
             answers = [await zone.get(f"/v2/images/{made}", headers=owner)]
-            for steps in (b"[]", RENAME):
-                answers.append(await zone.patch(f"/v2/images/{made}", content=steps, headers={**PATCH, **owner}))
+            patching = {**PATCH, **owner}
+            answers += [
+                await zone.patch(f"/v2/images/{made}", content=one, headers=patching) for one in (b"[]", RENAME)
+            ]
             answers.append(await zone.post("/zone/v1/images", json=document, headers=owner))
         stop.set()
     assert [one.status_code for one in answers] == [200, 200, 200, 201]
