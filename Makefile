@@ -49,7 +49,7 @@ unit: $(READY)   ## tests without daemon processes
 	$(BIN)/pytest -q -m "not system"
 
 system: $(READY) $(KEYSTONE) ## tests with real daemon processes on loopback
-	$(BIN)/pytest -q -m system
+	$(BIN)/pytest -q -m system --durations=12
 
 sim: $(READY)    ## long seeded simulation of the registry
 	$(BIN)/python -m tests.sim --seeds 2000 --jobs 2

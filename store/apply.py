@@ -92,14 +92,17 @@ class _Batch:
         outcome = _apply_write(connection, self.running, write, entry.index, self._me)
         if outcome is None:
             return
-        keys.forget(connection, write.node, write.sequence, write.operation)
-        urgent.forget(connection, write.node, write.sequence, write.operation)
+        if outcome.code != "malformed":  # that waits nowhere, and looking into it may fail in any way
+            keys.forget(connection, write.node, write.sequence, write.operation)
+            urgent.forget(connection, write.node, write.sequence, write.operation)
         if write.node == self._me:
             self._settling.settle(write, outcome, entry.index)
             self.own.append(Applied(write.sequence, entry.index, outcome, self.running.last))
         elif self._shares:
             shared.forget(connection, write.node, write.sequence)
-        self._shown.update(dict.fromkeys(_named(write, outcome)))
+        for uuid in _named(write, outcome):  # the last write to an image counts, as if each were applied by itself
+            self._shown.pop(uuid, None)
+            self._shown[uuid] = None
         self.tell(entry, audit.of_write(entry, write, outcome))
 
     def tell(self, entry: Entry, text: bytes) -> None:

@@ -148,7 +148,8 @@ def _show_first(connection: apsw.Connection, image: Image | None, write: Write) 
     """`refresh_overlay` where there was nothing in it, and `write` is all there is to show."""
     after, _ = _foresee(image, write)
     if after is not None:
-        _check_size(after.uuid, catalogue.show(connection, after))
+        after, record = _show(connection, after)
+        _check_size(after.uuid, record)
         numbers.show(connection, after.uuid, (write,), after)
     return after
 
@@ -367,9 +368,22 @@ def refresh_overlay(connection: apsw.Connection, uuid: str, me: str) -> Image | 
     if image is not None:
         if others and catalogue.holds_integer(connection, image):
             image = replace(image, integer=None)  # what others say must not break the own promise
-        catalogue.show(connection, image, provisional=all(isinstance(write.operation, Drop) for write in own))
+        image, _ = _show(connection, image, provisional=all(isinstance(write.operation, Drop) for write in own))
     numbers.show(connection, uuid, (*own, *others), image)
     return image
+
+
+def _show(connection: apsw.Connection, image: Image, *, provisional: bool = False) -> tuple[Image, bytes]:
+    """Puts a record in the overlay; returns it as it is shown, and its canonical form.
+
+    Two zones that were apart may have brought one integer along for two images. The log decides whose it is; until this
+    node's writes to both are applied, the one that is shown later is shown without.
+    """
+    try:
+        return image, catalogue.show(connection, image, provisional=provisional)
+    except apsw.ConstraintError:
+        image = replace(image, integer=None)
+        return image, catalogue.show(connection, image, provisional=provisional)
 
 
 def take_in(

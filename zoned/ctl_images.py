@@ -1,7 +1,7 @@
 """zonectl's commands about image records: look, where the bytes are, and what an operator does about a bad one."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -76,6 +76,9 @@ def _written(context: click.Context, form: str | None, asked: Asked, until: str 
         told = {**told, **{key: receipt[key] for key in ("state", "seen", "unseen")}}
     seen, unseen = (", ".join(told.get(name, ())) or None for name in ("seen", "unseen"))
     shown = {**told, "seen": seen, "unseen": unseen}
+    if asked[1] == "/zone/v1/images":  # a record was made
+        made = {"uuid": document["uuid"], "integer": document["integer"]}
+        told, shown = {**made, **told}, {**made, **shown}
     show_one(asker, told, [line for line in shown.items() if line[1] is not None])
     state = told["state"]
     if until is not None and state in STEPS and STEPS.index(state) < STEPS.index(until):
@@ -94,6 +97,85 @@ def _uuid(context: click.Context, reference: str) -> str:
 
 def _change(context: click.Context, reference: str, steps: list[dict[str, Any]]) -> Asked:
     return "PATCH", f"/v2/images/{_uuid(context, reference)}", steps
+
+
+INTEGERS, TRUTHS = ("min_ram", "min_disk", "size", "virtual_size"), ("protected", "os_hidden")
+VALUES = click.argument("values", nargs=-1, metavar="NAME=VALUE...")
+
+
+def _values(given: Sequence[str]) -> dict[str, Any]:
+    """Attributes and free properties as the Images API types them. Ends the process."""
+    found: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            fail(f"{one!r} is not NAME=VALUE", 2)
+        if name in TRUTHS and value not in ("true", "false"):
+            fail(f"{name} is true or false, not {value!r}", 2)
+        if name in INTEGERS and not (value.isascii() and value.isdigit()):
+            fail(f"{name} is a whole number, not {value!r}", 2)
+        found[name] = value == "true" if name in TRUTHS else int(value) if name in INTEGERS else value
+    return found
+
+
+@image.command("register")
+@VALUES
+@click.option("--tag", "tags", multiple=True, help="Repeatable.")
+@click.option("--location", "urls", multiple=True, metavar="URL", help="Where the bytes are; makes it active.")
+@UNTIL
+@WAIT
+@FORM
+@click.pass_context
+def image_register(
+    context: click.Context,
+    values: tuple[str, ...],
+    tags: tuple[str, ...],
+    urls: tuple[str, ...],
+    until: str | None,
+    wait_s: int,
+    form: str | None,
+) -> None:
+    """Make a record: name=ubuntu visibility=public disk_format=qcow2 container_format=bare os_distro=ubuntu."""
+    from store.images import FIELDS
+
+    given = _values(values)
+    document: dict[str, Any] = {name: value for name, value in given.items() if name in (*FIELDS, "uuid")}
+    document["properties"] = {name: value for name, value in given.items() if name not in document}
+    document["tags"] = list(tags)
+    document["locations"] = [{"url": url, "metadata": {}} for url in urls]
+    _written(context, form, ("POST", "/zone/v1/images", document), until, wait_s)
+
+
+@image.command("set")
+@click.argument("reference", shell_complete=references)
+@VALUES
+@click.option("--remove", "removed", multiple=True, metavar="NAME", help="A free property; repeatable.")
+@UNTIL
+@WAIT
+@FORM
+@click.pass_context
+def image_set(
+    context: click.Context,
+    reference: str,
+    values: tuple[str, ...],
+    removed: tuple[str, ...],
+    until: str | None,
+    wait_s: int,
+    form: str | None,
+) -> None:
+    """Change attributes and free properties of a record; others' concurrent changes of other names stay."""
+    steps: list[dict[str, Any]] = [
+        {"op": "add", "path": pointer(name), "value": value} for name, value in _values(values).items()
+    ]
+    steps += [{"op": "remove", "path": pointer(name)} for name in removed]
+    if not steps:
+        fail("there is nothing to change: give NAME=VALUE or --remove NAME", 2)
+    _written(context, form, _change(context, reference, steps), until, wait_s)
+
+
+def pointer(name: str) -> str:
+    """A JSON pointer to a member (RFC 6901)."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
 @image.command("deactivate")

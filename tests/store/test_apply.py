@@ -16,7 +16,7 @@ from store.entries import Entry, EntryKind
 from store.errors import Impossible, JournalFull, Refused
 from store.images import Location
 from store.listing import Query
-from store.operations import Assign, Create, Delete, Grant, Operation, State, Update
+from store.operations import Assign, Create, Delete, Grant, Operation, Origin, State, Update
 from store.soundness import JSON_DEPTH_MAX
 from tests.store.conftest import AT, ME, NOW, OTHER, dump, entry
 
@@ -214,6 +214,8 @@ def test_an_unsound_operation_in_the_log_is_refused_and_stops_nobody(connection)
         Update(U1, AT, members={"p": (5, None)}),  # type: ignore[dict-item]  # that is the point
         Update(U1, AT, members={"p": (None,)}),  # type: ignore[dict-item]  # that is the point
         Update(U1, AT, {"name": ("a",)}),  # type: ignore[dict-item]  # that is the point
+        Update(U1, AT, {"status": ("a",)}),  # type: ignore[dict-item]  # that is the point
+        Delete(U1, AT, origin=Origin("a", "bob", 1, key={"no": "digest"})),  # type: ignore[arg-type]  # as above
         Assign(U1, -1),
         Grant(-5, 10),
         Delete("x", AT),

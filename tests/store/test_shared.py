@@ -181,6 +181,24 @@ def test_nobody_breaks_this_nodes_promises_with_an_integer(connection, limits):
     assert found.image.integer is None
 
 
+@pytest.mark.parametrize("committed_before", [False, True])
+def test_an_integer_that_two_zones_brought_along_apart_stops_nobody(connection, limits, committed_before):
+    """Whose it is the log says; this node has writes to both images, and they end as everywhere."""
+    leave_room(connection)
+    mine = journal.append(connection, ME, new(U2, 7), NOW, limits)
+    take_in(connection, row(1, new()))
+    steps = [entry(2, 1, new(), OTHER), entry(3, 1, new(U2, 7), buffered=True)]
+    if committed_before:
+        apply.apply(connection, [steps.pop(0)], ME, NOW)
+    journal.append(connection, ME, renamed("n", "m"), NOW, limits)
+    assert name_of(connection, U1) == ("journal", "m")
+    assert name_of(connection, 7) == ("journal", "n"), mine
+    own = apply.apply(connection, [*steps, entry(4, 2, renamed("n", "m"), buffered=True)], ME, NOW)
+    assert [one.outcome.code for one in own] == ["integer-taken", ""]
+    assert name_of(connection, 7) == name_of(connection, U1) == ("local", "m")
+    assert name_of(connection, U2) is None
+
+
 def test_holders_never_become_fewer(connection):
     shared.note_holder(connection, OTHER, 5)
     shared.note_holder(connection, OTHER, 3)

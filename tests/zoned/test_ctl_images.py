@@ -45,6 +45,49 @@ def test_a_bad_image_is_switched_off_hidden_and_deleted_with_a_receipt(served):
     assert (gone.exit_code, gone.stderr.count("\n")) == (4, 1)
 
 
+def test_a_record_is_made_and_changed_at_the_terminal(served):
+    words = ("name=jammy", "min_ram=512", "protected=false", "disk_format=raw", "container_format=bare", "a/b=c")
+    made = zonectl(
+        served,
+        "-f",
+        "json",
+        "image",
+        "register",
+        *words,
+        "--tag",
+        "base",
+        "--location",
+        "http://a/1",
+        "--until",
+        "seen",
+    )
+    assert made.exit_code == 0, made.output
+    told = json.loads(made.stdout)
+
+    def shown() -> Any:
+        return httpx.get(f"{served.url}/zone/v1/images/{told['uuid']}", trust_env=False).json()
+
+    first = shown()
+    assert (first["integer"], first["name"], first["min_ram"]) == (told["integer"], "jammy", 512)
+    assert (first["status"], first["tags"], first["properties"]) == ("active", ["base"], {"a/b": "c"})
+    changed = zonectl(
+        served, "image", "set", told["uuid"], "os=linux", "min_ram=1024", "--remove", "a/b", "--until", "seen"
+    )
+    assert changed.exit_code == 0, changed.output
+    assert (shown()["min_ram"], shown()["properties"]) == (1024, {"os": "linux"})
+
+
+@pytest.mark.parametrize("word", ["name", "=x", "min_ram=much", "protected=yes"])
+def test_what_is_no_value_of_a_record_is_one_line(served, word):
+    for words in (("register", word), ("set", "1", word)):
+        refused = zonectl(served, "image", *words)
+        assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1), refused.output
+
+
+def test_a_change_of_nothing_is_refused(served):
+    assert zonectl(served, "image", "set", "1").exit_code == 2
+
+
 def test_what_the_images_api_refuses_is_one_line(served):
     uuid = registered(served, protected=True)["uuid"]
     refused = zonectl(served, "image", "deactivate", uuid)

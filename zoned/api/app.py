@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from structlog.contextvars import bound_contextvars
 
+from store.images import is_uuid
 from store.operations import Origin
 from zoned import clock
 from zoned.api import (
@@ -118,7 +119,7 @@ def _often(images: Starlette, native_face: Starlette) -> Find:
             return creates[path], {}
         if method == "PATCH" and path.startswith("/v2/images/"):
             image_id = path.removeprefix("/v2/images/")
-            return (change, {"image_id": image_id}) if image_id and "/" not in image_id else None
+            return (change, {"image_id": image_id}) if is_uuid(image_id) else None
         return None
 
     return find

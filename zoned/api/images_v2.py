@@ -63,7 +63,7 @@ async def create(request: Request) -> Response:
     assert submitted.image is not None
     location = f"{discovery.base_url(request)}/v2/images/{operation.uuid}"
     headers = {"Location": location, **write_headers(zone, submitted), **runway_header(zone)}
-    return reply(documents.images_document(submitted.image), 201, headers)
+    return reply(documents.images_document(caller.view(submitted.image)), 201, headers)
 
 
 async def show(request: Request) -> Response:
@@ -87,11 +87,11 @@ async def change(request: Request) -> Response:
     caller.check("images.change", found.image, "modify this image")
     update = patches.changes(found.image, steps, clock.text(clock.wall()), if_match(request), caller)
     if update is None:
-        return reply(documents.images_document(found.image), headers=record_headers(found))
+        return reply(documents.images_document(caller.view(found.image)), headers=record_headers(found))
     submitted = await write(zone, update)
     assert submitted.image is not None
     headers = {"ETag": f'"{submitted.image.write}"', **write_headers(zone, submitted)}
-    return reply(documents.images_document(submitted.image), headers=headers)
+    return reply(documents.images_document(caller.view(submitted.image)), headers=headers)
 
 
 async def delete(request: Request) -> Response:

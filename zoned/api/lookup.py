@@ -161,7 +161,7 @@ class HotReads:
     def _page(self, method: bytes, query: bytes, headers: Headers, client: str) -> Prepared | None:
         """A list that is little work."""
         asked = self._asked(headers, client)
-        if asked is None or b"consistent" in query:
+        if asked is None or b"consistent" in query or self._is_over(asked):
             return None
         at = moment(self._zone)
         wanted = QueryParams(query.decode("latin-1"))
@@ -178,7 +178,7 @@ class HotReads:
     def _many(self, headers: Headers, client: str, body: bytes) -> Prepared | None:
         """Records by many references, all of them plain."""
         asked = self._asked(headers, client)
-        if asked is None:
+        if asked is None or self._is_over(asked):
             return None
         try:
             references = batch.references_of(documents.parse_object(body))
@@ -193,6 +193,10 @@ class HotReads:
         lines = self._lines(at, asked.told_id)
         answer = Prepared(200, JSON_LINE + lines, batch.answer(at.position, made))
         return self._counted(answer, True, b"POST", asked, lines)
+
+    def _is_over(self, asked: _Asked) -> bool:
+        """Whether the caller will be refused: before work that costs more than to pass the request on."""
+        return self._rates is not None and self._rates.is_over(asked.caller, asked.client)
 
     def _counted(self, answer: Prepared, is_native: bool, method: bytes, asked: _Asked, lines: bytes) -> Prepared:
         """What is answered in the end; only what is not left to the application counts for the caller's rate."""

@@ -87,7 +87,7 @@ async def register(request: Request) -> Response:
         **write_headers(zone, submitted),
         **runway_header(zone),
     }
-    body = {**documents.native_document(submitted.image), "state": submitted.state}
+    body = {**documents.native_document(caller.view(submitted.image)), "state": submitted.state}
     return reply(body, 202 if submitted.state == "buffered" else 201, headers)
 
 

@@ -119,10 +119,15 @@ class _Stream(Endless):
         return b""
 
     def _is_kept_from(self, event: Event) -> bool:
-        """Whether the names of what changed tell credentials, of a location that is gone perhaps."""
+        """Whether the names of what changed tell more than the record does, which has lost a location or a member."""
         names = event.change.changed if event.change is not None else ()
-        tells = any(name.startswith("locations/") and has_secrets(name) for name in names)
-        return tells and not self.caller.may("images.see_location_secrets", event.image)
+        urls = [name for name in names if name.startswith("locations/")]
+        tells = {
+            "images.see_members": any(name.startswith("members/") for name in names),
+            "images.see_locations": bool(urls),
+            "images.see_location_secrets": any(map(has_secrets, urls)),
+        }
+        return any(told and not self.caller.may(action, event.image) for action, told in tells.items())
 
     def _heartbeat(self) -> bytes:
         bound_s = self._zone.staleness.bound_s

@@ -33,9 +33,7 @@ class Rates:
 
     def take(self, caller: Caller, address: str) -> float:
         """0 when one more request is within bounds, else how long the client should wait, seconds."""
-        user = caller.user
-        client: object = (user, caller.project) if user and user is not ANONYMOUS else address
-        now, table = self._now(), self._full_at
+        client, now, table = _client(caller, address), self._now(), self._full_at
         full_at = table.get(client, now)
         if full_at < now:
             full_at = now
@@ -47,6 +45,11 @@ class Rates:
             self._forget(now)
         return 0.0
 
+    def is_over(self, caller: Caller, address: str) -> bool:
+        """Whether `take` would refuse now. Nothing is counted."""
+        now = self._now()
+        return self._full_at.get(_client(caller, address), now) - now > self._ahead_s
+
     def check(self, caller: Caller, address: str) -> None:
         """Raises Problem for a client that asks too often."""
         wait_s = self.take(caller, address)
@@ -56,6 +59,11 @@ class Rates:
     def _forget(self, now: float) -> None:
         kept = [(client, full_at) for client, full_at in self._full_at.items() if full_at > now]
         self._full_at = dict(kept[len(kept) // 2 :] if len(kept) > CLIENTS_MAX // 2 else kept)
+
+
+def _client(caller: Caller, address: str) -> object:
+    user = caller.user
+    return (user, caller.project) if user and user is not ANONYMOUS else address
 
 
 def too_often(wait_s: float) -> Problem:

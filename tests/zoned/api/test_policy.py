@@ -9,11 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
+import trio
 
+from conf import parse
 from store.catalogue import Found, Source
 from store.images import ImageMember, Location
 from tests.zoned.api.conftest import AT, UUID, image
-from zoned import policy
+from tests.zoned.conftest import config_text
+from zoned import daemon, policy
 from zoned.api import batch, oldstyle, patches
 from zoned.api.caller import Caller
 from zoned.api.prepared import Sight
@@ -253,3 +256,28 @@ def test_a_batch_is_as_narrow_as_the_policy(action):
         for rules in (DEFAULT, policy.parse(f'[images]\n{action} = ["owner"]\n', DEFAULT))
     ]
     assert shown == [True, False]
+
+
+async def test_an_answer_to_a_write_shows_no_more_than_one_to_a_read(tmp_path):
+    """Where an operator keeps credentials from owners, asking for no change at all tells none either."""
+    rules = tmp_path / "policy.toml"
+    rules.write_text('[images]\nsee_location_secrets = ["admin"]\n')
+    text = config_text(tmp_path, f'[auth]\npolicy_file = "{rules}"\n')
+    document = {"owner": OWNER, "locations": [{"url": "https://user:s3cr3t@o/1", "metadata": {}}]}
+    owner = headers_of("owner")
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(daemon.serve, parse(text), stop)
+        async with httpx.AsyncClient(base_url=running.url, trust_env=False) as zone:
+            made = (await zone.post("/zone/v1/images", json=document)).json()["uuid"]
+            answers = [await zone.get(f"/v2/images/{made}", headers=owner)]
+            patching = {**PATCH, **owner}
+            answers += [
+                await zone.patch(f"/v2/images/{made}", content=one, headers=patching) for one in (b"[]", RENAME)
+            ]
+            answers.append(await zone.post("/zone/v1/images", json=document, headers=owner))
+        stop.set()
+    assert [one.status_code for one in answers] == [200, 200, 200, 201]
+    for one in answers:
+        assert "s3cr3t" not in one.text
+        assert one.json()["locations"][0]["url"] == "https://***@o/1"

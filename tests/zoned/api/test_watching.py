@@ -280,3 +280,21 @@ async def test_credentials_in_a_location_that_is_gone_are_not_told_either(zone: 
             while seen[-1]["type"] != "updated":
                 seen.append(await messages.about(made))
             assert ("s3cr3t" in str(seen)) is told, roles
+
+
+async def test_whom_an_image_was_shared_with_is_not_told_when_nobody_is_left(zone: httpx.AsyncClient) -> None:
+    start = int((await zone.get("/zone/v1/status")).headers["zone-position"])
+    body = {"visibility": "shared", "owner": "p1"}
+    made = (await zone.post("/zone/v1/images", json=body)).json()["uuid"]
+    members = f"/v2/images/{made}/members"
+    assert (await zone.post(members, json={"member": "a-partner"})).status_code == 200
+    assert (await zone.delete(f"{members}/a-partner")).status_code == 204
+    step = [{"op": "replace", "path": "/visibility", "value": "public"}]
+    assert (await zone.patch(f"/v2/images/{made}", json=step, headers=KIND)).status_code == 200
+    for roles, told in (("admin", True), ("member", False)):
+        headers = {"X-Project-Id": "elsewhere", "X-Roles": roles}
+        async with watching(zone, f"?from={start}", headers) as messages:
+            seen = [await messages.about(made)]
+            while "visibility" not in seen[-1]["changed"]:
+                seen.append(await messages.about(made))
+            assert ("a-partner" in str(seen)) is told, roles

@@ -1,10 +1,13 @@
 """How often one client may ask: by value, and in front of a running daemon."""
 
+from typing import cast
+
 import httpx
 import pytest
 
 from tests.zoned.conftest import config_text, serve
 from zoned.api.caller import Caller
+from zoned.api.lookup import HotReads, Readable
 from zoned.api.problems import Problem
 from zoned.auth.identity import anonymous
 from zoned.auth.rates import CLIENTS_MAX, LIMIT, Rates
@@ -29,6 +32,30 @@ def test_a_burst_and_then_the_rate():
     assert rates.take(ALICE, "a") > 0, "those refused cost nothing and are not saved up either"
     now[0] += 1_000
     assert [rates.take(ALICE, "a") > 0 for _ in range(4)] == [False, False, False, True]
+
+
+def test_looking_whether_one_is_refused_counts_nothing():
+    told: list[str] = []
+    rates = Rates(10, 2, lambda: 100.0, told.append)
+    seen = []
+    for _ in range(3):
+        seen += [rates.is_over(ALICE, "a"), rates.is_over(ALICE, "a"), rates.take(ALICE, "a") > 0]
+    assert seen == [False, False, False, False, False, False, True, True, True]
+    assert told == [LIMIT]
+
+
+class NothingRead:
+    """A zone that is not asked for anything that costs."""
+
+    position, history, name, fresh_at = 1, "", "a", None
+
+
+def test_who_will_be_refused_costs_no_list_and_no_batch():
+    rates = Rates(1, 1, lambda: 0.0)
+    rates.take(ALICE, "")
+    hot = HotReads(cast(Readable, NothingRead()), lambda headers: ALICE, rates=rates)
+    assert hot(b"GET", b"/v2/images", [], "", b"") is None
+    assert hot(b"POST", b"/zone/v1/images:batchGet", [], "", b'{"references": [1]}') is None
 
 
 def test_whose_bucket_it_is():
