@@ -199,11 +199,11 @@ def writes_import(context: click.Context, file: Any, form: str | None) -> None:
     """Hand over another node's exported writes: they are forwarded from here under its ID and take effect once."""
     asker = asker_of(context, form)
     lines = []
-    for number, line in enumerate(file, 1):
-        try:
+    try:
+        for line in file:
             lines.append(json.loads(line))
-        except ValueError:
-            fail(f"line {number} is no JSON; give the file as zonectl writes export wrote it", 2)
+    except (ValueError, RecursionError):  # a line that is no text is no JSON either
+        fail(f"line {len(lines) + 1} is no JSON; give the file as zonectl writes export wrote it", 2)
     if not lines:
         fail("there is nothing to import", 2)
     totals: dict[str, Any] = {}
