@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from zoned import clock
 from zoned.asking import FORM, Asker, Column, asker_of, fail, show_one, show_rows
 
 PAGE = 1_000
@@ -21,8 +22,12 @@ def audit() -> None:
 
 
 _COLUMNS: list[Column] = [
-    (name, lambda one, name=name: one[name])  # type: ignore[misc]  # mypy infers no lambda defaults
-    for name in ("position", "kind", "outcome", "by", "project", "zone", "request", "subject")
+    ("position", lambda one: one["position"]),
+    ("at", lambda one: clock.text(one["at"]) if one["at"] is not None else None),
+    *(
+        (name, lambda one, name=name: one[name])
+        for name in ("kind", "outcome", "by", "project", "zone", "request", "subject")
+    ),
 ]
 
 

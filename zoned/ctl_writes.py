@@ -198,10 +198,9 @@ def _on_disk(data_dir: Path) -> Any:
 def writes_import(context: click.Context, file: Any, form: str | None) -> None:
     """Hand over another node's exported writes: they are forwarded from here under its ID and take effect once."""
     asker = asker_of(context, form)
-    lines = []
+    lines: list[Any] = []
     try:
-        for line in file:
-            lines.append(json.loads(line))
+        lines.extend(json.loads(line) for line in file)
     except (ValueError, RecursionError):  # a line that is no text is no JSON either
         fail(f"line {len(lines) + 1} is no JSON; give the file as zonectl writes export wrote it", 2)
     if not lines:
