@@ -75,6 +75,8 @@ def name(text: str) -> str | None:
 
 def plain_url(text: str) -> str | None:
     """It is told to whoever is refused, and stands in log lines."""
+    if text and not text.startswith(("http://", "https://")):
+        return "must be a URL, as http://keystone.example:5000/v3"  # not told: it may hold a password
     host = text.partition("://")[2].partition("/")[0]
     return (
         "must not hold a user name or password, nor a query: see keystone_user" if "@" in host or "?" in text else None
@@ -395,6 +397,11 @@ def cross_mistakes(config: Config) -> list[Mistake]:
         ":0"
     ):
         found.append(Mistake("peers.listen", f"is the same address as http.listen ({config.http.listen})"))
+    registry = config.http.registry_listen
+    if registry and not registry.endswith(":0"):
+        for key, other in (("http.listen", config.http.listen), ("peers.listen", config.peers.listen)):
+            if split_address(registry) == split_address(other):
+                found.append(Mistake("http.registry_listen", f"is the same address as {key} ({other})"))
     return [*found, *_unguarded(config)]
 
 

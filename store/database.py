@@ -307,7 +307,8 @@ def lock_directory(directory: Path) -> Iterator[None]:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise CannotOpen(f"node.data_dir {directory} cannot be used: {error.strerror}") from None
+        problem = "is no directory" if isinstance(error, FileExistsError) else f"cannot be used: {error.strerror}"
+        raise CannotOpen(f"node.data_dir {directory} {problem}") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -49,6 +49,10 @@ def admin_routes(replication: Replication, database: Database) -> list[BaseRoute
         return reply({**plan, "done": asked.get("confirm") is True})
 
     async def backup(request: Request) -> Response:
+        if not zone_of(request).is_synced:
+            # With --keep it would take the place of one that holds something.
+            problem = "this zone has not received the catalogue yet: there is nothing to back up; zonectl wait synced"
+            raise Problem(409, "unsynced", problem)
         folder = database.path.parent / FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         target = folder / f"backup-{id(request):x}"

@@ -29,6 +29,11 @@ def fail(text: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def no_daemon(path: Path, error: Exception) -> str:
+    said = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
+    return f"no daemon answers at {path} ({said}); start `zoned run`, or name its socket with --socket"
+
+
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
@@ -90,11 +95,7 @@ class Asker:
         except TimeoutError:
             fail(f"the daemon at {self.socket} did not answer within {self.timeout_s:g} s", 6)
         except (OSError, http.client.HTTPException) as error:
-            said = " ".join(str(error).split())[:200]
-            fail(
-                f"no daemon answers at {self.socket} ({said}); start `zoned run`, or name its socket with --socket",
-                3,
-            )
+            fail(no_daemon(self.socket, error), 3)
 
     def _exchange(self, method: str, path: str, document: Any) -> tuple[int, http.client.HTTPMessage, Any]:
         connection = UnixConnection(self.socket, self.timeout_s)

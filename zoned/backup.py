@@ -1,6 +1,7 @@
 """`zonectl backup`: the snapshot that the daemon writes and streams, as a file; or a folder of the newest."""
 
 import hashlib
+import json
 import os
 from http.client import HTTPException
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import click
 
 from zoned import clock
-from zoned.asking import Asker, UnixConnection, fail
+from zoned.asking import EXITS, Asker, UnixConnection, fail, no_daemon, text
 from zoned.files import opened_private
 from zoned.progress import bar
 
@@ -25,23 +26,27 @@ def save(socket: Path, target: Path) -> str:
     partial = target.with_name(target.name + ".partial")
     connection = UnixConnection(socket, TIMEOUT_S)
     try:
-        said = _fetch(connection, partial)
+        said = _fetch(socket, connection, partial)
         _check(partial)
         partial.rename(target)
         _sync_folder(target.parent)
     except (OSError, HTTPException, KeyError, ValueError) as error:
-        fail(f"no backup was written: {error}", 3 if not partial.exists() else 1)
+        fail(f"no backup was written: {error}", 1)
     finally:
         connection.close()
         partial.unlink(missing_ok=True)
     return f"{target}: {said}"
 
 
-def _fetch(connection: UnixConnection, partial: Path) -> str:
+def _fetch(socket: Path, connection: UnixConnection, partial: Path) -> str:
+    try:
+        connection.connect()
+    except OSError as error:
+        fail(no_daemon(socket, error), 3)
     connection.request("POST", "/admin/v1/backup")
     answer = connection.getresponse()
     if answer.status != 200:
-        fail(answer.read(300).decode(errors="replace"), 1)
+        fail(_refusal(answer.read()), EXITS.get(answer.status, 1))
     total, position = int(answer.headers["Content-Length"]), answer.headers["Zone-Backup-Position"]
     digest = hashlib.sha256()
     with bar("backup", total) as advance, open(partial, "wb", opener=opened_private) as file:
@@ -54,6 +59,13 @@ def _fetch(connection: UnixConnection, partial: Path) -> str:
     if digest.hexdigest() != answer.headers["Zone-Backup-SHA256"]:
         fail("the backup came with another hash than was announced; try again", 1)
     return f"{total} bytes, position {position}, sha256 {digest.hexdigest()}"
+
+
+def _refusal(body: bytes) -> str:
+    try:
+        return text(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return text(body[:300].decode(errors="replace"))
 
 
 def _check(file: Path) -> None:

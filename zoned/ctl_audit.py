@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from zoned.asking import FORM, Asker, Column, asker_of, fail, show_one, show_rows
+from zoned import clock
+from zoned.asking import FORM, Asker, Column, asker_of, fail, show_one, show_rows, text
 
 PAGE = 1_000
 LOOK_S = 1.0
@@ -21,8 +22,12 @@ def audit() -> None:
 
 
 _COLUMNS: list[Column] = [
-    (name, lambda one, name=name: one[name])  # type: ignore[misc]  # mypy infers no lambda defaults
-    for name in ("position", "kind", "outcome", "by", "project", "zone", "request", "subject")
+    ("position", lambda one: one["position"]),
+    ("at", lambda one: clock.text(one["at"]) if one["at"] is not None else None),
+    *(
+        (name, lambda one, name=name: one[name])
+        for name in ("kind", "outcome", "by", "project", "zone", "request", "subject")
+    ),
 ]
 
 
@@ -41,7 +46,8 @@ def tail(context: click.Context, limit: int, follow: bool, form: str | None) -> 
         after = found[-1]["position"] if found else 0
         more = asker.get(f"/zone/v1/audit?after={after}&limit={PAGE}")["lines"]
         for one in more:
-            click.echo(json.dumps(one, ensure_ascii=False))
+            cells = [text(take(one)) for _, take in _COLUMNS]
+            click.echo("  ".join(cells) if asker.form == "table" else json.dumps(one, ensure_ascii=False))
         found = more or found
 
 
@@ -82,6 +88,7 @@ def verify(context: click.Context, file: Path | None, form: str | None) -> None:
             f"equal at position {one['position']}" if one["equal"] else "ANOTHER CHAIN: one of the two was altered"
         )
         lines.append((one["zone"], one.get("problem") or verdict))
+    lines += [(one["zone"], f"not asked: {one['state']}") for one in document.get("not_asked", ())]
     show_one(asker, document, lines)
     if not document["equal"]:
         sys.exit(1)
@@ -94,9 +101,9 @@ def _verify_file(asker: Asker, file: Path) -> None:
     first = count = 0
     try:
         with file.open(encoding="utf-8") as opened:
-            for number, text in enumerate(opened, 1):
+            for number, written in enumerate(opened, 1):
                 try:
-                    line = parse(json.loads(text))
+                    line = parse(json.loads(written))
                     if last is not None and line.before != last.chain:
                         raise ValueError(f"lines between the positions {last.position} and {line.position} are missing")
                 except ValueError as error:

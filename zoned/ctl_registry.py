@@ -106,6 +106,7 @@ def verify(context: click.Context, deep: bool, form: str | None) -> None:
         said = one.get("problem") or ("equal" if one["equal"] else f"{len(one['differing'])} records differ")
         said += f"; other tables differ: {', '.join(one['tables'])}" if one["tables"] else ""
         lines += [(one["zone"], said), *((f"differs in {one['zone']}", uuid) for uuid in one["differing"])]
+    lines += [(one["zone"], f"not asked: {one['state']}") for one in document.get("not_asked", ())]
     show_one(asker, document, lines)
     if not document["equal"]:
         sys.exit(1)

@@ -198,12 +198,11 @@ def _on_disk(data_dir: Path) -> Any:
 def writes_import(context: click.Context, file: Any, form: str | None) -> None:
     """Hand over another node's exported writes: they are forwarded from here under its ID and take effect once."""
     asker = asker_of(context, form)
-    lines = []
-    for number, line in enumerate(file, 1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            fail(f"line {number} is no JSON; give the file as zonectl writes export wrote it", 2)
+    lines: list[Any] = []
+    try:
+        lines.extend(json.loads(line) for line in file)
+    except (ValueError, RecursionError):  # a line that is no text is no JSON either
+        fail(f"line {len(lines) + 1} is no JSON; give the file as zonectl writes export wrote it", 2)
     if not lines:
         fail("there is nothing to import", 2)
     totals: dict[str, Any] = {}

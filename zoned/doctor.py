@@ -24,9 +24,12 @@ import httpx
 from conf import Config, split_address
 from store.database import lock_directory
 from store.errors import CannotOpen
-from zoned import clock, paths
+from zoned import clock, engine, paths
+from zoned.auth.doors import read_policy, read_secret
+from zoned.auth.tokens import TokenFile, TokensWrong
 from zoned.errors import CannotStart
 from zoned.membership import load_keyring
+from zoned.peer_tls import AUTHORITIES, NODE
 
 PACKAGES = ("conf", "store", "gossip")  # short names: a stranger's package of the same name would be run in their place
 SQLITE_MIN = (3, 51, 3)  # before it, a rare race between a checkpoint and a writer could damage a WAL store
@@ -72,7 +75,17 @@ def bad(about: str, text: str) -> Finding:
 
 def examine(config: Config) -> Iterator[Finding]:
     """Every finding, in order."""
-    checks: tuple[Check, ...] = (_interpreter, _packages, _sqlite, _directory, _keyring, _ports, _peers)
+    checks: tuple[Check, ...] = (
+        _interpreter,
+        _packages,
+        _sqlite,
+        _directory,
+        _keyring,
+        _engine,
+        _doors,
+        _ports,
+        _peers,
+    )
     for check in checks:
         yield from check(config)
 
@@ -172,6 +185,35 @@ def _keyring(config: Config) -> Iterator[Finding]:
         )
     elif len(config.peers.seeds) > 0:
         yield warn("keyring", "gossip is not sealed: whoever reaches the port can read it; see gossip.sealing")
+
+
+def _engine(config: Config) -> Iterator[Finding]:
+    try:
+        engine.check(config.registry)
+    except CannotStart as error:
+        yield bad("registry", str(error))
+
+
+def _doors(config: Config) -> Iterator[Finding]:
+    """The files that tell callers and peers apart."""
+    modes = (config.auth.api, config.auth.registry_api)
+    try:
+        if "tokens" in modes:
+            path = Path(config.auth.tokens_file or paths.data_dir(config) / "tokens.toml")
+            TokenFile(path, read_policy(config.auth), config.auth.anonymous_read, clock.wall, time.monotonic)
+            yield ok("auth", "the token file can be used")
+        if "keystone" in modes:
+            read_secret("auth.keystone_password_file", config.auth.keystone_password_file)
+            yield ok("auth", "the Keystone password can be read")
+    except TokensWrong as error:
+        yield bad("auth", f"auth.tokens_file: {error}; zoned token makes an entry")
+    except CannotStart as error:
+        yield bad("auth", str(error))
+    if config.peers.tls != "off":
+        folder = paths.tls_dir(config)
+        for name in (AUTHORITIES, NODE):
+            if not os.access(folder / name, os.R_OK):
+                yield bad("tls", f"{folder / name} cannot be read; see zonectl tls")
 
 
 def _ports(config: Config) -> Iterator[Finding]:

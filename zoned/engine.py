@@ -58,4 +58,4 @@ def check(settings: Registry) -> None:
     for number, dsn in enumerate(settings.dsn):
         problem = dsn_problem(dsn)
         if problem:
-            raise CannotStart(f"registry.dsn: number {number + 1} is no connection string: {problem}")
+            raise CannotStart(f"registry.dsn: number {number + 1} cannot be used: {problem}")

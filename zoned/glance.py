@@ -104,6 +104,8 @@ def _members(status: int, document: Any) -> dict[str, Any]:
 def token_headers(more: Sequence[str], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """`NAME: VALUE` each, and the token of $OS_TOKEN. Raises ValueError for what is no header."""
     token = environ.get("OS_TOKEN", "")
+    if not token.isascii() or not token.isprintable():
+        raise ValueError("$OS_TOKEN is no token: it holds characters that no header can have")
     headers = {"X-Auth-Token": token} if token else {}
     for one in more:
         name, colon, value = one.partition(":")

@@ -34,7 +34,7 @@ CODES: Mapping[str, Code] = {
     ),
     "NO_REGISTRY": Code(
         "Nobody orders writes. Lookups go on; writes are kept in the journal and answered as buffered.",
-        "See zonectl zones for what is down. Bring a majority of the voters back; the journal drains by itself.",
+        "See zonectl zones. Bring a majority of the voters, or the database, back; the journal drains by itself.",
     ),
     "REGISTRY_DATABASE": Code(
         "The database that keeps the registry cannot be worked with from this node.",

@@ -114,7 +114,7 @@ def from_lines(file: TextIO, after: str | None, integers: Mapping[str, int]) -> 
             continue
         try:
             document = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             fail(f"line {number} is no JSON; give one record in each line, as zonectl export writes them", 2)
         if not isinstance(document, dict) or not ("uuid" in document or "id" in document):
             fail(f"line {number} is no record: it has no uuid", 2)

@@ -159,6 +159,7 @@ class Verifier:
                 "unfit": unfit,
             },
             "peers": compared,
+            "not_asked": self._away(),
             "equal": said == counted and not unfit and all(one["equal"] for one in compared),
         }
 
@@ -167,7 +168,8 @@ class Verifier:
         counted = await self._database.read(audit.count)
         peers = [await self._verify_chain_with(view) for view in self._others()]
         equal = not counted.problem and all(one["equal"] is not False for one in peers)
-        return {"here": {**asdict(counted), "equal": not counted.problem}, "peers": peers, "equal": equal}
+        here = {**asdict(counted), "equal": not counted.problem}
+        return {"here": here, "peers": peers, "not_asked": self._away(), "equal": equal}
 
     async def _verify_chain_with(self, view: MemberView) -> dict[str, Any]:
         """Compares at the lower of both positions. Whoever joined later does not know the chain of before."""
@@ -191,6 +193,11 @@ class Verifier:
                 return applied, told
             case _:
                 raise PeerRefused("answered with no chain")
+
+    def _away(self) -> list[dict[str, str]]:
+        """Who is known and not up: that all who were asked are equal says nothing of them."""
+        away = [view for view in self._members.values() if not view.is_up]
+        return [{"zone": view.zone, "node_id": view.node_id, "state": view.state.name.lower()} for view in away]
 
     def _others(self) -> Iterable[MemberView]:
         cluster = self._members[self._me].facts.get("cluster")

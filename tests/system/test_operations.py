@@ -96,6 +96,12 @@ async def test_a_flipped_byte_is_found_and_named(fleet, client):
     assert chained["equal"] is True
     assert [one["equal"] for one in chained["peers"]] == [True, True]
     daemons[2].stop()
+
+    async def named() -> bool:
+        asked = [answer(daemons[0], what, "verify")["not_asked"] for what in ("sync", "audit")]
+        return all([one["zone"] for one in who] == ["zone-c"] for who in asked)
+
+    await until("the zone that was not asked is named", named)
     uuid = flip_a_byte(daemons[2], "n 7")
     rewrite_the_audit(daemons[2])
     await start_all(client, daemons)

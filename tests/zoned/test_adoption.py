@@ -238,6 +238,9 @@ def test_a_glance_document_reads_as_a_record():
     queued = {**document, "status": "queued"}
     assert native(queued, {}, "http://old/file", "")["locations"] == []
     assert token_headers(["A: b"], {"OS_TOKEN": "t"}) == {"X-Auth-Token": "t", "A": "b"}
+    for token in ("\u00fc", "a\nb"):
+        with pytest.raises(ValueError, match=r"\$OS_TOKEN is no token"):
+            token_headers([], {"OS_TOKEN": token})
 
 
 def test_lists_are_compared_but_for_what_no_order_tells_apart():

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from store import snapshot
-from tests.zoned.conftest import Served
+from tests.zoned.conftest import Served, config_text, serve
 from zoned import backup
 from zoned.ctl import main
 
@@ -50,3 +50,19 @@ def test_a_backup_that_does_not_add_up_is_not_kept(served, tmp_path: Path, monke
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
     assert "no backup was kept" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_daemon_no_file_is_blamed(tmp_path: Path):
+    done = CliRunner().invoke(main, ["--socket", str(tmp_path / "none"), "backup", str(tmp_path / "file")])
+    assert (done.exit_code, done.stderr.count("\n"), "no daemon answers" in done.stderr) == (3, 1, True)
+
+
+def test_a_zone_without_the_catalogue_gives_no_backup_that_would_replace_a_good_one(tmp_path: Path):
+    (kept := tmp_path / "kept").mkdir()
+    old = kept / "zoned-alpha-20260101T000000Z"
+    old.touch()
+    with serve(config_text(tmp_path / "store", 'seeds = ["127.0.0.1:9"]', "expect = 0")) as running:
+        words = ["--socket", str(running.socket), "backup", "--keep", "1", str(kept)]
+        done = CliRunner().invoke(main, words)
+    assert (done.exit_code, done.stderr.count("\n"), "has not received the catalogue" in done.stderr) == (5, 1, True)
+    assert list(kept.iterdir()) == [old]

@@ -37,6 +37,8 @@ def test_who_did_what_is_told(served, request_id):
     assert done.exit_code == 0, done.output
     (line,) = (one for one in json.loads(done.stdout) if one["request"] == request_id)
     assert (line["by"], line["project"], line["zone"], line["kind"]) == ("alice@p1", "p1", "alpha", "create")
+    table = CliRunner().invoke(main, ["--socket", str(served.socket), "audit", "tail"]).stdout
+    assert table.split()[:2] == ["POSITION", "AT"]
     again = zonectl(served, "verify")
     assert (again.exit_code, json.loads(again.stdout)["equal"]) == (0, True)
 

@@ -267,10 +267,20 @@ def test_an_import_takes_effect_once_and_never_over_a_gap(operated, zonectl, tmp
         assert name_of(operated, uuid) == f"n{number}"
 
 
-@pytest.mark.parametrize("text", ["", "no json\n", "{}\n", '{"node": "x", "sequence": 1, "operation": "", "at": 1}\n'])
-def test_what_is_no_export_is_not_imported(zonectl, tmp_path, text):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no json\n",
+        b"{}\n",
+        b'{"node": "x", "sequence": 1, "operation": "", "at": 1}\n',
+        pytest.param(b"\x00\xaf\xff\n", id="binary"),
+        pytest.param(b"[" * 100_000, id="deep"),
+    ],
+)
+def test_what_is_no_export_is_not_imported(zonectl, tmp_path, content):
     file = tmp_path / "writes"
-    file.write_text(text)
+    file.write_bytes(content)
     result = zonectl("writes", "import", file)
     assert (result.exit_code, result.stdout) == (2, "")
 

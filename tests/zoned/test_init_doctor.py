@@ -174,6 +174,20 @@ def test_a_keyring_that_is_missing_fails(tmp_path: Path):
     assert found(listed, "keyring")[0][0] == "FAIL"
 
 
+@pytest.mark.parametrize(
+    ("more", "about"),
+    [
+        ('[auth]\napi = "tokens"', "auth"),
+        ('[auth]\napi = "keystone"\nkeystone_url = "http://k:5000/v3"\nkeystone_password_file = "/none"', "auth"),
+        ('tls = "require"', "tls"),
+    ],
+)
+def test_a_file_that_is_missing_fails(tmp_path: Path, more: str, about: str):
+    status, listed = findings(tmp_path / "z.toml", config_text(tmp_path / "store", more))
+    assert status == 1
+    assert {verdict for verdict, _ in found(listed, about)} == {"FAIL"}
+
+
 @contextmanager
 def somebody(server: str, date: str) -> Iterator[str]:
     """An HTTP server that answers one request with these headers."""

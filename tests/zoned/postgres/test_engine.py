@@ -149,7 +149,7 @@ def test_an_engine_that_cannot_run_is_named_in_one_line(monkeypatch: pytest.Monk
     with pytest.raises(CannotStart, match="passfile") as refused:
         check(settings)
     assert "secret" not in str(refused.value)
-    with pytest.raises(CannotStart, match="number 1 is no connection string"):
+    with pytest.raises(CannotStart, match="number 1 cannot be used"):
         check(parse('[registry]\nengine = "postgresql"\ndsn = ["nonsense"]').registry)
     monkeypatch.setitem(__import__("sys").modules, "zoned.postgres.lanes", None)
     with pytest.raises(CannotStart, match=r"pip install 'zoned\[postgres\]'"):
