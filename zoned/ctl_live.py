@@ -143,7 +143,7 @@ def judged(status: Mapping[str, Any], zones: list[dict[str, Any]], health: Mappi
     codes = [one for one in health["findings"] if one["code"] not in ("DRAINING", "VERSIONS_DIFFER", "NO_REGISTRY")]
     critical = [one["code"] for one in codes if one["severity"] == "critical"]
     state = "critical" if critical else "warn" if codes else "ok"
-    say("health", state, ", ".join(one["code"] for one in codes) or "nothing is the matter")
+    say("health", state, ", ".join(one["code"] for one in codes) or "nothing else is the matter")
     return lines
 
 

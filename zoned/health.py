@@ -5,7 +5,7 @@ does not want to hear of for a while. A muted code speaks again when its time is
 worse: a higher severity, or more of what it counts than when it was muted.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -228,7 +228,10 @@ def examine(picture: Picture, bounds: Bounds) -> list[Finding]:
 def _registry(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
     registry = picture.status["registry"]
     voters = set(registry["voters"])
-    up = len([one for one in picture.zones if one["node_id"] in voters and _is_up(one)])
+    # Where nobody is elected, one that is only suspected counts for nothing: the last to die would seem up for long.
+    states = ("alive", "suspect") if registry["known"] else ("alive",)
+    away = _away(picture, voters, states)
+    up = len(voters) - len(away)
     majority = len(voters) // 2 + 1
     if not picture.synced:
         yield Finding("UNSYNCED", Severity.CRITICAL, "no entry of the log has been applied here")
@@ -238,17 +241,26 @@ def _registry(picture: Picture, _bounds: Bounds) -> Iterator[Finding]:
         yield Finding("REGISTRY_DATABASE", Severity.WARNING if known else Severity.CRITICAL, problem)
     if not registry["known"]:
         text = f"{up} of {len(voters)} voters are up, {majority} are needed" if voters else "no cluster was met yet"
+        text = f"{text}; not up: {', '.join(away)}" if away else text
         text = "no node has the registry" if registry.get("engine") == "postgresql" else text
         severity = Severity.CRITICAL if voters and up < majority else Severity.WARNING
         yield Finding("NO_REGISTRY", severity, text, len(voters) - up)
     elif len(voters) > 1 and up <= majority:
-        yield Finding("NO_SPARE_VOTER", Severity.WARNING, f"{up} of {len(voters)} voters are up", len(voters) - up)
+        text = f"{up} of {len(voters)} voters are up; not up: {', '.join(away)}"
+        yield Finding("NO_SPARE_VOTER", Severity.WARNING, text, len(away))
     taken = [
         one for one in picture.zones if one.get("witness") and one["node_id"] in voters - set(registry["witnesses"])
     ]
     if taken and registry["known"]:
         text = f"{', '.join(one['zone'] for one in taken)}: a witness that the log takes for a full voter"
         yield Finding("TOO_MANY_WITNESSES", Severity.WARNING, text, len(taken))
+
+
+def _away(picture: Picture, voters: Set[str], states: Sequence[str]) -> list[str]:
+    """The zones of voters in no such state; the ID of one that gossip does not know: it was down before this start."""
+    known = {one["node_id"]: one for one in picture.zones}
+    away = [voter for voter in voters if voter not in known or known[voter]["state"] not in states]
+    return sorted(str(known[voter]["zone"]) if voter in known else f"node {voter}" for voter in away)
 
 
 def _freshness(picture: Picture, bounds: Bounds) -> Iterator[Finding]:
