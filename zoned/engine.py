@@ -9,8 +9,22 @@ snapshots) sees no more of an engine than this.
 from collections.abc import Sequence
 from typing import Protocol
 
+import trio
+
 from conf import Registry
 from zoned.errors import CannotStart
+
+
+class Reading:
+    """A read index that somebody waits for: there once it is settled, None when the term ended meanwhile."""
+
+    def __init__(self) -> None:
+        self.settled = trio.Event()
+        self.index: int | None = None
+
+    def settle(self, index: int | None) -> None:
+        self.index = index
+        self.settled.set()
 
 
 class Engine(Protocol):

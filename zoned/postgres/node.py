@@ -20,6 +20,7 @@ from store import catalogue
 from store.database import Database
 from store.entries import Entry, EntryKind
 from store.errors import StorageFull
+from zoned.engine import Reading
 from zoned.follow import Follower, Positions, keep
 from zoned.peers import Peers
 from zoned.postgres import ledger, tables
@@ -43,18 +44,6 @@ TABLES_S = 0.25  # how often the tables for people are brought up to date
 STEP_DOWN_TIMEOUT_S = 1.0
 
 logger = structlog.get_logger()
-
-
-class _Reading:
-    """A read index that somebody waits for; None when the term ended meanwhile."""
-
-    def __init__(self) -> None:
-        self.settled = trio.Event()
-        self.index: int | None = None
-
-    def settle(self, index: int | None) -> None:
-        self.index = index
-        self.settled.set()
 
 
 class DatabaseNode:
@@ -97,7 +86,7 @@ class DatabaseNode:
         self._queued = Signal()
         self._taken = Signal()  # the held term is another, or there is none any more
         self._hurry = Signal()  # somebody waits for the next beat
-        self._reading: list[_Reading] = []
+        self._reading: list[Reading] = []
         self._checked_in = -1  # the term in which this node's history was last compared with the database's
         self._ahead_beats = 0  # in a row in which a node was further than the database
         self._seen: object = None
@@ -136,7 +125,7 @@ class DatabaseNode:
     async def read_index(self, *, patient: bool = False) -> int | None:
         if not self.is_registry:
             raise NotLeader(self.holder)
-        reading = _Reading()
+        reading = Reading()
         self._reading.append(reading)
         if not patient:
             self._hurry.set()

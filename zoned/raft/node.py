@@ -18,6 +18,7 @@ from store.database import Database
 from store.entries import EntryKind, Membership
 from store.errors import StorageFull
 from zoned import clock
+from zoned.engine import Reading
 from zoned.raft.core import Raft
 from zoned.raft.log import RaftError
 from zoned.raft.messages import Message
@@ -55,18 +56,6 @@ class Snapshots(Protocol):
         """Puts the fetched state of `ready.snapshot` in place together with `ready.hard_state`, in one step."""
 
 
-class _Reading:
-    """A read that somebody waits for; its index once it is settled, None when leadership was lost."""
-
-    def __init__(self) -> None:
-        self.settled = trio.Event()
-        self.index: int | None = None
-
-    def settle(self, index: int | None) -> None:
-        self.index = index
-        self.settled.set()
-
-
 class RaftNode:
     """Runs one core. `send` queues messages without waiting; `on_applied` hears of each applied position, `on_change`
     of a new leader, term or role."""
@@ -90,8 +79,8 @@ class RaftNode:
         self._snapshots = snapshots
         self._work = Signal()
         self._fault: Exception | None = None  # what a message led to, and ends this node
-        self._reads: dict[int, _Reading] = {}  # by the core's ticket
-        self._patient: _Reading | None = None  # what waits for the next tick, together
+        self._reads: dict[int, Reading] = {}  # by the core's ticket
+        self._patient: Reading | None = None  # what waits for the next tick, together
         self._doze = trio.CancelScope()  # the ticks' sleep
         self._counted = trio.current_time()  # up to when the core knows how much time has passed
         self._tick_s = pace.tick_s(self._counted)
@@ -173,9 +162,9 @@ class RaftNode:
         if self.core.leader_id != self.core.node_id:
             raise NotLeader(self.core.leader_id)
         if patient:
-            reading = self._patient = self._patient or _Reading()
+            reading = self._patient = self._patient or Reading()
         else:
-            reading = self._reads[self.core.read_index()] = _Reading()
+            reading = self._reads[self.core.read_index()] = Reading()
             self._pump()
         await reading.settled.wait()
         return reading.index
