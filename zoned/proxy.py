@@ -191,9 +191,10 @@ class Proxy:
 
     async def _wait_for_range(self) -> None:
         """A create that comes while the node's first range is under way waits for it, as it would for its outcome."""
-        if self._numbered or ranges.has_any(self._database.reader):
+        patience_s = self._patience_s()
+        if self._numbered or not patience_s or ranges.has_any(self._database.reader):
             return
-        with trio.move_on_after(self._patience_s()):
+        with trio.move_on_after(patience_s):
             while not ranges.has_any(self._database.reader) and journal.has_grant(self._database.reader):
                 await self._settled.wait()
 
