@@ -37,14 +37,11 @@ class Core:
     leader_id: str | None = "leader"
 
 
-@dataclass
-class LogInMemory:
-    """A Raft node of which a test decides role, term, and which entries survive."""
+class OverCore:
+    """What `zoned.engine.Engine` asks for beside proposing, of whatever core there is."""
 
-    core: Core = field(default_factory=Core)
-    entries: list[bytes] = field(default_factory=list)
-    busy: bool = False
-    is_informed: bool = True
+    core: Core | Raft
+    is_informed = True
 
     @property
     def holder(self) -> str | None:
@@ -60,6 +57,15 @@ class LogInMemory:
 
     async def read_index(self, *, patient: bool = False) -> int | None:
         raise NotImplementedError
+
+
+@dataclass
+class LogInMemory(OverCore):
+    """A Raft node of which a test decides role, term, and which entries survive."""
+
+    core: Core = field(default_factory=Core)
+    entries: list[bytes] = field(default_factory=list)
+    busy: bool = False
 
     def propose(self, writes: Sequence[bytes]) -> range:
         if not self.core.is_registry:
@@ -106,8 +112,10 @@ class Memory:
         return self.node.sequences(node)
 
 
-class Real:
+class Real(OverCore):
     """A real Raft core of one voter on the real store, its rounds done at once."""
+
+    core: Raft
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -122,23 +130,6 @@ class Real:
             self._rounds()
         assert self.core.is_registry
         self.registry = Registry(self, self._database)
-
-    is_informed = True
-
-    @property
-    def holder(self) -> str | None:
-        return self.core.leader_id
-
-    @property
-    def term(self) -> int:
-        return self.core.term
-
-    @property
-    def is_registry(self) -> bool:
-        return self.core.is_registry
-
-    async def read_index(self, *, patient: bool = False) -> int | None:
-        raise NotImplementedError
 
     def propose(self, writes: Sequence[bytes]) -> range:
         positions: range = self.core.propose([(EntryKind.WRITE, data) for data in writes])
